@@ -1,0 +1,49 @@
+"""Shared memory for Python objects.
+
+`share` writes an object once; every process of the host maps the same pages; pickled, the object is
+a name of about a hundred bytes.
+"""
+
+from mori.api import by_value, is_shared, map_shared, materialize, prune_shared, share, shared_name
+from mori.array import SharedArray
+from mori.errors import (
+    CorruptRegionError,
+    MoriError,
+    NotShareableError,
+    ObjectColumnWarning,
+    PartNotFoundError,
+    ReadOnlyViewError,
+    RegionNotFoundError,
+    SettingError,
+    StoreError,
+    StoreFullError,
+    UnsafeRegionError,
+)
+from mori.views import SharedDict, SharedList, SharedTuple
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CorruptRegionError",
+    "MoriError",
+    "NotShareableError",
+    "ObjectColumnWarning",
+    "PartNotFoundError",
+    "ReadOnlyViewError",
+    "RegionNotFoundError",
+    "SettingError",
+    "SharedArray",
+    "SharedDict",
+    "SharedList",
+    "SharedTuple",
+    "StoreError",
+    "StoreFullError",
+    "UnsafeRegionError",
+    "by_value",
+    "is_shared",
+    "map_shared",
+    "materialize",
+    "prune_shared",
+    "share",
+    "shared_name",
+]

@@ -1,0 +1,258 @@
+"""The functions of mori's public surface.
+
+Imports every lower floor. Each does one thing to one object; options are keyword-only.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from mori import codec, engines, reference, region, store, writer
+from mori.array import SharedArray
+from mori.errors import PartNotFoundError, RegionNotFoundError
+from mori.identifier import Name, format_name, parse_name
+from mori.layout import Codec as Id
+from mori.layout import Header
+from mori.plan import measure
+from mori.reader import Node, node_of_memory, open_node, root_of
+from mori.store import Where
+from mori.views import SharedDict, SharedList, SharedTuple, View
+
+__all__ = [
+    "by_value",
+    "is_shared",
+    "map_shared",
+    "materialize",
+    "prune_shared",
+    "share",
+    "shared_name",
+]
+
+_UNCHANGED: Final = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+    ModuleType,
+    np.generic,
+)
+
+
+def share(obj: Any, *, strings: str | None = None) -> Any:
+    """Write an object once into shared memory and return its shared version.
+
+    Parameters
+    ----------
+    obj : ndarray, DataFrame, Series, Index, list, tuple or dict
+        Containers may hold anything that pickles, nested as deep as you like.
+    strings : {None, "arrow"}
+        ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
+        ``str``, which is mapped instead of rebuilt in every process.
+
+    Returns
+    -------
+    SharedArray, SharedDataFrame, SharedSeries, SharedList, SharedTuple or SharedDict
+        It equals `obj`, and pickles as a name. What is shared already comes back as it is; so do
+        None, numbers, strings, functions, classes, modules, and (so far) objects of other types.
+
+    Raises
+    ------
+    NotShareableError
+        If a part of a container can be neither laid out nor pickled; it names the path.
+    StoreFullError
+        If there is no room. Nothing is left behind.
+
+    Notes
+    -----
+    The region lives as long as any process holds the object or a part of it. Safe on any thread.
+
+    Examples
+    --------
+    >>> import mori, numpy, pickle
+    >>> x = mori.share(numpy.arange(1_000_000))
+    >>> int(x.sum()), len(pickle.dumps(x, 5)) <= 100
+    (499999500000, True)
+    """
+    engines.meet()
+    if strings not in (None, "arrow"):
+        raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
+    if isinstance(obj, _UNCHANGED) or is_shared(obj):
+        return obj
+    by = codec.for_type(type(obj))
+    if by is None or by.id in (Id.SCALAR, Id.PICKLE):
+        return obj
+    if by.id in (Id.DATAFRAME, Id.SERIES):
+        from mori.frames import prepare
+
+        obj = prepare(obj, strings)
+    plan = None
+    with reference.travel("value"):  # a region refers to no other
+        plan = measure(obj)
+    if plan.codec == Id.PICKLE:  # an array of objects: it has nothing that could be mapped
+        return obj
+
+    def write(fd: int, header: Header) -> None:
+        writer.to_file(plan, header, fd)
+
+    mapping = region.create(writer.region_nbytes(plan), write, writer.ROOT)
+    return open_node(root_of(mapping))
+
+
+def _node_of(obj: object) -> Node | None:
+    """Return the node of a shared object or part, None for what is not shared."""
+    if isinstance(obj, SharedArray):
+        return node_of_memory(obj)
+    if isinstance(obj, View):
+        return obj._node if obj._own is None else None
+    if hasattr(type(obj), "_mori_is_intact"):
+        return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
+    if "pandas" in sys.modules and type(obj).__module__.partition(".")[0] == "pandas":
+        from mori.frames import node_of
+
+        return node_of(obj)
+    return None
+
+
+def is_shared(x: object) -> bool:
+    """Say whether an object, a part or a view of one lies in shared memory.
+
+    Returns
+    -------
+    bool
+        False again for what has been written to, and for what came by value.
+    """
+    node = _node_of(x)
+    return node is not None and node.mapping.shared
+
+
+def shared_name(x: object) -> str | None:
+    """Return the name of a shared object or part.
+
+    Returns
+    -------
+    str or None
+        ``"/mori_4d1b_1"``, or ``"/mori_4d1b_1[2,0]"`` for element 0 of element 2, counted from 0; for a
+        dict the place of the item, for a frame the place of the column. None for what is not
+        shared, for slices of an array, and for what lies deeper than 64 levels.
+    """
+    if isinstance(x, SharedArray) and not x._alone:
+        return None
+    node = _node_of(x)
+    if node is None or not node.mapping.shared:
+        return None
+    name = node.name()
+    if name is None and "pandas" in sys.modules:
+        from mori.frames import name_of
+
+        name = name_of(x)
+    return None if name is None else format_name(name)
+
+
+def map_shared(name: object) -> Any:
+    """Open a shared object by its name.
+
+    Parameters
+    ----------
+    name : str
+        What `shared_name` gave, in any process of this user on this host.
+
+    Returns
+    -------
+    object
+        The shared object or part; None if `name` is not well formed.
+
+    Raises
+    ------
+    RegionNotFoundError
+        If no process holds the region.
+    PartNotFoundError
+        If the path leads out of the object.
+    CorruptRegionError, UnsafeRegionError
+        If what lies under the name is no region of this user.
+    """
+    parsed = parse_name(name)
+    if parsed is None:
+        return None
+    home = store.current()
+    mapping = _live(parsed) or region.find(Where(parsed.pid, parsed.number), home.kind)
+    if mapping is None:
+        raise RegionNotFoundError(name=format_name(parsed), store=home.name)
+    node = root_of(mapping)
+    for done, step in enumerate(parsed.path):
+        here = format_name(parsed._replace(path=parsed.path[: done + 1]))
+        if node.record.codec == Id.DATAFRAME and done == len(parsed.path) - 1:
+            frame = open_node(node)
+            if step >= frame.shape[1]:
+                raise PartNotFoundError(name=here, found=f"the frame has {frame.shape[1]} columns")
+            return frame.iloc[:, step]
+        if node.record.codec == Id.DICT:
+            node = node.child(1)
+        elif node.record.codec not in (Id.LIST, Id.TUPLE):
+            raise PartNotFoundError(name=here, found="what it leads into is not a container")
+        if step >= len(node):
+            raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(node)} elements")
+        node = node.child(step)
+    return open_node(node)
+
+
+def _live(name: Name) -> region.Mapping | None:
+    wanted = (name.pid, name.number)
+    return next((found for found in region.live() if found.shared and found.name[:2] == wanted), None)
+
+
+def prune_shared() -> list[str]:
+    """Remove what killed processes left behind.
+
+    Returns
+    -------
+    list of str
+        The names of the regions that were removed. In the `memfd` store the kernel frees them with
+        their last holder, so there is never anything to do.
+    """
+    return store.current().prune()
+
+
+def materialize(x: Any) -> Any:
+    """Return a private deep copy in ordinary types: ndarray, DataFrame, list, tuple, dict.
+
+    What is not shared comes back as it is; builtin containers are looked through.
+    """
+    if isinstance(x, SharedArray):
+        return np.array(x, copy=True, subok=False, order="K")
+    if isinstance(x, SharedDict) or type(x) is dict:
+        return {materialize(key): materialize(value) for key, value in x.items()}
+    if isinstance(x, SharedTuple) or type(x) is tuple:
+        return tuple(materialize(element) for element in x)
+    if isinstance(x, SharedList) or type(x) is list:
+        return [materialize(element) for element in x]
+    if "pandas" in sys.modules:
+        from mori.frames import materialize_pandas
+
+        return materialize_pandas(x)
+    return x
+
+
+def by_value() -> AbstractContextManager[None]:
+    """Pickle by value inside: for files, for other machines, for whatever outlives the region.
+
+    Examples
+    --------
+    >>> import mori, numpy, pickle
+    >>> x = mori.share(numpy.arange(1000))
+    >>> with mori.by_value():
+    ...     len(pickle.dumps(x, 5)) > x.nbytes
+    True
+    """
+    return reference.travel("value")

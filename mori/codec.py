@@ -1,0 +1,100 @@
+"""The contract of a codec, and the two lookups: type to codec, id to codec.
+
+Imports layout and errors. A codec is chosen by the exact type when writing and by its id when
+reading; its module is imported when one of its types is met for the first time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mori.layout import Codec as Id
+
+__all__ = ["Buffer", "Buffers", "Codec", "Encoded", "Pickled", "for_id", "for_type", "register"]
+
+Buffer = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
+"""What a codec wants written: an array of any strides (its elements in C or F order, whichever is its
+own), or pieces that are to stand one behind the other."""
+
+
+class Encoded(NamedTuple):
+    """An object taken apart: plain bytes, buffers that are written as they are, and further objects."""
+
+    meta: bytes
+    buffers: Sequence[Buffer] = ()
+    children: Sequence[object] = ()
+
+
+class Buffers(list[npt.NDArray[np.uint8]]):
+    """A node's buffers, read-only views of the region.
+
+    `sealed` says that nobody can have changed them since they were written; what is not sealed has
+    to be checked in full before it is handed to code that trusts it.
+    """
+
+    sealed: bool = False
+
+
+class Codec(Protocol):
+    """A type's way into a region and out of it."""
+
+    id: int
+
+    def encode(self, obj: Any) -> Encoded | None:
+        """Take an object apart; None if this one has to go by pickle."""
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        """Put it together again. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+
+    def step(self, obj: Any, index: int) -> str:
+        """Return how a user writes the way from an object to its child, such as ``["a"]``."""
+
+
+class Pickled:
+    """Marks a part that its codec wants pickled, whatever its type."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+_BUILT_IN: Final = "mori.codecs.builtin"
+_PANDAS: Final = "mori.codecs.pandas"
+_MODULES_BY_LIBRARY: Final = {"builtins": _BUILT_IN, "numpy": _BUILT_IN, "mori": _BUILT_IN, "pandas": _PANDAS}
+_FIRST_PANDAS_ID: Final = Id.DATAFRAME
+
+_by_type: dict[type, Codec] = {}
+_by_id: dict[int, Codec] = {}
+
+
+def register(codec: Codec, *types: type) -> None:
+    """Make a codec known by its id, and as the one for these exact types."""
+    _by_id[codec.id] = codec
+    for cls in types:
+        _by_type[cls] = codec
+
+
+def for_type(cls: type) -> Codec | None:
+    """Return the codec of an exact type, None if there is none and it goes by pickle."""
+    codec = _by_type.get(cls)
+    if codec is None:
+        module = _MODULES_BY_LIBRARY.get(cls.__module__.partition(".")[0])
+        if module is not None:
+            importlib.import_module(module)
+            codec = _by_type.get(cls)
+    return codec
+
+
+def for_id(number: int) -> Codec | None:
+    """Return the codec of an id, None for an id that this mori does not know."""
+    codec = _by_id.get(number)
+    if codec is None and 0 < number < 64:
+        importlib.import_module(_PANDAS if number >= _FIRST_PANDAS_ID else _BUILT_IN)
+        codec = _by_id.get(number)
+    return codec

@@ -1,0 +1,1 @@
+"""Codecs, one file a library; each is imported on first meeting one of its types."""

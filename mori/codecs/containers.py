@@ -1,0 +1,60 @@
+"""list, tuple and dict: nodes with one child an element, decoded by the views when they are asked.
+
+Imports codec and layout. A dict has two children, the list of its keys and the list of its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.layout import Codec as Id
+
+__all__ = ["DictCodec", "SequenceCodec", "Values"]
+
+
+class Values(list[Any]):
+    """The values of a dict, which know their keys for the sake of error messages."""
+
+    keys: list[Any]
+
+
+class SequenceCodec:
+    """A list or a tuple."""
+
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+    def encode(self, obj: Sequence[Any]) -> Encoded:
+        return Encoded(b"", (), obj)
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        items = list(children)
+        return tuple(items) if self.id == Id.TUPLE else items
+
+    def step(self, obj: Any, index: int) -> str:
+        return f"[{obj.keys[index]!r}]" if isinstance(obj, Values) else f"[{index}]"
+
+
+class DictCodec:
+    """A dict, in its order."""
+
+    id = Id.DICT
+
+    def encode(self, obj: dict[Any, Any]) -> Encoded:
+        keys, values = list(obj), Values(obj.values())
+        values.keys = keys
+        return Encoded(b"", (), (keys, values))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
+        return dict(zip(*children, strict=True))
+
+    def step(self, obj: Any, index: int) -> str:
+        return "" if index else ".keys()"
+
+
+codec.register(SequenceCodec(Id.LIST), list, Values)
+codec.register(SequenceCodec(Id.TUPLE), tuple)
+codec.register(DictCodec(), dict)

@@ -1,0 +1,412 @@
+"""pandas: frames, series, indexes and the arrays inside them.
+
+Imports codec, layout, errors, pandas, and pyarrow for Arrow-backed strings. Every use of pandas' own
+internals stands here or in `frames`; tests/mori/test_pandas_internals.py fails when one moves. A
+frame keeps its consolidated blocks: a block a column would make pandas copy. Blocks are plain
+ndarrays (pandas.testing compares classes), indexes keep SharedArrays, to travel as references.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import zoneinfo
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.arrays import DatetimeArray, TimedeltaArray
+from pandas.tseries.frequencies import to_offset
+
+from mori import codec
+from mori.codec import Buffer, Buffers, Encoded, Pickled
+from mori.layout import Codec as Id
+
+try:
+    from pandas.api.internals import create_dataframe_from_blocks
+except ImportError:  # pandas < 3
+    from pandas import DataFrame
+    from pandas.core.internals.api import make_block
+    from pandas.core.internals.managers import BlockManager
+
+    def create_dataframe_from_blocks(blocks: Any, index: Any, columns: Any) -> Any:
+        made = [make_block(values, placement) for values, placement in blocks]
+        manager = BlockManager(made, [columns, index])
+        return DataFrame._from_mgr(manager, manager.axes)
+
+
+try:
+    import pyarrow as pa
+    from pandas.arrays import ArrowStringArray
+except ImportError:
+    pa = None
+
+__all__ = ["create_dataframe_from_blocks", "places_of"]
+
+
+def _json(plain: object) -> bytes:
+    return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def _label(name: object) -> object:
+    """Return a label as a child: strings and None as they are, tuples and others pickled."""
+    return name if name is None or type(name) in (str, int) else Pickled(name)
+
+
+def _values(values: Any) -> object:
+    """Return the values of a block or an index as a child; objects are pickled."""
+    if isinstance(values, np.ndarray) and values.dtype.hasobject:
+        return Pickled(values.view(np.ndarray))
+    return values
+
+
+def _bare(values: Any) -> Any:
+    """Return values as pandas wants them: plain ndarrays, whose `base` is the array that was opened."""
+    return values.view(np.ndarray) if isinstance(values, np.ndarray) else values
+
+
+class _Parts:
+    """What the codecs of this file have in common."""
+
+    def step(self, obj: Any, index: int) -> str:
+        return ""
+
+
+class FrameCodec(_Parts):
+    """A DataFrame: columns, index, attrs and the values of each block."""
+
+    id = Id.DATAFRAME
+
+    def encode(self, obj: pd.DataFrame) -> Encoded:
+        blocks = obj._mgr.blocks
+        placements = [_placement(block.mgr_locs.as_array) for block in blocks]
+        meta = {"blocks": placements, "unique": obj.flags.allows_duplicate_labels}
+        attrs = Pickled(obj.attrs) if obj.attrs else None
+        return Encoded(
+            _json(meta), (), (obj.columns, obj.index, attrs, *(_values(block.values) for block in blocks))
+        )
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.DataFrame:
+        plain = json.loads(meta)
+        columns, index, attrs, *values = children
+        values = [_bare(block) for block in values]
+        placements = [_places(place) for place in plain["blocks"]]
+        _check_blocks(values, placements, len(columns), len(index))
+        frame = create_dataframe_from_blocks(
+            list(zip(values, placements, strict=True)), index=index, columns=columns
+        )
+        if attrs is not None:
+            frame.attrs = attrs
+        if not plain["unique"]:
+            frame.flags.allows_duplicate_labels = False
+        return frame
+
+    def step(self, obj: Any, index: int) -> str:
+        if index < 3:
+            return (".columns", ".index", ".attrs")[index]
+        names = obj.columns[obj._mgr.blocks[index - 3].mgr_locs.as_array].tolist()
+        return "".join(f"[{name!r}]" for name in names[:1])
+
+
+def _placement(places: npt.NDArray[np.intp]) -> list[int]:
+    """Return [start, step, count] for evenly spaced places, [-1, *places] for others."""
+    if len(places) < 2:
+        return [int(places[0]) if len(places) else 0, 1, len(places)]
+    steps = np.diff(places)
+    if (steps == steps[0]).all() and steps[0] > 0:
+        return [int(places[0]), int(steps[0]), len(places)]
+    return [-1, *places.tolist()]
+
+
+def _places(plain: list[int]) -> npt.NDArray[np.intp]:
+    if plain[0] < 0:
+        return np.array(plain[1:], np.intp)
+    start, step, count = plain
+    if count > 1 << 40:
+        raise ValueError(f"{count} columns")
+    return np.arange(start, start + step * count, step, dtype=np.intp)
+
+
+def places_of(meta: bytes, block: int) -> npt.NDArray[np.intp]:
+    """Return the places of a block's columns in its frame."""
+    return _places(json.loads(meta)["blocks"][block])
+
+
+def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], width: int, length: int) -> None:
+    """pandas takes blocks on trust; ones that do not fill the frame exactly would crash it later."""
+    if len(values) != len(placements):
+        raise ValueError(f"{len(values)} blocks for {len(placements)} placements")
+    taken = np.concatenate([np.empty(0, np.intp), *placements])
+    if len(taken) != width or not np.array_equal(np.sort(taken), np.arange(width)):
+        raise ValueError(f"the blocks do not fill {width} columns")
+    for block, places in zip(values, placements, strict=True):
+        shape = block.shape if block.ndim == 2 else (1, len(block))
+        if shape != (len(places), length):
+            raise ValueError(f"a block of {shape} for {len(places)} columns of {length} rows")
+
+
+class SeriesCodec(_Parts):
+    """A Series: index, name, attrs and values."""
+
+    id = Id.SERIES
+
+    def encode(self, obj: pd.Series[Any]) -> Encoded:
+        attrs = Pickled(obj.attrs) if obj.attrs else None
+        values = obj._mgr.blocks[0].values
+        meta = _json({"unique": obj.flags.allows_duplicate_labels})
+        return Encoded(meta, (), (obj.index, _label(obj.name), attrs, _values(values)))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Series[Any]:
+        index, name, attrs, values = children
+        values = _bare(values)
+        if values.ndim != 1 or len(values) != len(index):
+            raise ValueError(f"{values.shape} values for {len(index)} labels")
+        if isinstance(values, np.ndarray):
+            block = create_dataframe_from_blocks(
+                [(values[np.newaxis], np.zeros(1, np.intp))], index=index, columns=pd.RangeIndex(1)
+            )
+            series = block.iloc[:, 0]
+            series.name = name
+        else:
+            series = pd.Series(values, index=index, name=name, copy=False)
+        if attrs is not None:
+            series.attrs = attrs
+        if not json.loads(meta)["unique"]:
+            series.flags.allows_duplicate_labels = False
+        return series
+
+    def step(self, obj: Any, index: int) -> str:
+        return (".index", ".name", ".attrs", ".array")[index]
+
+
+def _freq_of(obj: Any) -> object:
+    """Return the frequency of dates as a child: by its string where that says everything."""
+    freq = getattr(obj, "freq", None)
+    if freq is None or isinstance(obj, pd.PeriodIndex):  # a period's is its dtype's
+        return None
+    try:
+        if to_offset(freq.freqstr) == freq:
+            return freq.freqstr
+    except ValueError:
+        pass
+    return Pickled(freq)
+
+
+def _set_freq(obj: Any, freq: Any) -> None:
+    """Give dates their frequency; the public way checks it against every value, and so reads them all."""
+    inner = getattr(obj, "_data", None)
+    target = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
+    target._freq = to_offset(freq) if isinstance(freq, str) else freq
+
+
+_INDEXES: Final = {
+    cls.__name__: cls
+    for cls in (
+        pd.Index,
+        pd.DatetimeIndex,
+        pd.TimedeltaIndex,
+        pd.PeriodIndex,
+        pd.CategoricalIndex,
+        pd.IntervalIndex,
+    )
+}
+
+
+class IndexCodec(_Parts):
+    """An Index of one level: its array and its name."""
+
+    id = Id.INDEX
+
+    def encode(self, obj: pd.Index[Any]) -> Encoded:
+        return Encoded(type(obj).__name__.encode(), (), (_values(obj._data), _label(obj.name), _freq_of(obj)))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Index[Any]:
+        values, name, freq = children
+        cls = _INDEXES[meta.decode()]
+        if values.ndim != 1 or not isinstance(values, cls._data_cls) and cls is not pd.Index:
+            raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
+        if isinstance(values, DatetimeArray | TimedeltaArray):
+            values = type(values)._simple_new(values._ndarray.base, dtype=values.dtype)
+        # The public constructors would strip the SharedArray, and the index would travel by value.
+        index = cls._simple_new(values, name=name)
+        if freq is not None:
+            _set_freq(index, freq)
+        return index
+
+
+class RangeIndexCodec(_Parts):
+    """A RangeIndex: three numbers and a name."""
+
+    id = Id.RANGE_INDEX
+
+    def encode(self, obj: pd.RangeIndex) -> Encoded:
+        return Encoded(_json([obj.start, obj.stop, obj.step]), (), (_label(obj.name),))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.RangeIndex:
+        (name,) = children
+        return pd.RangeIndex(*json.loads(meta), name=name)
+
+
+class MultiIndexCodec(_Parts):
+    """A MultiIndex: the names, then its levels, then its codes."""
+
+    id = Id.MULTI_INDEX
+
+    def encode(self, obj: pd.MultiIndex) -> Encoded:
+        meta = _json({"levels": obj.nlevels, "sortorder": obj.sortorder})
+        codes = [np.asarray(code) for code in obj.codes]
+        return Encoded(meta, (), (Pickled(tuple(obj.names)), *obj.levels, *codes))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.MultiIndex:
+        plain = json.loads(meta)
+        names, *parts = children
+        count = plain["levels"]
+        return pd.MultiIndex(
+            levels=parts[:count],
+            codes=parts[count:],
+            sortorder=plain["sortorder"],
+            names=names,
+            copy=False,
+            verify_integrity=not buffers.sealed,
+        )
+
+
+class CategoricalCodec(_Parts):
+    """A Categorical: codes and categories."""
+
+    id = Id.CATEGORICAL
+
+    def encode(self, obj: pd.Categorical) -> Encoded:
+        return Encoded(b"\1" if obj.ordered else b"\0", (), (obj.codes, obj.categories))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Categorical:
+        codes, categories = children
+        if codes.dtype.kind != "i":
+            raise ValueError(f"codes of {codes.dtype}")
+        if not buffers.sealed and len(codes) and not -1 <= codes.min() <= codes.max() < len(categories):
+            raise ValueError("codes without a category")
+        dtype = pd.CategoricalDtype._from_fastpath(categories, bool(meta[0]))
+        return pd.Categorical._simple_new(_bare(codes), dtype)
+
+
+def _zone(tz: object) -> object:
+    """Return a time zone as a child: by its key where that says everything."""
+    if tz is datetime.timezone.utc:
+        return "utc"
+    if type(tz) is zoneinfo.ZoneInfo and tz.key:
+        return f"zone:{tz.key}"
+    return None if tz is None else Pickled(tz)
+
+
+class DatetimeLikeCodec(_Parts):
+    """A DatetimeArray or TimedeltaArray, of one or two dimensions."""
+
+    def __init__(self, number: int, cls: Any) -> None:
+        self.id = number
+        self._cls = cls
+
+    def encode(self, obj: Any) -> Encoded:
+        zone = _zone(obj.tz) if self._cls is DatetimeArray else None
+        return Encoded(b"", (), (obj._ndarray, zone, _freq_of(obj)))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        values, zone, freq = children
+        if values.dtype.kind != ("M" if self._cls is DatetimeArray else "m"):
+            raise ValueError(f"times of {values.dtype}")
+        dtype = values.dtype
+        if zone == "utc":
+            zone = datetime.timezone.utc
+        elif isinstance(zone, str):
+            zone = zoneinfo.ZoneInfo(zone.removeprefix("zone:"))
+        if zone is not None:
+            dtype = pd.DatetimeTZDtype(np.datetime_data(dtype)[0], zone)
+        array = self._cls._simple_new(_bare(values), dtype=dtype)
+        if freq is not None and hasattr(self._cls, "freq"):
+            _set_freq(array, freq)
+        return array
+
+
+class MaskedCodec(_Parts):
+    """A nullable array of integers, floats or booleans: data and mask."""
+
+    id = Id.MASKED_ARRAY
+
+    def encode(self, obj: Any) -> Encoded:
+        return Encoded(b"", (), (obj._data, obj._mask))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        data, mask = children
+        if data.shape != mask.shape:
+            raise ValueError(f"a mask of {mask.shape} for {data.shape} values")
+        kind = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}.get(
+            data.dtype.kind, pd.arrays.IntegerArray
+        )
+        return kind(_bare(data), _bare(mask), copy=False)
+
+
+class StringCodec(_Parts):
+    """Arrow-backed strings: validity, offsets and UTF-8, as Arrow's large_string lays them out."""
+
+    id = Id.STRING_ARRAY
+
+    def encode(self, obj: Any) -> Encoded | None:
+        if type(obj.dtype) is not pd.StringDtype or obj.dtype.storage != "pyarrow":
+            return None
+        array = obj.__arrow_array__()
+        chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+        chunks = [chunk.cast(pa.large_string()) for chunk in chunks if len(chunk)]
+        missing = sum(chunk.null_count for chunk in chunks)
+        pieces: list[Buffer] = []
+        ends = [np.zeros(1, "<i8")]
+        for chunk in chunks:
+            offsets = np.frombuffer(chunk.buffers()[1], "<i8")[chunk.offset :][: len(chunk) + 1]
+            text = chunk.buffers()[2]
+            if text is not None:
+                pieces.append(np.frombuffer(text, np.uint8)[offsets[0] : offsets[-1]])
+            shift = ends[-1][-1] - offsets[0]
+            ends.append(offsets[1:] if not shift else offsets[1:] + shift)
+        validity = np.empty(0, np.uint8)
+        if missing:
+            valid = [np.asarray(chunk.is_valid()) for chunk in chunks]
+            validity = np.packbits(np.concatenate(valid), bitorder="little")
+        meta = _json(
+            {"length": len(obj), "missing": missing, "na": "NA" if obj.dtype.na_value is pd.NA else "nan"}
+        )
+        return Encoded(meta, (validity, ends, pieces))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        if pa is None:
+            raise ImportError("this region holds strings in Arrow's layout: install mori[arrow]")
+        plain = json.loads(meta)
+        length, missing = plain["length"], plain["missing"]
+        validity, offsets, text = buffers
+        if offsets.nbytes != 8 * (length + 1) or not 0 <= missing <= length:
+            raise ValueError(f"{offsets.nbytes} bytes of offsets for {length} strings")
+        if validity.nbytes != ((length + 7) // 8 if missing else 0):
+            raise ValueError(f"{validity.nbytes} bytes of validity for {length} strings")
+        array = pa.LargeStringArray.from_buffers(
+            length,
+            pa.py_buffer(offsets),
+            pa.py_buffer(text),
+            pa.py_buffer(validity) if missing else None,
+            missing,
+        )
+        # O(1) on sealed memory; what somebody could have changed is read through once.
+        array.validate(full=not buffers.sealed)
+        dtype = pd.StringDtype("pyarrow", na_value=pd.NA if plain["na"] == "NA" else np.nan)
+        return dtype.__from_arrow__(array)
+
+
+codec.register(FrameCodec(), pd.DataFrame)
+codec.register(SeriesCodec(), pd.Series)
+codec.register(IndexCodec(), *_INDEXES.values())
+codec.register(RangeIndexCodec(), pd.RangeIndex)
+codec.register(MultiIndexCodec(), pd.MultiIndex)
+codec.register(CategoricalCodec(), pd.Categorical)
+codec.register(DatetimeLikeCodec(Id.DATETIME_ARRAY, DatetimeArray), DatetimeArray)
+codec.register(DatetimeLikeCodec(Id.TIMEDELTA_ARRAY, TimedeltaArray), TimedeltaArray)
+codec.register(MaskedCodec(), pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
+if pa is not None:
+    codec.register(StringCodec(), ArrowStringArray)

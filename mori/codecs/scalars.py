@@ -1,0 +1,86 @@
+"""None, numbers, strings, bytes and numpy scalars: one tag and their value, in the meta.
+
+Imports codec, layout and the dtype form of `ndarray`. Exact types only: True is not 1 and 1 is not 1.0.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.ndarray import dtype_from_plain
+from mori.layout import Codec as Id
+
+__all__ = ["ScalarCodec"]
+
+_IN_META: Final = 1 << 16  # bytes; the checksum of the meta is computed at every opening
+_FLOAT: Final = struct.Struct("<d")
+_COMPLEX: Final = struct.Struct("<dd")
+
+
+class ScalarCodec:
+    """One small immutable value."""
+
+    id = Id.SCALAR
+
+    def encode(self, obj: Any) -> Encoded | None:
+        cls = type(obj)
+        if obj is None:
+            meta = b"n"
+        elif cls is bool:
+            meta = b"t" if obj else b"f"
+        elif cls is int:
+            meta = b"i" + obj.to_bytes(obj.bit_length() // 8 + 1, "little", signed=True)
+        elif cls is float:
+            meta = b"d" + _FLOAT.pack(obj)
+        elif cls is complex:
+            meta = b"c" + _COMPLEX.pack(obj.real, obj.imag)
+        elif cls is str:
+            meta = b"s" + obj.encode("utf-8", "surrogatepass")
+        elif cls is bytes:
+            meta = b"b" + obj
+        elif cls.__module__ == "numpy" and obj.dtype.kind in "biufcmM":
+            meta = b"g" + obj.dtype.str.encode() + b"\0" + obj.tobytes()
+        else:
+            return None
+        return Encoded(meta) if len(meta) <= _IN_META else None
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        tag, body = meta[:1], meta[1:]
+        if tag in b"ntf":
+            return {b"n": None, b"t": True, b"f": False}[tag]
+        if tag == b"i":
+            return int.from_bytes(body, "little", signed=True)
+        if tag == b"d":
+            return _FLOAT.unpack(body)[0]
+        if tag == b"c":
+            return complex(*_COMPLEX.unpack(body))
+        if tag == b"s":
+            return body.decode("utf-8", "surrogatepass")
+        if tag == b"b":
+            return body
+        if tag == b"g":
+            name, _, data = body.partition(b"\0")
+            return np.frombuffer(data, dtype_from_plain(name.decode()))[0]
+        raise ValueError(f"there is no scalar with the tag {tag!r}")
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("a scalar has no parts")
+
+
+codec.register(
+    ScalarCodec(),
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    *(np.dtype(code).type for code in "?bBhHiIlLqQefdgFDGmM"),
+)

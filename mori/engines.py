@@ -1,0 +1,28 @@
+"""Where mori meets an engine: its adapter is imported as soon as both are there.
+
+Imports nothing of mori. An engine serializes by rules of its own, so its adapter has to have said
+its word before a shared object is handed to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+__all__ = ["meet"]
+
+_ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
+_met: set[str] = set()
+
+
+def meet() -> None:
+    """Import the adapters of the engines that this process has imported."""
+    for engine, adapter in _ADAPTERS.items():
+        if engine in sys.modules and engine not in _met:
+            module = sys.modules[engine]
+            spec = getattr(module, "__spec__", None)
+            if spec is not None and getattr(spec, "_initializing", False):
+                continue  # half-imported: next time
+            _met.add(engine)
+            importlib.import_module(adapter)

@@ -1,0 +1,191 @@
+"""The faults of mori, one class each.
+
+Imports nothing. Every error says what was asked, what was found and what to do; its fields are
+attributes; it survives pickle, so that a worker's fault reads the same at the client.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "CorruptRegionError",
+    "MoriError",
+    "NotShareableError",
+    "ObjectColumnWarning",
+    "PartNotFoundError",
+    "ReadOnlyViewError",
+    "RegionNotFoundError",
+    "SettingError",
+    "StoreError",
+    "StoreFullError",
+    "UnsafeRegionError",
+]
+
+
+def _rebuild(cls: type[MoriError], fields: dict[str, Any]) -> MoriError:
+    return cls(**fields)
+
+
+def _size(nbytes: int) -> str:
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+class MoriError(Exception):
+    """Base of every error that mori raises on purpose."""
+
+    def __init__(self, text: str, **fields: Any) -> None:
+        super().__init__(text)
+        self._fields = fields
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._fields)
+
+
+class RegionNotFoundError(MoriError, FileNotFoundError):
+    """A well-formed name or reference whose region no process holds any more.
+
+    Attributes
+    ----------
+    name : str
+        The name that was asked for.
+    store : str
+        Where it was looked for.
+    """
+
+    name: str
+    store: str
+
+    def __init__(self, *, name: str, store: str) -> None:
+        super().__init__(
+            f"shared region {name} not found in the {store} store of this host: every process that "
+            "held it has let go, or it lives where this process cannot look (another host, "
+            "container or user). Keep the shared object alive where it was made until it has been "
+            "received, raise MORI_GRACE (seconds), or send it with mori.by_value()",
+            name=name,
+            store=store,
+        )
+
+
+class CorruptRegionError(MoriError, ValueError):
+    """Bytes that are no region, or a region that was damaged."""
+
+    def __init__(self, *, name: str, found: str) -> None:
+        super().__init__(
+            f"shared region {name} is invalid or corrupted: {found}. Nothing was read from it; "
+            "share the object again",
+            name=name,
+            found=found,
+        )
+
+
+class PartNotFoundError(MoriError, LookupError):
+    """A name whose path leads out of the shared object."""
+
+    def __init__(self, *, name: str, found: str) -> None:
+        super().__init__(
+            f"no part {name}: {found}. Take names from mori.shared_name(part)",
+            name=name,
+            found=found,
+        )
+
+
+class StoreError(MoriError, OSError):
+    """The store cannot be used on this machine as it is configured."""
+
+    def __init__(self, *, store: str, found: str, remedy: str) -> None:
+        super().__init__(
+            f"cannot use the store {store!r}: {found}. {remedy}",
+            store=store,
+            found=found,
+            remedy=remedy,
+        )
+
+
+class StoreFullError(MoriError, MemoryError):
+    """Too little room for a region; nothing was left behind.
+
+    Attributes
+    ----------
+    asked, free : int
+        Bytes.
+    """
+
+    asked: int
+    free: int
+
+    def __init__(self, *, store: str, asked: int, free: int, remedy: str) -> None:
+        super().__init__(
+            f"no room for a shared region of {_size(asked)} ({asked} bytes) in the {store} store: "
+            f"{_size(free)} free, after unused objects were collected. {remedy}",
+            store=store,
+            asked=asked,
+            free=free,
+            remedy=remedy,
+        )
+
+
+class UnsafeRegionError(MoriError, PermissionError):
+    """What lies under a region's name is not this user's sealed region; it was not opened."""
+
+    def __init__(self, *, name: str, found: str) -> None:
+        super().__init__(
+            f"refused to open {name}: {found}. Only regular, private regions of the same user are "
+            "opened; remove what lies there, or point MORI_STORE elsewhere",
+            name=name,
+            found=found,
+        )
+
+
+class NotShareableError(MoriError, TypeError):
+    """A part of an object that can be neither laid out nor pickled.
+
+    Attributes
+    ----------
+    path : str
+        Where it sits inside the object, such as ``obj["a"][3]``.
+    """
+
+    path: str
+
+    def __init__(self, *, path: str, found: str) -> None:
+        super().__init__(
+            f"cannot share {path}: {found}. Nothing was shared; leave that part out, or convert it "
+            "to something that pickles",
+            path=path,
+            found=found,
+        )
+
+
+class ObjectColumnWarning(UserWarning):
+    """A column of dtype object is rebuilt in every process that opens it, not mapped."""
+
+
+class ReadOnlyViewError(MoriError, ValueError):
+    """A write through a view that the shared object would never see."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this is a view of shared memory, and a write through it would be lost: shared memory "
+            "is read-only. Write through the whole shared object (x[3, 0] = 1 instead of "
+            "x[3][0] = 1), which makes that object private, or take a copy first (x[3].copy())"
+        )
+
+
+class SettingError(MoriError, ValueError):
+    """A setting whose value cannot be used."""
+
+    def __init__(self, *, setting: str, value: str, wanted: str) -> None:
+        super().__init__(
+            f"{setting}={value!r} cannot be used: expected {wanted}",
+            setting=setting,
+            value=value,
+            wanted=wanted,
+        )

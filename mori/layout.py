@@ -1,0 +1,177 @@
+"""The byte format, version 1: structs, constants, and the checks of their fields.
+
+Pure: packs and unpacks, holds no memory. docs/format.md has the same tables; a test compares them.
+Everything is little-endian. A region is a header and one tree of nodes; a node is position
+independent, so the bytes of any part, behind a header, are a region again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, Final, NamedTuple
+
+__all__ = [
+    "ALIGNMENT",
+    "BUFFER",
+    "CHILD",
+    "HEADER",
+    "HEADER_FIELDS",
+    "MAGIC",
+    "NODE",
+    "NODE_FIELDS",
+    "SMALL_ALIGNMENT",
+    "VERSION",
+    "Codec",
+    "Header",
+    "Record",
+    "align",
+    "check_head",
+    "head_nbytes",
+    "pack_head",
+    "pack_header",
+    "unpack_header",
+]
+
+MAGIC: Final = b"mori\r\n\x1a\n"
+VERSION: Final = 1
+ALIGNMENT: Final = 64
+SMALL_ALIGNMENT: Final = 8
+
+# field, struct code: offsets follow from the codes (no padding under "<")
+HEADER_FIELDS: Final = (
+    ("magic", "8s"),
+    ("version", "H"),
+    ("header_nbytes", "H"),
+    ("crc32", "I"),
+    ("region_id", "16s"),
+    ("nbytes", "Q"),
+    ("root", "Q"),
+    ("pid", "I"),
+    ("number", "I"),
+    ("segment_nbytes", "Q"),
+)
+NODE_FIELDS: Final = (
+    ("crc32", "I"),
+    ("codec", "H"),
+    ("flags", "H"),
+    ("meta_nbytes", "I"),
+    ("buffers", "I"),
+    ("children", "Q"),
+    ("extent", "Q"),
+    ("back", "Q"),
+    ("index", "Q"),
+)
+HEADER: Final = struct.Struct("<" + "".join(code for _, code in HEADER_FIELDS))
+NODE: Final = struct.Struct("<" + "".join(code for _, code in NODE_FIELDS))
+BUFFER: Final = struct.Struct("<QQ")
+CHILD: Final = struct.Struct("<Q")
+_AFTER_CRC: Final = struct.Struct("<HHIIQQQQ")
+_HEADER_CRC: Final = struct.Struct("<I")
+
+
+class Codec:
+    """Ids of the codecs that come with mori. An id is the format: it is never given twice."""
+
+    NAMED: Final = 0  # a third party's codec; its name stands before its meta
+    SCALAR: Final = 1
+    NDARRAY: Final = 2
+    LIST: Final = 3
+    TUPLE: Final = 4
+    DICT: Final = 5
+    PICKLE: Final = 6
+    STRINGS: Final = 7  # packed strings, Arrow's large_string
+    PACKED: Final = 8  # reserved: packed lists of int, float, bool, bytes
+    ALIAS: Final = 9  # reserved: a second reference to one object
+    DATAFRAME: Final = 16
+    SERIES: Final = 17
+    INDEX: Final = 18
+    RANGE_INDEX: Final = 19
+    MULTI_INDEX: Final = 20
+    CATEGORICAL: Final = 21
+    DATETIME_ARRAY: Final = 22
+    TIMEDELTA_ARRAY: Final = 23
+    MASKED_ARRAY: Final = 24
+    STRING_ARRAY: Final = 25
+    OBJECT_ARRAY: Final = 26
+
+
+class Header(NamedTuple):
+    """What a region says of itself."""
+
+    region_id: bytes
+    nbytes: int
+    root: int
+    pid: int
+    number: int
+    segment_nbytes: int
+
+
+class Record(NamedTuple):
+    """The fixed part of a node."""
+
+    crc32: int
+    codec: int
+    flags: int
+    meta_nbytes: int
+    buffers: int
+    children: int
+    extent: int
+    back: int
+    index: int
+
+
+def align(offset: int, alignment: int = ALIGNMENT) -> int:
+    """Return the next multiple of a power of two."""
+    return (offset + alignment - 1) & -alignment
+
+
+def pack_header(header: Header) -> bytes:
+    """Return the first 64 bytes of a region."""
+    body = HEADER.pack(MAGIC, VERSION, HEADER.size, 0, *header)
+    crc = zlib.crc32(body[16:])
+    return body[:12] + _HEADER_CRC.pack(crc) + body[16:]
+
+
+def unpack_header(data: Any) -> Header | str:
+    """Read a header; a sentence that says what is wrong where it is none."""
+    if len(data) < HEADER.size:
+        return f"{len(data)} bytes are too few for a header of {HEADER.size}"
+    raw = bytes(data[: HEADER.size])
+    magic, version, size, crc, *fields = HEADER.unpack(raw)
+    if magic != MAGIC:
+        return f"it starts with {magic!r} instead of {MAGIC!r}"
+    if version != VERSION or size != HEADER.size:
+        return f"it has format version {version}, this mori reads version {VERSION}"
+    if crc != zlib.crc32(raw[16:]):
+        return "the checksum of its header does not match"
+    header = Header(*fields)
+    if header.nbytes < HEADER.size + NODE.size or not HEADER.size <= header.root < header.nbytes:
+        return f"its root at {header.root} lies outside its {header.nbytes} bytes"
+    if header.root % ALIGNMENT:
+        return f"its root at {header.root} is not aligned"
+    return header
+
+
+def head_nbytes(meta_nbytes: int, buffers: int) -> int:
+    """Return the size of record, meta and buffer table: what a node's checksum covers."""
+    return NODE.size + align(meta_nbytes, SMALL_ALIGNMENT) + buffers * BUFFER.size
+
+
+def pack_head(
+    codec: int, meta: bytes, buffers: list[tuple[int, int]], children: int, extent: int, back: int, index: int
+) -> bytes:
+    """Return record, meta and buffer table of a node, checksummed."""
+    parts = [
+        _AFTER_CRC.pack(codec, 0, len(meta), len(buffers), children, extent, back, index),
+        meta,
+        bytes(-len(meta) % SMALL_ALIGNMENT),
+    ]
+    parts += [BUFFER.pack(offset, nbytes) for offset, nbytes in buffers]
+    body = b"".join(parts)
+    return _HEADER_CRC.pack(zlib.crc32(body)) + body
+
+
+def check_head(head: Any) -> bool:
+    """Say whether the checksum of record, meta and buffer table matches."""
+    return bool(zlib.crc32(head[4:]) == _HEADER_CRC.unpack_from(head)[0])

@@ -1,0 +1,249 @@
+"""What a pickle carries: a reference of some forty bytes, or the node's bytes themselves.
+
+Imports reader, writer, region, layout, identifier and errors. Emitting one has no side effect but to
+mark the mapping for its grace: engines pickle an object up to three times. Reading one never raises
+and never waits: what cannot be found becomes a `Lost` object that raises when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal, NamedTuple, NoReturn
+
+import numpy as np
+
+from mori import layout, region
+from mori.codecs.ndarray import dtype_from_plain
+from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError, StoreError
+from mori.identifier import Name, format_name
+from mori.layout import Codec as Id
+from mori.reader import Node, decode, open_node, root_of
+from mori.region import Mapping
+from mori.store import Where
+
+__all__ = [
+    "Lost",
+    "Strides",
+    "by_reference",
+    "by_value",
+    "is_wanted",
+    "load",
+    "receive",
+    "travel",
+]
+
+Way = Literal["reference", "value"]
+
+_way: ContextVar[Way] = ContextVar("mori_way", default="reference")
+
+# kind, region id, creator, its number, holder, its descriptor, node
+_WHOLE: Final = struct.Struct("<B16sIIIIQ")
+_VIEW: Final = 0x10  # shape and strides of an array follow
+_PART: Final = 0x20  # start and length of an Arrow array follow
+_KIND: Final = 0x0F  # of the store
+_START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
+_RANGE: Final = struct.Struct("<QQ")
+_MOST_DIMENSIONS: Final = 64
+
+
+class Strides(NamedTuple):
+    """The view of an array: where in the node's buffer it starts, and how it goes on."""
+
+    offset: int
+    dtype: str  # empty: the node's own
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@contextmanager
+def travel(way: Way) -> Iterator[None]:
+    """Pickle by reference or by value inside; adapters say which, by what they know of the other end."""
+    token = _way.set(way)
+    try:
+        yield
+    finally:
+        _way.reset(token)
+
+
+def is_wanted(mapping: Mapping) -> bool:
+    """Say whether a part of this mapping is to be pickled as a reference now."""
+    return mapping.shared and _way.get() == "reference"
+
+
+def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
+    """Return what ``__reduce_ex__`` returns for a node, or for a view of one.
+
+    `view` is the view of an array, or start and length of strings.
+    """
+    mapping.pickled = True
+    header = mapping.header
+    kind = mapping.kind
+    tail = b""
+    if isinstance(view, Strides):
+        kind |= _VIEW
+        code = "q" if any(abs(length) >> 31 for length in (*view.shape, *view.strides)) else "i"
+        dimensions = len(view.shape)
+        tail = (
+            _START.pack(view.offset, dimensions)
+            + code.encode()
+            + struct.pack(f"<{2 * dimensions}{code}", *view.shape, *view.strides)
+            + view.dtype.encode()
+        )
+    elif view is not None:
+        kind |= _PART
+        tail = _RANGE.pack(*view)
+    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), mapping.fd, offset)
+    return load, (whole + tail,)
+
+
+def by_value(node: Node, protocol: int) -> Any:
+    """Return what ``__reduce_ex__`` returns for a node whose bytes travel, in the region's own layout.
+
+    The bytes are not copied under protocol 5 with out-of-band buffers. A part travels with the 64
+    bytes before it, which stand in for a header, so that it keeps its alignment.
+    """
+    data = memoryview(node.mapping.bytes())
+    header = node.mapping.header
+    if node.offset == header.root:
+        return receive, (_buffer(data, protocol),)
+    size = layout.HEADER.size
+    start, end = node.offset - size, node.offset + node.extent
+    part = header._replace(nbytes=end - start, root=size, region_id=os.urandom(16))
+    return receive, (_buffer(data[start:end], protocol), layout.pack_header(part))
+
+
+def _buffer(data: memoryview, protocol: int) -> Any:
+    return pickle.PickleBuffer(data) if protocol >= 5 else bytes(data)
+
+
+def receive(buffer: object, header: bytes | None = None) -> Any:
+    """Return the object whose bytes came by value; it lies in the buffer, which is kept."""
+    try:
+        return open_node(root_of(region.over(buffer, header)))
+    except MoriError as error:
+        return Lost(error, b"")
+
+
+def load(payload: bytes) -> Any:
+    """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
+    try:
+        kind, region_id, pid, number, holder, fd, offset = _WHOLE.unpack_from(payload)
+    except struct.error:
+        return Lost(CorruptRegionError(name="of a reference", found="the reference is too short"), payload)
+    name = Name(pid, number)
+    try:
+        mapping = region.find(Where(pid, number, region_id, holder, fd), kind & _KIND)
+        if mapping is None:
+            return Lost(
+                RegionNotFoundError(name=format_name(name), store=("memfd", "files")[kind & _KIND]), payload
+            )
+        node = root_of(mapping)
+        if offset != node.offset:
+            node = node.at(offset)
+        tail = payload[_WHOLE.size :]
+        if kind & _VIEW:
+            return _load_view(node, tail)
+        if kind & _PART:
+            return _load_part(node, tail)
+        return open_node(node)
+    except MoriError as error:
+        return Lost(error, payload)
+    except OSError as error:
+        fault = StoreError(
+            store=format_name(name),
+            found=str(error),
+            remedy="Raise the limit that it names (ulimit -n for open files)",
+        )
+        return Lost(fault, payload)
+
+
+def _load_view(node: Node, tail: bytes) -> Any:
+    if node.record.codec != Id.NDARRAY:
+        raise node.decode_error("a reference takes it for an array")
+    whole = decode(node)
+    try:
+        offset, dimensions = _START.unpack_from(tail)
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError(f"{dimensions} dimensions")
+        code = tail[_START.size : _START.size + 1].decode()
+        if code not in ("i", "q"):
+            raise ValueError(f"numbers of the form {code!r}")
+        numbers = struct.Struct(f"<{2 * dimensions}{code}")
+        start = _START.size + 1
+        lengths = numbers.unpack_from(tail, start)
+        name = tail[start + numbers.size :].decode()
+        dtype = dtype_from_plain(name) if name else whole.dtype
+        shape, strides = lengths[:dimensions], lengths[dimensions:]
+        array = np.ndarray(shape, dtype, node.buffers()[0], offset, strides)
+    except (struct.error, ValueError, TypeError, MemoryError) as error:
+        raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
+    return _views[Id.NDARRAY](node, array)
+
+
+def _load_part(node: Node, tail: bytes) -> Any:
+    start, length = _RANGE.unpack(tail)
+    whole = open_node(node)
+    if node.record.codec != Id.STRING_ARRAY or start + length > len(whole):
+        raise node.decode_error("a reference asks for a part that leaves it")
+    return whole[start : start + length]
+
+
+_views: dict[int, Any] = {}
+
+
+def views_of(number: int, make: Any) -> None:
+    """Register how a view of a node is handed to the user; `array` does."""
+    _views[number] = make
+
+
+def _lost(name: str) -> Any:
+    def method(self: Lost, *args: object, **kwargs: object) -> NoReturn:
+        raise self._mori_error
+
+    method.__name__ = name
+    return method
+
+
+class Lost:
+    """Stands for a shared object that could not be opened, and says why as soon as it is used.
+
+    Unpickling must not raise: an exception inside an engine's deserializer loses the task, or the
+    worker, instead of failing it.
+    """
+
+    _mori_error: MoriError
+
+    def __init__(self, error: MoriError, payload: bytes) -> None:
+        object.__setattr__(self, "_mori_error", error)
+        object.__setattr__(self, "_mori_payload", payload)
+
+    def __repr__(self) -> str:
+        return f"<lost mori object: {self._mori_error}>"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        # Another process may be able to open it.
+        payload: bytes = object.__getattribute__(self, "_mori_payload")
+        return (load, (payload,)) if payload else (Lost, (self._mori_error, b""))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") and name.endswith("__"):  # protocols that engines look for
+            raise AttributeError(name)
+        raise self._mori_error
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise self._mori_error
+
+
+for _name in (
+    "__abs__ __add__ __and__ __array__ __bool__ __call__ __contains__ __delitem__ __divmod__ __enter__ "
+    "__eq__ __float__ __floordiv__ __ge__ __getitem__ __gt__ __iadd__ __index__ __int__ __invert__ "
+    "__iter__ __le__ __len__ __lt__ __matmul__ __mod__ __mul__ __ne__ __neg__ __next__ __or__ __pow__ "
+    "__radd__ __reversed__ __rmul__ __rsub__ __rtruediv__ __setitem__ __sub__ __truediv__ __xor__"
+).split():
+    setattr(Lost, _name, _lost(_name))
+Lost.__hash__ = object.__hash__  # type: ignore[method-assign]

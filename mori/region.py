@@ -1,0 +1,441 @@
+"""Regions: created, sealed, mapped once a process, and held.
+
+Imports the stores, layout, identifier, settings and errors. Invariant: the mapping is the hold.
+Arrays refer to buffers, buffers to the `Mapping`; nothing else keeps a region alive here, but for
+the grace after its last use if a reference to it was pickled.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import gc
+import itertools
+import os
+import queue
+import secrets
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import layout, settings, store
+from mori.errors import CorruptRegionError, StoreFullError
+from mori.identifier import Name, format_name
+from mori.store import Draft, Held, Store, Where
+
+__all__ = ["Bytes", "Mapping", "at", "create", "expire_graces", "find", "held_by", "live", "over"]
+
+Bytes = npt.NDArray[np.uint8]
+
+_PROT_READ: Final = 1
+_MAP_SHARED: Final = 1
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_ssize_t,
+]
+_munmap = _libc.munmap
+_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+_numbers = itertools.count(1)
+
+
+class Mapping:
+    """A region mapped into this process, read-only, or one that lies in somebody's buffer.
+
+    numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
+    keeps it alive, and the pages go when the last of them does.
+
+    Notes
+    -----
+    Safe on any thread. A forked child inherits it and holds the region on its own account.
+    """
+
+    def __init__(
+        self, header: layout.Header, address: int, held: Held | None, home: Store | None, owner: object
+    ) -> None:
+        self.header = header
+        self.address = address
+        self.nbytes = header.nbytes
+        self.pickled = False
+        self._held = held
+        self._home = home
+        self._owner = owner
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, True), "version": 3}
+
+    @property
+    def name(self) -> Name:
+        """The region's name, without a path."""
+        return Name(self.header.pid, self.header.number)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it lies in a store, where others can find it; not so for a buffer."""
+        return self._held is not None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nobody, its owner included, can have changed it since it was written."""
+        return self._held is not None and self.kind == store.MEMFD
+
+    @property
+    def kind(self) -> int:
+        """The kind of its store."""
+        assert self._home is not None
+        return self._home.kind
+
+    @property
+    def fd(self) -> int:
+        """The descriptor by which this process holds it."""
+        assert self._held is not None
+        return self._held.fds[0]
+
+    def bytes(self) -> Bytes:
+        """Return the whole region as a read-only array that holds it."""
+        return np.asarray(self)
+
+    def let_go(self) -> None:
+        """Give the hold back to the store; the pages stay mapped."""
+        held, self._held = self._held, None
+        if held is not None and self._home is not None:
+            self._home.release(held)
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = _munmap,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if self._owner is not None or is_finalizing():
+            return
+        munmap(self.address, self.nbytes)
+        if self._held is None or self._home is None:
+            return
+        if self.pickled and _graces.keep(self._held, self._home):
+            return
+        self.let_go()
+
+
+class _Graces:
+    """Holds that outlast their last user: a reference may be on its way to another process.
+
+    A thread runs while there are any, and only then. `keep` is called from finalizers, at any
+    moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: queue.SimpleQueue[tuple[float, Held, Store] | None] = queue.SimpleQueue()
+        self._kept: list[tuple[float, Held, Store]] = []
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
+
+    def keep(self, held: Held, home: Store) -> bool:
+        try:
+            seconds = settings.grace()
+        except ValueError:  # share() has told the user; a finalizer cannot
+            return False
+        if not seconds:
+            return False
+        self._arrivals.put((time.monotonic() + seconds, held, home))
+        self._ensure_thread()
+        return True
+
+    def _ensure_thread(self) -> None:
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
+                self._thread.start()
+        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more
+            self._thread = None
+            self.expire(everything=True)
+        finally:
+            self._starting.release()
+
+    def _run(self) -> None:
+        while True:
+            wait = min((until for until, _, _ in self._kept), default=time.monotonic()) - time.monotonic()
+            try:
+                arrival = self._arrivals.get(timeout=max(0.0, wait))
+                if arrival is not None:
+                    with self.closing:
+                        self._kept.append(arrival)
+            except queue.Empty:
+                pass
+            self.expire()
+            if not self._kept and self._starting.acquire(blocking=False):
+                self._thread = None
+                self._starting.release()
+                # What arrived while the lock was ours found no thread to start.
+                if not self._arrivals.empty():
+                    self._ensure_thread()
+                return
+
+    def expire(self, *, everything: bool = False) -> None:
+        """Let go of what has had its time, or of everything."""
+        with self.closing:
+            if everything:
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        if (arrival := self._arrivals.get_nowait()) is not None:
+                            self._kept.append(arrival)
+            now = time.monotonic()
+            due = [entry for entry in self._kept if everything or entry[0] <= now]
+            self._kept = [entry for entry in self._kept if entry not in due]
+            for _, held, home in due:
+                home.release(held)
+
+    def wake(self) -> None:
+        self._arrivals.put(None)
+
+    def forget(self) -> None:
+        """In a forked child: the graces are the parent's; close its descriptors here, start anew."""
+        try:
+            self.expire(everything=True)
+        finally:
+            self.__init__()  # type: ignore[misc]
+
+
+_graces = _Graces()
+
+
+def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
+    """Write a new region and return its mapping.
+
+    Parameters
+    ----------
+    nbytes : int
+        Its size, header included.
+    write : callable
+        Gets the descriptor and the header, and writes everything.
+    root : int
+        Offset of the root node.
+
+    Raises
+    ------
+    StoreFullError
+        If there is no room, even after a garbage collection. Nothing is left behind.
+    """
+    settings.grace()
+    home = store.current()
+    if nbytes > (1 << 20) and nbytes > home.free():
+        _make_room()
+        if nbytes > (free := home.free()):
+            raise StoreFullError(store=home.name, asked=nbytes, free=free, remedy=home.remedy())
+    try:
+        return _create(home, nbytes, write, root)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+            raise
+    _make_room()
+    try:
+        return _create(home, nbytes, write, root)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+            raise
+        raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
+
+
+def _make_room() -> None:
+    gc.collect()
+    _graces.expire(everything=True)
+
+
+def _create(home: Store, nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
+    region_id = secrets.token_bytes(16)
+    while True:
+        draft: Draft | None = None
+        while draft is None:  # a number that is taken is passed over
+            draft = home.create(next(_numbers), region_id)
+        header = layout.Header(region_id, nbytes, root, draft.pid, draft.number, 0)
+        try:
+            write(draft.held.fds[0], header)
+            held = home.publish(draft)
+        except BaseException:
+            home.discard(draft)
+            raise
+        if held is not None:
+            return _map(held, home, header)
+        home.discard(draft)
+
+
+def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
+    address = _mmap(None, header.nbytes, _PROT_READ, _MAP_SHARED, held.fds[0], 0)
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        home.release(held)
+        raise OSError(number, f"cannot map {header.nbytes} bytes: {os.strerror(number)}")
+    mapping = Mapping(header, address, held, home, None)
+    _mappings[header.region_id] = mapping
+    if held.path is not None:
+        _release_at_exit()
+    return mapping
+
+
+def find(where: Where, kind: int) -> Mapping | None:
+    """Return the mapping of a region, mapped now if need be; None if no process holds it.
+
+    Raises
+    ------
+    CorruptRegionError, UnsafeRegionError
+        If what is found there is not a region of this user.
+    """
+    if where.region_id is not None and (mapping := _mappings.get(where.region_id)) is not None:
+        return mapping
+    home = store.of_kind(kind)
+    held = home.find(where)
+    if held is None:
+        return None
+    try:
+        header = _read_header(held, Name(where.pid, where.number))
+    except BaseException:
+        home.release(held)
+        raise
+    if where.region_id not in (None, header.region_id):
+        home.release(held)
+        return None
+    with _lock:  # two threads may have opened it at once: one mapping is enough
+        mapping = _mappings.get(header.region_id)
+        if mapping is None:
+            return _map(held, home, header)
+    home.release(held)
+    return mapping
+
+
+def _read_header(held: Held, name: Name) -> layout.Header:
+    size = os.fstat(held.fds[0]).st_size
+    header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
+    if isinstance(header, str):
+        raise CorruptRegionError(name=format_name(name), found=header)
+    if header.nbytes != size:
+        raise CorruptRegionError(
+            name=format_name(name), found=f"its header says {header.nbytes} bytes, it has {size}"
+        )
+    return header
+
+
+def over(buffer: object, head: bytes | None = None) -> Mapping:
+    """Return a mapping over a buffer that holds a region; the buffer is kept, its bytes are not copied.
+
+    A buffer that is not aligned to 8 bytes is copied once: numpy and Arrow want aligned memory.
+    `head` is the region's header where it does not stand at the start of the buffer.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the buffer does not start with a whole region.
+    """
+    data = np.frombuffer(buffer, np.uint8)  # type: ignore[call-overload]
+    header = layout.unpack_header(memoryview(data) if head is None else head)
+    if isinstance(header, str):
+        raise CorruptRegionError(name="in a buffer", found=header)
+    if header.nbytes > data.nbytes:
+        raise CorruptRegionError(
+            name="in a buffer", found=f"its header says {header.nbytes} bytes, the buffer has {data.nbytes}"
+        )
+    if data.ctypes.data % layout.SMALL_ALIGNMENT:
+        aligned = np.empty(header.nbytes + layout.ALIGNMENT, np.uint8)
+        start = -aligned.ctypes.data % layout.ALIGNMENT
+        aligned[start : start + header.nbytes] = data[: header.nbytes]
+        data = aligned[start:]
+    return Mapping(header, data.ctypes.data, None, None, data)
+
+
+def held_by(array: npt.NDArray[Any]) -> Mapping | None:
+    """Return the mapping that an array's memory lies in, None for private memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+        while isinstance(base, np.ndarray):
+            base = base.base
+    return base if isinstance(base, Mapping) else None
+
+
+def at(address: int, nbytes: int) -> Mapping | None:
+    """Return the mapping whose memory encloses an address range, None if none does."""
+    for mapping in list(_mappings.values()):
+        if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
+            return mapping
+    return None
+
+
+def live() -> list[Mapping]:
+    """Return the regions that this process has mapped."""
+    return list(_mappings.values())
+
+
+def expire_graces() -> None:
+    """Let go of everything that only a grace keeps."""
+    _graces.expire(everything=True)
+    _graces.wake()
+
+
+_exit_arranged = 0
+
+
+def _release_at_exit() -> None:
+    """Arrange that files are let go when this process ends: the last holder has to unlink."""
+    global _exit_arranged
+    if _exit_arranged == os.getpid():
+        return
+    _exit_arranged = os.getpid()
+    atexit.register(_release_all, os.getpid())
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
+        from multiprocessing import util
+
+        util.Finalize(None, _release_all, (os.getpid(),), exitpriority=-100)
+
+
+def _release_all(pid: int) -> None:
+    if pid == os.getpid():
+        for mapping in live():
+            mapping.let_go()
+        _graces.expire(everything=True)
+
+
+def _before_fork() -> None:
+    _graces.closing.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _graces.closing.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _graces.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,0 +1,145 @@
+"""Stores: where regions live and how a name finds them.
+
+Imports errors, settings, identifier and layout. A store hands out file descriptors of whole,
+read-only regions; it neither maps nor reads them. `memfd` and `files` keep one interface.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Final, NamedTuple, Protocol
+
+from mori import settings
+from mori.errors import StoreError
+
+__all__ = ["FILES", "MEMFD", "Draft", "Entry", "Held", "Store", "Where", "current", "of_kind"]
+
+MEMFD: Final = 0
+FILES: Final = 1
+
+
+class Where(NamedTuple):
+    """Where to look for a region: its creator's pid and number, its id, and a process that had it."""
+
+    pid: int
+    number: int
+    region_id: bytes | None = None
+    holder: int = 0
+    fd: int = -1
+
+
+class Held(NamedTuple):
+    """One process's hold on a region: what keeps it alive. `fds` has one entry a segment."""
+
+    fds: tuple[int, ...]
+    path: str | None = None
+
+
+class Draft(NamedTuple):
+    """A region that is being written; nobody else can open it yet."""
+
+    held: Held
+    pid: int
+    number: int
+
+
+class Entry(NamedTuple):
+    """A region found alive in the store."""
+
+    name: str
+    nbytes: int
+    region_id: bytes | None
+    holders: tuple[int, ...]
+
+
+class Store(Protocol):
+    """What a store can do."""
+
+    kind: int
+    name: str
+
+    def free(self) -> int:
+        """Return the bytes that a new region may have."""
+
+    def remedy(self) -> str:
+        """Say what a user does when it is full."""
+
+    def create(self, number: int, region_id: bytes) -> Draft | None:
+        """Start a region; None if that number is taken already."""
+
+    def publish(self, draft: Draft) -> Held | None:
+        """Make a written region readable for others and unwritable; None if its name was taken meanwhile."""
+
+    def discard(self, draft: Draft) -> None:
+        """Drop a region that was not published."""
+
+    def find(self, where: Where) -> Held | None:
+        """Open a region; None if no process holds it."""
+
+    def release(self, held: Held) -> None:
+        """Let go; the last one to do so frees the region."""
+
+    def list(self) -> Iterator[Entry]:
+        """Yield the regions of this user that are alive."""
+
+    def prune(self) -> list[str]:
+        """Remove what killed processes left; return the names."""
+
+
+_stores: dict[str, Store] = {}
+
+
+def _default() -> str:
+    if sys.platform == "linux" and hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        return "memfd"
+    return "files"
+
+
+def _files_dir() -> str:
+    return "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+
+
+def _open(setting: str) -> Store:
+    kind, _, directory = setting.partition(":")
+    if kind == "memfd" and not directory:
+        if sys.platform != "linux":
+            raise StoreError(
+                store=setting, found=f"{sys.platform} has no memfd", remedy="Set MORI_STORE=files"
+            )
+        from mori.store.memfd import MemfdStore
+
+        return MemfdStore()
+    if kind == "files":
+        if os.name != "posix":
+            raise StoreError(store=setting, found="it needs a POSIX system", remedy="Use one")
+        from mori.store.files import FilesStore
+
+        return FilesStore(directory or _files_dir())
+    raise StoreError(
+        store=setting,
+        found="there is no such store",
+        remedy="Set MORI_STORE to memfd, files or files:DIR, or leave it unset",
+    )
+
+
+def current() -> Store:
+    """Return the store that new regions go to."""
+    setting = settings.store() or _default()
+    store = _stores.get(setting)
+    if store is None:
+        store = _stores[setting] = _open(setting)
+    return store
+
+
+def of_kind(kind: int) -> Store:
+    """Return the store that a reference of this kind is looked up in."""
+    store = current()
+    if store.kind == kind:
+        return store
+    setting = ("memfd", "files")[kind]
+    if setting not in _stores:
+        _stores[setting] = _open(setting)
+    return _stores[setting]

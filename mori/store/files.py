@@ -1,0 +1,185 @@
+"""The files store: a file a region in a directory, for any POSIX system and across pid namespaces.
+
+Imports identifier, errors and store. Every holder keeps a shared flock, which the kernel drops with
+the process; whoever can take it exclusively is the last, and unlinks. No pid is ever believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+
+from mori.errors import StoreError, UnsafeRegionError
+from mori.identifier import format_label, parse_label
+from mori.store import FILES, Draft, Entry, Held, Where
+
+__all__ = ["FilesStore"]
+
+_DRAFT = ".draft"
+_PRUNE_EVERY = 1.0  # seconds between the looks that share() takes for orphans
+
+
+class FilesStore:
+    """Regions as files, kept alive by locks."""
+
+    kind = FILES
+
+    def __init__(self, directory: str) -> None:
+        self.name = f"files:{directory}"
+        self._dir = directory
+        self._pruned = -_PRUNE_EVERY
+        if not os.path.isdir(directory):
+            raise StoreError(
+                store=self.name, found="there is no such directory", remedy="Create it or set MORI_STORE"
+            )
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise StoreError(
+                store=self.name, found="the directory is not writable", remedy="Set MORI_STORE=files:DIR"
+            )
+
+    def free(self) -> int:
+        found = os.statvfs(self._dir)
+        return found.f_bavail * found.f_frsize
+
+    def remedy(self) -> str:
+        return (
+            "Free space there, raise its size (docker run --shm-size=8g; mount -o remount,size=8g "
+            "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"
+        )
+
+    def create(self, number: int, region_id: bytes) -> Draft | None:
+        if time.monotonic() - self._pruned >= _PRUNE_EVERY:
+            self.prune()
+        pid = os.getpid()
+        path = self._path(format_label(pid, number))
+        if os.path.lexists(path):
+            return None
+        try:
+            fd = os.open(
+                path + _DRAFT, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+            )
+        except FileExistsError:
+            return None
+        held = Held((fd,), path)
+        os.fchmod(fd, 0o600)
+        # A pruner may have met the file before it was locked; then its name is gone: start again.
+        if not _lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
+            os.close(fd)
+            return None
+        return Draft(held, pid, number)
+
+    def publish(self, draft: Draft) -> Held | None:
+        path = draft.held.path
+        assert path is not None
+        try:
+            os.link(path + _DRAFT, path, follow_symlinks=False)
+        except FileExistsError:  # a creator of the same pid in another pid namespace
+            return None
+        os.unlink(path + _DRAFT)
+        return draft.held
+
+    def discard(self, draft: Draft) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{draft.held.path}{_DRAFT}")
+        os.close(draft.held.fds[0])
+
+    def find(self, where: Where) -> Held | None:
+        label = format_label(where.pid, where.number)
+        return self._open(label)
+
+    def release(self, held: Held) -> None:
+        # Close first: a forked child shares this open file, and with it the lock, so only a lock
+        # taken through a new one says whether anybody else still holds the region.
+        os.close(held.fds[0])
+        if held.path is not None:
+            _unlink_if_unheld(held.path)
+
+    def list(self) -> Iterator[Entry]:
+        for label, path in self._files():
+            try:
+                found = os.lstat(path)
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                yield Entry(f"/{label}", found.st_size, None, ())
+
+    def prune(self) -> list[str]:
+        self._pruned = time.monotonic()
+        return [f"/{label}" for label, path in self._files() if _unlink_if_unheld(path)]
+
+    def _path(self, label: str) -> str:
+        return os.path.join(self._dir, label)
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        try:
+            names = os.listdir(self._dir)
+        except OSError:
+            return
+        for name in names:
+            label = name.removesuffix(_DRAFT)
+            if parse_label(label) is not None:
+                yield label, self._path(name)
+
+    def _open(self, label: str) -> Held | None:
+        path = self._path(label)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
+        try:
+            found = os.fstat(fd)
+            if fault := _fault(found):
+                raise UnsafeRegionError(name=path, found=fault)
+            # Locked exclusively or unlinked: its last holder is just letting go.
+            if not _lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
+                os.close(fd)
+                return None
+        except BaseException:
+            os.close(fd)
+            raise
+        return Held((fd,), path)
+
+
+def _fault(found: os.stat_result) -> str | None:
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    if found.st_uid != os.geteuid():
+        return f"it belongs to user {found.st_uid}, not to {os.geteuid()}"
+    if stat.S_IMODE(found.st_mode) != 0o600:
+        return f"its mode is {stat.S_IMODE(found.st_mode):o}, not 600"
+    return None
+
+
+def _lock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unlink_if_unheld(path: str) -> bool:
+    """Remove a file that no process has locked; say whether it was."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if _fault(found) is not None or not _lock(fd, fcntl.LOCK_EX):
+            return False
+        # Between opening and locking it may have been replaced by a live one of the same name.
+        if not os.path.samestat(found, os.stat(path, follow_symlinks=False)):
+            return False
+        os.unlink(path)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

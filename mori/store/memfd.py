@@ -1,0 +1,204 @@
+"""The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
+
+Imports identifier, errors and store. A region's memfd carries its name and id as the name of the
+file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from mori.errors import UnsafeRegionError
+from mori.identifier import format_label, parse_label
+from mori.store import MEMFD, Draft, Entry, Held, Where
+
+__all__ = ["MemfdStore"]
+
+# Constants of <linux/fcntl.h>; Python's fcntl has them on Linux only, and not under mypy elsewhere.
+_ADD_SEALS: Final = 1033
+_GET_SEALS: Final = 1034
+_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+_PREFIX: Final = "/memfd:"
+_SUFFIX: Final = " (deleted)"
+
+
+def _parse_link(link: str) -> tuple[str, bytes] | None:
+    """Return label and region id of a descriptor's link, None for any other file."""
+    if not link.startswith("/memfd:mori_"):
+        return None
+    label, _, digits = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).partition(".")
+    if parse_label(label) is None or len(digits) != 32:
+        return None
+    try:
+        return label, bytes.fromhex(digits)
+    except ValueError:
+        return None
+
+
+def _available() -> int:
+    """Return the memory that can be had without swapping: the machine's, or the control group's if less."""
+    free = 1 << 62
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    free = int(line.split()[1]) * 1024
+                    break
+    except OSError:
+        pass
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
+            text = limit.read().strip()
+        if text != "max":
+            with open("/sys/fs/cgroup/memory.current", encoding="ascii") as used:
+                free = min(free, max(0, int(text) - int(used.read())))
+    except (OSError, ValueError):
+        pass
+    return free
+
+
+class MemfdStore:
+    """Regions in sealed memfds, found through /proc."""
+
+    kind = MEMFD
+    name = "memfd"
+
+    def free(self) -> int:
+        return _available()
+
+    def remedy(self) -> str:
+        return (
+            "Free memory or raise the container's memory limit, or let mori use a directory on disk "
+            "with MORI_STORE=files:DIR"
+        )
+
+    def create(self, number: int, region_id: bytes) -> Draft:
+        pid = os.getpid()
+        # Its label can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
+        fd = os.memfd_create(
+            f"{format_label(pid, number)}.{region_id.hex()}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+        os.fchmod(fd, 0o600)
+        return Draft(Held((fd,)), pid, number)
+
+    def publish(self, draft: Draft) -> Held:
+        fcntl.fcntl(draft.held.fds[0], _ADD_SEALS, _SEALS)
+        return draft.held
+
+    def discard(self, draft: Draft) -> None:
+        self.release(draft.held)
+
+    def find(self, where: Where) -> Held | None:
+        label = format_label(where.pid, where.number)
+        if where.fd >= 0 and (held := self._open(where.holder, str(where.fd), label, where.region_id)):
+            return held
+        tried: set[int] = set()
+        for pid in (where.holder, where.pid):
+            if pid and pid not in tried:
+                tried.add(pid)
+                if held := self._search(pid, label, where.region_id):
+                    return held
+        for pid in _processes():
+            if pid not in tried and (held := self._search(pid, label, where.region_id)):
+                return held
+        return None
+
+    def release(self, held: Held) -> None:
+        for fd in held.fds:
+            os.close(fd)
+
+    def list(self) -> Iterator[Entry]:
+        found: dict[bytes, tuple[str, int, list[int]]] = {}
+        for pid in _processes():
+            for number, link in _descriptors(pid):
+                if (parsed := _parse_link(link)) is None:
+                    continue
+                label, region_id = parsed
+                if region_id not in found:
+                    try:
+                        nbytes = os.stat(f"/proc/{pid}/fd/{number}").st_size
+                    except OSError:
+                        continue
+                    found[region_id] = (f"/{label}", nbytes, [])
+                holders = found[region_id][2]
+                if pid not in holders:
+                    holders.append(pid)
+        for region_id, (name, nbytes, holders) in found.items():
+            yield Entry(name, nbytes, region_id, tuple(holders))
+
+    def prune(self) -> list[str]:
+        return []
+
+    def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
+        for number, link in _descriptors(pid):
+            parsed = _parse_link(link)
+            if parsed and parsed[0] == label and region_id in (None, parsed[1]):
+                if held := self._open(pid, number, label, region_id):
+                    return held
+        return None
+
+    def _open(self, pid: int, number: str, label: str, region_id: bytes | None) -> Held | None:
+        """Open one descriptor of a process, if it is the sealed region asked for.
+
+        The link is read again from our own descriptor: between looking and opening, that process
+        may have closed the file and opened another under the same number.
+        """
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            if not os.readlink(path).startswith(f"{_PREFIX}{label}."):
+                return None
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            return None
+        try:
+            parsed = _parse_link(os.readlink(f"/proc/self/fd/{fd}"))
+            if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
+                os.close(fd)
+                return None
+            if fcntl.fcntl(fd, _GET_SEALS) != _SEALS:  # still being written
+                os.close(fd)
+                return None
+            if os.fstat(fd).st_uid != os.geteuid():
+                raise UnsafeRegionError(name=f"/{label}", found="it belongs to another user")
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, UnsafeRegionError):
+                raise
+            return None
+        return Held((fd,))
+
+
+def _processes() -> Iterator[int]:
+    """Yield the processes of this user, this one last: it has looked in its own cache."""
+    me, uid = os.getpid(), os.geteuid()
+    try:
+        entries = [entry for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            if int(entry.name) != me and entry.stat().st_uid == uid:
+                yield int(entry.name)
+        except OSError:
+            continue
+    yield me
+
+
+def _descriptors(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield number and link of each descriptor of a process; nothing if it cannot be looked into."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        numbers = os.listdir(directory)
+    except OSError:
+        return
+    for number in numbers:
+        try:
+            yield number, os.readlink(f"{directory}/{number}")
+        except OSError:
+            continue

@@ -1,0 +1,129 @@
+"""A plan becomes bytes: written once, in order, straight from the source buffers.
+
+Imports plan and layout. `pwrite` beats copying into a fresh mapping twofold (no page is zeroed first),
+and a full store is an error there, never a SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import layout
+from mori.codec import Buffer
+from mori.plan import PlanNode
+
+__all__ = ["ROOT", "region_nbytes", "to_bytes", "to_file"]
+
+ROOT: Final = layout.align(layout.HEADER.size)
+_SMALL: Final = 1 << 16  # what is smaller is gathered
+_BLOCK: Final = 1 << 20
+_MOST: Final = 1 << 30  # of one system call
+
+Sink = Callable[[Any], None]
+
+
+def region_nbytes(root: PlanNode) -> int:
+    """Return the size of the region of a plan."""
+    return ROOT + root.extent
+
+
+def to_file(root: PlanNode, header: layout.Header, fd: int) -> None:
+    """Write a region to the start of an empty file."""
+    position = 0
+
+    def sink(data: Any) -> None:
+        nonlocal position
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view[:_MOST], position)
+            position += written
+            view = view[written:]
+
+    _write(root, header, sink)
+
+
+def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
+    """Return a region as bytes, for what travels by value."""
+    region = bytearray()
+    _write(root, header, region.extend)
+    return region
+
+
+def _write(root: PlanNode, header: layout.Header, sink: Sink) -> None:
+    out = _Gatherer(sink)
+    out.put(0, layout.pack_header(header))
+    pending = [(root, ROOT, 0, 0)]
+    while pending:
+        node, start, back, index = pending.pop()
+        out.put(
+            start,
+            layout.pack_head(node.codec, node.meta, node.table, len(node.children), node.extent, back, index),
+        )
+        if node.children:
+            table = np.fromiter((child.back for child in node.children), "<u8", len(node.children))
+            out.put(out.position, table.tobytes())
+        for buffer, (offset, _) in zip(node.buffers, node.table, strict=True):
+            out.pad(start + offset)
+            for piece in _pieces(buffer):
+                out.put(out.position, piece)
+        for number in range(len(node.children) - 1, -1, -1):
+            child = node.children[number]
+            pending.append((child, start + child.back, child.back, number))
+    out.pad(region_nbytes(root))
+    out.flush()
+
+
+class _Gatherer:
+    """Puts small pieces together, so that a million nodes are not a million system calls."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.position = 0
+        self._sink = sink
+        self._small = bytearray()
+
+    def pad(self, offset: int) -> None:
+        self._small += bytes(offset - self.position)
+        self.position = offset
+
+    def put(self, offset: int, data: Any) -> None:
+        if offset != self.position:
+            self.pad(offset)
+        nbytes = len(data)
+        self.position += nbytes
+        if nbytes < _SMALL:
+            self._small += memoryview(data)
+            if len(self._small) >= _BLOCK:
+                self.flush()
+        else:
+            self.flush()
+            self._sink(data)
+
+    def flush(self) -> None:
+        if self._small:
+            self._sink(self._small)
+            self._small = bytearray()
+
+
+def _pieces(buffer: Buffer) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield a buffer's bytes as arrays: its own memory where that is contiguous, else block by block."""
+    if isinstance(buffer, Sequence):
+        for piece in buffer:
+            yield from _pieces(piece)
+    elif not buffer.nbytes:
+        return
+    elif buffer.flags.c_contiguous or buffer.flags.f_contiguous:
+        yield buffer.ravel(order="K").view(np.uint8)
+    else:
+        row = buffer[0].nbytes
+        if row > _BLOCK and buffer.ndim > 1:
+            for part in buffer:
+                yield from _pieces(part)
+        else:
+            step = max(1, _BLOCK // max(1, row))
+            for start in range(0, len(buffer), step):
+                yield np.ascontiguousarray(buffer[start : start + step]).ravel().view(np.uint8)

@@ -1,0 +1,1 @@
+"""mori for Dask."""
