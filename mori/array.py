@@ -21,10 +21,10 @@ from mori.region import held_by
 __all__ = ["SharedArray", "shared_of"]
 
 _FRESH: Final = (
-    "argpartition argsort astype byteswap choose clip compress conj conjugate copy cumprod cumsum flatten "
-    "repeat round searchsorted take"
-).split()
-_IN_PLACE: Final = "fill itemset partition put resize setfield sort".split()
+    *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
+    *("copy", "cumprod", "cumsum", "flatten", "repeat", "round", "searchsorted", "take"),
+)
+_IN_PLACE: Final = ["fill", "itemset", "partition", "put", "resize", "setfield", "sort"]
 _WRITERS: Final = frozenset({np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask})
 
 
@@ -99,7 +99,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             _make_writeable(self)
         super().setflags(write=write, align=align, uic=uic)
 
-    def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:
+    def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
         return np.array(self, copy=True, subok=False)
 
     __copy__ = __deepcopy__  # type: ignore[assignment]
@@ -115,7 +115,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             if reference.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if reference.is_wanted(mapping) and (same or self.dtype.names is None and not self.dtype.metadata):
+        if reference.is_wanted(mapping) and (same or (self.dtype.names is None and not self.dtype.metadata)):
             name = "" if same else self.dtype.str
             view = reference.Strides(start, name, self.shape, self.strides)
             return reference.by_reference(mapping, node.offset, view)
@@ -142,7 +142,8 @@ def _make_writeable(array: Any) -> None:
         raise ReadOnlyViewError
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     above = array._above
-    array.__setstate__((1, array.shape, array.dtype, fortran, array.tobytes("F" if fortran else "C")))
+    state: Any = (1, array.shape, array.dtype, fortran, array.tobytes("F" if fortran else "C"))
+    array.__setstate__(state)
     array._above = None
     if above is not None:
         above[0]._adopt(above[1], array)
@@ -153,7 +154,7 @@ def _fresh(name: str) -> Callable[..., Any]:
 
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
         _make_writeable(kwargs.get("out"))
-        if name == "byteswap" and (kwargs.get("inplace") or args and args[0]):
+        if name == "byteswap" and (kwargs.get("inplace") or (args and args[0])):
             _make_writeable(self)
             return plain(self, *args, **kwargs)
         if name == "astype" and not kwargs.get("copy", True):

@@ -29,6 +29,11 @@ __all__ = ["SharedDataFrame", "SharedSeries", "prepare"]
 try:
     from pandas._libs.internals import BlockPlacement, BlockValuesRefs
     from pandas.core.internals.blocks import new_block
+    from pandas.core.internals.managers import BlockManager, SingleBlockManager
+except ImportError:  # pandas has moved them; test_pandas_internals.py says so
+    CAN_PROTECT = False
+else:
+    CAN_PROTECT = True
 
     class _Referred(BlockValuesRefs):  # type: ignore[misc, unused-ignore]
         """Says that something else refers to a block, so that pandas copies before it writes.
@@ -40,55 +45,62 @@ try:
         def has_reference(self) -> bool:
             return True
 
-except ImportError:  # pandas has moved them; test_pandas_internals.py says so
-    _Referred = None
+    class _Manager(BlockManager):  # type: ignore[misc, unused-ignore]
+        """The blocks of a frame over a region, which pickle as references where they still lie in it.
 
+        pandas hands its class on to whatever it makes of a frame without copying (slices, groups of
+        columns); those are plain frames otherwise, and their columns plain Series.
+        """
 
-class _SharedBlock:
-    """What is added to the class of a block over a region: what refers to it pickles as a reference.
+        def equals(self, other: Any) -> bool:
+            # pandas takes managers of different classes for unequal.
+            return bool(BlockManager(self.blocks, self.axes, verify_integrity=False).equals(other))
 
-    pandas hands the class of a block on to whatever it makes of it without copying: columns, slices,
-    groups of columns. They are plain Series and frames otherwise.
-    """
+        def iget(self, i: int, track_ref: bool = True) -> Any:
+            column = super().iget(i, track_ref)
+            return _SingleManager(column.blocks[0], column.axes[0])
 
-    __slots__ = ()
-    values: Any
-    mgr_locs: Any
-    ndim: int
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            blocks = [(_Carried(block.values), block.mgr_locs.indexer, block.ndim) for block in self.blocks]
+            return _restore, (_Manager, blocks, self.axes)
 
-    def __reduce__(self) -> Any:
-        return _restore_block, (_Carried(self.values), self.mgr_locs.indexer, self.ndim)
+    class _SingleManager(SingleBlockManager):  # type: ignore[misc, unused-ignore]
+        """The same for a Series."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.__reduce__()
+        def equals(self, other: Any) -> bool:
+            (block,) = self.blocks
+            return bool(SingleBlockManager(block, self.axes[0], verify_integrity=False).equals(other))
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            (block,) = self.blocks
+            return _restore, (
+                _SingleManager,
+                [(_Carried(block.values), block.mgr_locs.indexer, 1)],
+                self.axes,
+            )
 
-_block_classes: dict[type, type] = {}
+    def _restore(cls: Any, blocks: Any, axes: Any) -> Any:
+        made = [
+            new_block(values, placement=BlockPlacement(places), ndim=ndim) for values, places, ndim in blocks
+        ]
+        return _guard(made[0] if cls is _SingleManager else tuple(made), axes)
 
-
-def _shared_block(block: Any) -> Any:
-    """Return a block of the same values that pickles as a reference and is copied before it is written."""
-    base = type(block)
-    cls = _block_classes.get(base)
-    if cls is None:
-        cls = _block_classes[base] = type(f"Shared{base.__name__}", (_SharedBlock, base), {"__slots__": ()})
-    shared = cls(block.values, placement=block.mgr_locs, ndim=block.ndim)
-    shared.refs = _Referred(shared)
-    return shared
-
-
-def _restore_block(values: Any, places: Any, ndim: int) -> Any:
-    """Return the block that was pickled; its values may be a region's, or have come by value."""
-    return _shared_block(new_block(values, placement=BlockPlacement(places), ndim=ndim))
+    def _guard(blocks: Any, axes: Any) -> Any:
+        """Return a manager of blocks that pandas copies before it writes to them."""
+        for block in blocks if isinstance(blocks, tuple) else (blocks,):
+            block.refs = _Referred(block)
+        if isinstance(blocks, tuple):
+            return _Manager(blocks, axes, verify_integrity=False)
+        return _SingleManager(blocks, axes[0], verify_integrity=False)
 
 
 def _protect(obj: Any) -> None:
     """Make a frame or series copy before it writes, and its parts travel."""
-    if _Referred is None:
+    if not CAN_PROTECT:
         object.__setattr__(obj, "_mori_shadow", obj.copy(deep=False))
         return
-    manager = obj._mgr
-    obj._mgr = type(manager)(tuple(map(_shared_block, manager.blocks)), manager.axes, verify_integrity=False)
+    blocks, axes = obj._mgr.blocks, obj._mgr.axes
+    obj._mgr = _guard(tuple(blocks) if isinstance(obj, pd.DataFrame) else blocks[0], axes)
 
 
 class _Carried:
@@ -275,7 +287,7 @@ def name_of(obj: Any) -> Name | None:
     above = frame.name()
     if above is None or len(above.path) == MAX_STEPS:
         return None
-    place = int(codecs.places_of(frame.meta, block.record.index - 3)[row])
+    place = int(codecs.places_of(frame.meta, block.record.place - codecs.FIRST_BLOCK)[row])
     return above._replace(path=(*above.path, place))
 
 
@@ -283,9 +295,17 @@ def materialize_pandas(x: Any) -> Any:
     """Return a private deep copy of a pandas object, Arrow's buffers included."""
     if not isinstance(x, pd.DataFrame | pd.Series | pd.Index):
         return x
-    plain = _plain(x) if isinstance(x, _Shared) else x
     with reference.travel("value"):
-        return pickle.loads(pickle.dumps(plain, 5))
+        private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, _Shared) else x, 5))
+    if isinstance(x, pd.Index) or not CAN_PROTECT:
+        return private
+    # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
+    manager = private.copy(deep=True)._mgr
+    cls = BlockManager if isinstance(x, pd.DataFrame) else SingleBlockManager
+    blocks = manager.blocks if isinstance(x, pd.DataFrame) else manager.blocks[0]
+    axes = manager.axes if isinstance(x, pd.DataFrame) else manager.axes[0]
+    object.__setattr__(private, "_mgr", cls(blocks, axes, verify_integrity=False))
+    return private
 
 
 def prepare(obj: Any, strings: str | None) -> Any:
@@ -330,8 +350,11 @@ def _column(obj: Any, place: int) -> Any:
 
 def _object_columns(obj: Any) -> list[int]:
     if isinstance(obj, pd.DataFrame):
-        return [int(i) for i in np.flatnonzero([dtype == object for dtype in obj.dtypes])]
-    return [0] if obj.dtype == object else []
+        return [
+            int(i)
+            for i in np.flatnonzero([isinstance(dtype, np.dtype) and dtype.hasobject for dtype in obj.dtypes])
+        ]
+    return [0] if isinstance(obj.dtype, np.dtype) and obj.dtype.hasobject else []
 
 
 def _to_arrow(column: Any) -> Any:

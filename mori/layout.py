@@ -60,7 +60,7 @@ NODE_FIELDS: Final = (
     ("children", "Q"),
     ("extent", "Q"),
     ("back", "Q"),
-    ("index", "Q"),
+    ("place", "Q"),
 )
 HEADER: Final = struct.Struct("<" + "".join(code for _, code in HEADER_FIELDS))
 NODE: Final = struct.Struct("<" + "".join(code for _, code in NODE_FIELDS))
@@ -118,7 +118,7 @@ class Record(NamedTuple):
     children: int
     extent: int
     back: int
-    index: int
+    place: int
 
 
 def align(offset: int, alignment: int = ALIGNMENT) -> int:
@@ -159,11 +159,11 @@ def head_nbytes(meta_nbytes: int, buffers: int) -> int:
 
 
 def pack_head(
-    codec: int, meta: bytes, buffers: list[tuple[int, int]], children: int, extent: int, back: int, index: int
+    codec: int, meta: bytes, buffers: list[tuple[int, int]], children: int, extent: int, back: int, place: int
 ) -> bytes:
     """Return record, meta and buffer table of a node, checksummed."""
     parts = [
-        _AFTER_CRC.pack(codec, 0, len(meta), len(buffers), children, extent, back, index),
+        _AFTER_CRC.pack(codec, 0, len(meta), len(buffers), children, extent, back, place),
         meta,
         bytes(-len(meta) % SMALL_ALIGNMENT),
     ]

@@ -75,7 +75,7 @@ class Node:
         if back < self._head + layout.CHILD.size * self.record.children or back >= self.extent:
             raise self._corrupt(f"its child {index} lies outside of it")
         node = Node(self.mapping, self._data, self._view, self.offset + back, self.offset + self.extent)
-        if node.record.back != back or node.record.index != index:
+        if node.record.back != back or node.record.place != index:
             raise self._corrupt(f"its child {index} is another's")
         return node
 
@@ -108,7 +108,7 @@ class Node:
         if not back:
             raise self._corrupt("it stands in no tree")
         above = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
-        if above.child(self.record.index).offset != self.offset:
+        if above.child(self.record.place).offset != self.offset:
             raise self._corrupt("its parent does not know it")
         return above
 
@@ -117,7 +117,7 @@ class Node:
         steps: list[int] = []
         node: Node = self
         while (above := node.parent()) is not None:
-            index = node.record.index
+            index = node.record.place
             if above.record.codec == Id.DICT:
                 if node is self or index != 1:  # its lists of keys and of values are not parts
                     return None

@@ -31,6 +31,7 @@ __all__ = [
     "Strides",
     "by_reference",
     "by_value",
+    "identity",
     "is_wanted",
     "load",
     "receive",
@@ -119,6 +120,19 @@ def by_value(node: Node, protocol: int) -> Any:
 
 def _buffer(data: memoryview, protocol: int) -> Any:
     return pickle.PickleBuffer(data) if protocol >= 5 else bytes(data)
+
+
+def identity(obj: Any) -> str | None:
+    """Return what says which shared object or view this is, the same in every process that has it.
+
+    None for what does not pickle as one reference.
+    """
+    function, arguments = obj.__reduce_ex__(5)[:2]
+    if function is not load:
+        return None
+    (payload,) = arguments
+    kind, region_id, _, _, _, _, offset = _WHOLE.unpack_from(payload)
+    return f"{kind}-{region_id.hex()}-{offset}-{payload[_WHOLE.size :].hex()}"
 
 
 def receive(buffer: object, header: bytes | None = None) -> Any:
@@ -239,11 +253,12 @@ class Lost:
         raise self._mori_error
 
 
-for _name in (
-    "__abs__ __add__ __and__ __array__ __bool__ __call__ __contains__ __delitem__ __divmod__ __enter__ "
-    "__eq__ __float__ __floordiv__ __ge__ __getitem__ __gt__ __iadd__ __index__ __int__ __invert__ "
-    "__iter__ __le__ __len__ __lt__ __matmul__ __mod__ __mul__ __ne__ __neg__ __next__ __or__ __pow__ "
-    "__radd__ __reversed__ __rmul__ __rsub__ __rtruediv__ __setitem__ __sub__ __truediv__ __xor__"
-).split():
-    setattr(Lost, _name, _lost(_name))
+_OPERATORS: Final = (
+    *("abs", "add", "and", "bool", "call", "contains", "delitem", "divmod", "enter", "eq", "float"),
+    *("floordiv", "ge", "getitem", "gt", "iadd", "index", "int", "invert", "iter", "le", "len", "lt"),
+    *("array", "matmul", "mod", "mul", "ne", "neg", "next", "or", "pow", "radd", "reversed", "rmul"),
+    *("rsub", "rtruediv", "setitem", "sub", "truediv", "xor"),
+)
+for _name in _OPERATORS:
+    setattr(Lost, f"__{_name}__", _lost(f"__{_name}__"))
 Lost.__hash__ = object.__hash__  # type: ignore[method-assign]

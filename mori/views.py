@@ -154,10 +154,12 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
-        return self._kind([*self, *other])
+        return self._kind(itertools.chain(iter(self), other))
 
     def __radd__(self, other: Any) -> Any:
-        return self._kind([*other, *self]) if isinstance(other, self._kind) else NotImplemented
+        if not isinstance(other, self._kind):
+            return NotImplemented
+        return self._kind(itertools.chain(other, iter(self)))
 
     def __mul__(self, times: int) -> Any:
         return self._kind(self) * times
@@ -250,7 +252,8 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return iter(self._index() if self._own is None else self._own)
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._index() if self._own is None else self._own)
+        keys: dict[Any, Any] = self._index() if self._own is None else self._own
+        return reversed(keys)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._private()[key] = value
@@ -297,7 +300,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def __ror__(self, other: Any) -> Any:
         return {**other, **self} if isinstance(other, dict) else NotImplemented
 
-    def __ior__(self, other: Iterable[Any]) -> SharedDict:
+    def __ior__(self, other: Iterable[Any]) -> SharedDict:  # type: ignore[misc]
         self.update(other)
         return self
 

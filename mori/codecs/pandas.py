@@ -8,7 +8,7 @@ ndarrays (pandas.testing compares classes), indexes keep SharedArrays, to travel
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import zoneinfo
 from collections.abc import Sequence
@@ -41,18 +41,39 @@ try:
     import pyarrow as pa
     from pandas.arrays import ArrowStringArray
 except ImportError:
-    pa = None
+    pa = ArrowStringArray = None
 
-__all__ = ["create_dataframe_from_blocks", "places_of"]
+__all__ = ["FIRST_BLOCK", "ArrowStringArray", "create_dataframe_from_blocks", "pa", "places_of"]
+
+FIRST_BLOCK: Final = 2  # of a frame's children; the columns and the index stand before
 
 
 def _json(plain: object) -> bytes:
     return json.dumps(plain, separators=(",", ":")).encode()
 
 
-def _label(name: object) -> object:
-    """Return a label as a child: strings and None as they are, tuples and others pickled."""
-    return name if name is None or type(name) in (str, int) else Pickled(name)
+def _pack(plain: dict[str, Any], children: Sequence[object], **extras: object) -> Encoded:
+    """Return a node of plain data and children, with what is plain of the extras in the meta.
+
+    An extra that is no string, number or None (the name of an index may be anything) is pickled as a
+    child behind the others, and the meta says which: ``[place]``.
+    """
+    behind: list[object] = []
+    for key, value in extras.items():
+        if value is None:
+            continue
+        if type(value) in (str, int):
+            plain[key] = value
+        else:
+            plain[key] = [len(children) + len(behind)]
+            behind.append(Pickled(value))
+    return Encoded(_json(plain), (), (*children, *behind))
+
+
+def _extra(plain: dict[str, Any], children: Sequence[Any], key: str) -> Any:
+    """Return an extra that `_pack` put away."""
+    value = plain.get(key)
+    return children[value[0]] if isinstance(value, list) else value
 
 
 def _values(values: Any) -> object:
@@ -75,39 +96,42 @@ class _Parts:
 
 
 class FrameCodec(_Parts):
-    """A DataFrame: columns, index, attrs and the values of each block."""
+    """A DataFrame: columns, index and the values of each block."""
 
     id = Id.DATAFRAME
 
     def encode(self, obj: pd.DataFrame) -> Encoded:
         blocks = obj._mgr.blocks
-        placements = [_placement(block.mgr_locs.as_array) for block in blocks]
-        meta = {"blocks": placements, "unique": obj.flags.allows_duplicate_labels}
-        attrs = Pickled(obj.attrs) if obj.attrs else None
-        return Encoded(
-            _json(meta), (), (obj.columns, obj.index, attrs, *(_values(block.values) for block in blocks))
-        )
+        plain = {
+            "blocks": [_placement(block.mgr_locs.as_array) for block in blocks],
+            "duplicates": obj.flags.allows_duplicate_labels,
+        }
+        values = [_values(block.values) for block in blocks]
+        return _pack(plain, (obj.columns, obj.index, *values), attrs=obj.attrs or None)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.DataFrame:
         plain = json.loads(meta)
-        columns, index, attrs, *values = children
-        values = [_bare(block) for block in values]
         placements = [_places(place) for place in plain["blocks"]]
+        columns, index = children[0], children[1]
+        values = [_bare(children[FIRST_BLOCK + number]) for number in range(len(placements))]
         _check_blocks(values, placements, len(columns), len(index))
         frame = create_dataframe_from_blocks(
             list(zip(values, placements, strict=True)), index=index, columns=columns
         )
-        if attrs is not None:
+        if (attrs := _extra(plain, children, "attrs")) is not None:
             frame.attrs = attrs
-        if not plain["unique"]:
+        if not plain["duplicates"]:
             frame.flags.allows_duplicate_labels = False
         return frame
 
     def step(self, obj: Any, index: int) -> str:
-        if index < 3:
-            return (".columns", ".index", ".attrs")[index]
-        names = obj.columns[obj._mgr.blocks[index - 3].mgr_locs.as_array].tolist()
-        return "".join(f"[{name!r}]" for name in names[:1])
+        if index < FIRST_BLOCK:
+            return (".columns", ".index")[index]
+        blocks = obj._mgr.blocks
+        if index - FIRST_BLOCK >= len(blocks):
+            return ".attrs"
+        name = obj.columns[blocks[index - FIRST_BLOCK].mgr_locs.as_array[0]]
+        return f"[{name!r}]"
 
 
 def _placement(places: npt.NDArray[np.intp]) -> list[int]:
@@ -136,8 +160,6 @@ def places_of(meta: bytes, block: int) -> npt.NDArray[np.intp]:
 
 def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], width: int, length: int) -> None:
     """pandas takes blocks on trust; ones that do not fill the frame exactly would crash it later."""
-    if len(values) != len(placements):
-        raise ValueError(f"{len(values)} blocks for {len(placements)} placements")
     taken = np.concatenate([np.empty(0, np.intp), *placements])
     if len(taken) != width or not np.array_equal(np.sort(taken), np.arange(width)):
         raise ValueError(f"the blocks do not fill {width} columns")
@@ -148,19 +170,19 @@ def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], wid
 
 
 class SeriesCodec(_Parts):
-    """A Series: index, name, attrs and values."""
+    """A Series: index and values."""
 
     id = Id.SERIES
 
     def encode(self, obj: pd.Series[Any]) -> Encoded:
-        attrs = Pickled(obj.attrs) if obj.attrs else None
-        values = obj._mgr.blocks[0].values
-        meta = _json({"unique": obj.flags.allows_duplicate_labels})
-        return Encoded(meta, (), (obj.index, _label(obj.name), attrs, _values(values)))
+        values = _values(obj._mgr.blocks[0].values)
+        plain = {"duplicates": obj.flags.allows_duplicate_labels}
+        return _pack(plain, (obj.index, values), name=obj.name, attrs=obj.attrs or None)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Series[Any]:
-        index, name, attrs, values = children
-        values = _bare(values)
+        plain = json.loads(meta)
+        index, values = children[0], _bare(children[1])
+        name = _extra(plain, children, "name")
         if values.ndim != 1 or len(values) != len(index):
             raise ValueError(f"{values.shape} values for {len(index)} labels")
         if isinstance(values, np.ndarray):
@@ -171,18 +193,18 @@ class SeriesCodec(_Parts):
             series.name = name
         else:
             series = pd.Series(values, index=index, name=name, copy=False)
-        if attrs is not None:
+        if (attrs := _extra(plain, children, "attrs")) is not None:
             series.attrs = attrs
-        if not json.loads(meta)["unique"]:
+        if not plain["duplicates"]:
             series.flags.allows_duplicate_labels = False
         return series
 
     def step(self, obj: Any, index: int) -> str:
-        return (".index", ".name", ".attrs", ".array")[index]
+        return (".index", ".array", ".name", ".attrs")[index]
 
 
 def _freq_of(obj: Any) -> object:
-    """Return the frequency of dates as a child: by its string where that says everything."""
+    """Return the frequency of dates: as a string where that says everything."""
     freq = getattr(obj, "freq", None)
     if freq is None or isinstance(obj, pd.PeriodIndex):  # a period's is its dtype's
         return None
@@ -191,13 +213,13 @@ def _freq_of(obj: Any) -> object:
             return freq.freqstr
     except ValueError:
         pass
-    return Pickled(freq)
+    return freq
 
 
 def _set_freq(obj: Any, freq: Any) -> None:
     """Give dates their frequency; the public way checks it against every value, and so reads them all."""
     inner = getattr(obj, "_data", None)
-    target = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
+    target: Any = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
     target._freq = to_offset(freq) if isinstance(freq, str) else freq
 
 
@@ -220,18 +242,20 @@ class IndexCodec(_Parts):
     id = Id.INDEX
 
     def encode(self, obj: pd.Index[Any]) -> Encoded:
-        return Encoded(type(obj).__name__.encode(), (), (_values(obj._data), _label(obj.name), _freq_of(obj)))
+        plain = {"class": type(obj).__name__}
+        return _pack(plain, (_values(obj._data),), name=obj.name, freq=_freq_of(obj))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Index[Any]:
-        values, name, freq = children
-        cls = _INDEXES[meta.decode()]
-        if values.ndim != 1 or not isinstance(values, cls._data_cls) and cls is not pd.Index:
+        plain = json.loads(meta)
+        cls = _INDEXES[plain["class"]]
+        values = children[0]
+        if values.ndim != 1 or (not isinstance(values, cls._data_cls) and cls is not pd.Index):
             raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
         if isinstance(values, DatetimeArray | TimedeltaArray):
             values = type(values)._simple_new(values._ndarray.base, dtype=values.dtype)
         # The public constructors would strip the SharedArray, and the index would travel by value.
-        index = cls._simple_new(values, name=name)
-        if freq is not None:
+        index = cls._simple_new(values, name=_extra(plain, children, "name"))
+        if (freq := _extra(plain, children, "freq")) is not None:
             _set_freq(index, freq)
         return index
 
@@ -242,11 +266,11 @@ class RangeIndexCodec(_Parts):
     id = Id.RANGE_INDEX
 
     def encode(self, obj: pd.RangeIndex) -> Encoded:
-        return Encoded(_json([obj.start, obj.stop, obj.step]), (), (_label(obj.name),))
+        return _pack({"range": [obj.start, obj.stop, obj.step]}, (), name=obj.name)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.RangeIndex:
-        (name,) = children
-        return pd.RangeIndex(*json.loads(meta), name=name)
+        plain = json.loads(meta)
+        return pd.RangeIndex(*plain["range"], name=_extra(plain, children, "name"))
 
 
 class MultiIndexCodec(_Parts):
@@ -255,19 +279,18 @@ class MultiIndexCodec(_Parts):
     id = Id.MULTI_INDEX
 
     def encode(self, obj: pd.MultiIndex) -> Encoded:
-        meta = _json({"levels": obj.nlevels, "sortorder": obj.sortorder})
         codes = [np.asarray(code) for code in obj.codes]
-        return Encoded(meta, (), (Pickled(tuple(obj.names)), *obj.levels, *codes))
+        plain = {"levels": obj.nlevels, "sortorder": obj.sortorder}
+        return _pack(plain, (*obj.levels, *codes), names=tuple(obj.names))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.MultiIndex:
         plain = json.loads(meta)
-        names, *parts = children
         count = plain["levels"]
         return pd.MultiIndex(
-            levels=parts[:count],
-            codes=parts[count:],
+            levels=children[:count],
+            codes=children[count : 2 * count],
             sortorder=plain["sortorder"],
-            names=names,
+            names=_extra(plain, children, "names"),
             copy=False,
             verify_integrity=not buffers.sealed,
         )
@@ -292,12 +315,12 @@ class CategoricalCodec(_Parts):
 
 
 def _zone(tz: object) -> object:
-    """Return a time zone as a child: by its key where that says everything."""
-    if tz is datetime.timezone.utc:
+    """Return a time zone: as its key where that says everything."""
+    if tz is dt.timezone.utc:
         return "utc"
     if type(tz) is zoneinfo.ZoneInfo and tz.key:
         return f"zone:{tz.key}"
-    return None if tz is None else Pickled(tz)
+    return tz
 
 
 class DatetimeLikeCodec(_Parts):
@@ -309,21 +332,22 @@ class DatetimeLikeCodec(_Parts):
 
     def encode(self, obj: Any) -> Encoded:
         zone = _zone(obj.tz) if self._cls is DatetimeArray else None
-        return Encoded(b"", (), (obj._ndarray, zone, _freq_of(obj)))
+        return _pack({}, (obj._ndarray,), zone=zone, freq=_freq_of(obj))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        values, zone, freq = children
+        plain = json.loads(meta)
+        values, zone = children[0], _extra(plain, children, "zone")
         if values.dtype.kind != ("M" if self._cls is DatetimeArray else "m"):
             raise ValueError(f"times of {values.dtype}")
         dtype = values.dtype
         if zone == "utc":
-            zone = datetime.timezone.utc
+            zone = dt.timezone.utc
         elif isinstance(zone, str):
             zone = zoneinfo.ZoneInfo(zone.removeprefix("zone:"))
         if zone is not None:
             dtype = pd.DatetimeTZDtype(np.datetime_data(dtype)[0], zone)
         array = self._cls._simple_new(_bare(values), dtype=dtype)
-        if freq is not None and hasattr(self._cls, "freq"):
+        if (freq := _extra(plain, children, "freq")) is not None and hasattr(self._cls, "freq"):
             _set_freq(array, freq)
         return array
 
@@ -358,7 +382,7 @@ class StringCodec(_Parts):
         chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
         chunks = [chunk.cast(pa.large_string()) for chunk in chunks if len(chunk)]
         missing = sum(chunk.null_count for chunk in chunks)
-        pieces: list[Buffer] = []
+        pieces: list[npt.NDArray[Any]] = []
         ends = [np.zeros(1, "<i8")]
         for chunk in chunks:
             offsets = np.frombuffer(chunk.buffers()[1], "<i8")[chunk.offset :][: len(chunk) + 1]
@@ -374,7 +398,8 @@ class StringCodec(_Parts):
         meta = _json(
             {"length": len(obj), "missing": missing, "na": "NA" if obj.dtype.na_value is pd.NA else "nan"}
         )
-        return Encoded(meta, (validity, ends, pieces))
+        buffers: list[Buffer] = [validity, ends, pieces]
+        return Encoded(meta, buffers)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         if pa is None:

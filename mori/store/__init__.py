@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from mori import settings
 from mori.errors import StoreError
 
-__all__ = ["FILES", "MEMFD", "Draft", "Entry", "Held", "Store", "Where", "current", "of_kind"]
+__all__ = ["FILES", "MEMFD", "Draft", "Entry", "Held", "Store", "Where", "boot_id", "current", "of_kind"]
 
 MEMFD: Final = 0
 FILES: Final = 1
@@ -61,6 +61,9 @@ class Store(Protocol):
     kind: int
     name: str
 
+    def domain(self) -> str:
+        """Name the set of processes that can open each other's regions in this store."""
+
     def free(self) -> int:
         """Return the bytes that a new region may have."""
 
@@ -82,11 +85,20 @@ class Store(Protocol):
     def release(self, held: Held) -> None:
         """Let go; the last one to do so frees the region."""
 
-    def list(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """Yield the regions of this user that are alive."""
 
     def prune(self) -> list[str]:
         """Remove what killed processes left; return the names."""
+
+
+def boot_id() -> str:
+    """Name this boot of this machine, as far as the system tells."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return os.uname().nodename
 
 
 _stores: dict[str, Store] = {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
-from mori.store import FILES, Draft, Entry, Held, Where
+from mori.store import FILES, Draft, Entry, Held, Where, boot_id
 
 __all__ = ["FilesStore"]
 
@@ -40,6 +40,10 @@ class FilesStore:
             raise StoreError(
                 store=self.name, found="the directory is not writable", remedy="Set MORI_STORE=files:DIR"
             )
+
+    def domain(self) -> str:
+        found = os.stat(self._dir)
+        return f"files:{boot_id()}:{found.st_dev}:{found.st_ino}:{os.geteuid()}"
 
     def free(self) -> int:
         found = os.statvfs(self._dir)
@@ -98,7 +102,7 @@ class FilesStore:
         if held.path is not None:
             _unlink_if_unheld(held.path)
 
-    def list(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         for label, path in self._files():
             try:
                 found = os.lstat(path)

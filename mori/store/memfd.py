@@ -14,7 +14,7 @@ from typing import Final
 
 from mori.errors import UnsafeRegionError
 from mori.identifier import format_label, parse_label
-from mori.store import MEMFD, Draft, Entry, Held, Where
+from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id
 
 __all__ = ["MemfdStore"]
 
@@ -67,6 +67,11 @@ class MemfdStore:
     kind = MEMFD
     name = "memfd"
 
+    def domain(self) -> str:
+        # A region is found through /proc/PID/fd: the pid namespace decides, and the user.
+        spaces = "/".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user"))
+        return f"memfd:{boot_id()}:{spaces}:{os.geteuid()}"
+
     def free(self) -> int:
         return _available()
 
@@ -111,7 +116,7 @@ class MemfdStore:
         for fd in held.fds:
             os.close(fd)
 
-    def list(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
         found: dict[bytes, tuple[str, int, list[int]]] = {}
         for pid in _processes():
             for number, link in _descriptors(pid):
@@ -136,9 +141,10 @@ class MemfdStore:
     def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
         for number, link in _descriptors(pid):
             parsed = _parse_link(link)
-            if parsed and parsed[0] == label and region_id in (None, parsed[1]):
-                if held := self._open(pid, number, label, region_id):
-                    return held
+            if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
+                continue
+            if held := self._open(pid, number, label, region_id):
+                return held
         return None
 
     def _open(self, pid: int, number: str, label: str, region_id: bytes | None) -> Held | None:

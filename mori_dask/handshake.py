@@ -1,0 +1,64 @@
+"""Each end of a connection tells the other its domain, and whether it only passes messages on.
+
+Imports distributed and mori's store. An address says nothing: containers and namespaces share one,
+and one machine has many. What an end has not said it gets by value.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from distributed import Client
+from distributed.comm.core import Comm
+
+from mori import store
+
+__all__ = ["announce", "domain", "schedulers_are_here", "takes_references"]
+
+_KEY = "mori"
+
+
+def domain() -> str:
+    """Name the set of processes that can open the regions that this one creates."""
+    return store.current().domain()
+
+
+def announce() -> None:
+    """Have every connection that is made from now on carry this process's domain."""
+    plain = Comm.handshake_info
+    if getattr(plain, "_mori", False):
+        return
+
+    @functools.wraps(plain)
+    def handshake_info(self: Comm) -> dict[str, Any]:
+        # A scheduler does not deserialize: it passes frames on, to whom, the sender cannot know.
+        said = {"domain": domain(), "relay": not self.deserialize}
+        return {**plain(self), _KEY: said}
+
+    handshake_info._mori = True  # type: ignore[attr-defined]
+    Comm.handshake_info = handshake_info
+
+
+def takes_references(context: dict[str, Any] | None) -> bool:
+    """Say whether the receiver of a message deserializes it itself, in this domain."""
+    said = ((context or {}).get("recipient") or {}).get(_KEY)
+    return isinstance(said, dict) and said.get("domain") == domain() and said.get("relay") is False
+
+
+def schedulers_are_here() -> bool:
+    """Say whether every scheduler that this process is a client of is in this domain.
+
+    A task graph is pickled before it is sent, without a word on the receiver; the scheduler opens
+    it, and hands it on by reference or by value as fits each worker.
+    """
+    here = domain()
+    clients = [client for client in Client._instances if client.status == "running"]
+    return bool(clients) and all(_scheduler_domain(client) == here for client in clients)
+
+
+def _scheduler_domain(client: Any) -> str | None:
+    stream = client.scheduler_comm
+    comm = stream.comm if stream is not None else None
+    said = comm.remote_info.get(_KEY) if comm is not None else None
+    return said.get("domain") if isinstance(said, dict) else None
