@@ -154,12 +154,12 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
-        return self._kind(itertools.chain(iter(self), other))
+        return self._kind(itertools.chain(iter(self), cast(Sequence[Any], other)))
 
     def __radd__(self, other: Any) -> Any:
         if not isinstance(other, self._kind):
             return NotImplemented
-        return self._kind(itertools.chain(other, iter(self)))
+        return self._kind(itertools.chain(cast(Sequence[Any], other), iter(self)))
 
     def __mul__(self, times: int) -> Any:
         return self._kind(self) * times
@@ -252,7 +252,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return iter(self._index() if self._own is None else self._own)
 
     def __reversed__(self) -> Iterator[Any]:
-        keys: dict[Any, Any] = self._index() if self._own is None else self._own
+        keys = list(self._index() if self._own is None else self._own)
         return reversed(keys)
 
     def __setitem__(self, key: Any, value: Any) -> None:
