@@ -13,13 +13,13 @@ from typing import Any, Final
 import numpy as np
 
 from mori import codec, engines, reference, region, store, writer
-from mori.array import SharedArray
+from mori.array import SharedArray, is_same_view
 from mori.errors import PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
 from mori.plan import measure
-from mori.reader import Node, node_of_memory, open_node, root_of
+from mori.reader import Node, decode, node_of_memory, open_node, root_of
 from mori.store import Where
 from mori.views import SharedDict, SharedList, SharedTuple, View
 
@@ -147,10 +147,10 @@ def shared_name(x: object) -> str | None:
         dict the place of the item, for a frame the place of the column. None for what is not
         shared, for slices of an array, and for what lies deeper than 64 levels.
     """
-    if isinstance(x, SharedArray) and not x._alone:
-        return None
     node = _node_of(x)
     if node is None or not node.mapping.shared:
+        return None
+    if isinstance(x, SharedArray) and not is_same_view(x, decode(node)):
         return None
     name = node.name()
     if name is None and "pandas" in sys.modules:

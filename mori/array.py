@@ -18,7 +18,7 @@ from mori.layout import Codec as Id
 from mori.reader import Node, decode, node_of_memory, opener
 from mori.region import held_by
 
-__all__ = ["SharedArray", "shared_of"]
+__all__ = ["SharedArray", "is_same_view", "shared_of"]
 
 _FRESH: Final = (
     *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
@@ -50,7 +50,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     __array_priority__ = -100.0
 
-    _alone: bool  # not a view of an array that the user holds: may become private in place
+    _alone: bool  # stands for itself, not for a part of an array that the user holds: may become private
     _above: tuple[Any, Any] | None  # the container that handed it out, and under which key
 
     def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
@@ -110,16 +110,21 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             return self.view(np.ndarray).__reduce_ex__(protocol)
         mapping, whole = node.mapping, decode(node)
         same = self.dtype == whole.dtype
-        start = _address(self) - _address(whole)
-        if same and not start and self.shape == whole.shape and self.strides == whole.strides:
+        if same and is_same_view(self, whole):
             if reference.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if reference.is_wanted(mapping) and (same or (self.dtype.names is None and not self.dtype.metadata)):
             name = "" if same else self.dtype.str
+            start = _address(self) - _address(whole)
             view = reference.Strides(start, name, self.shape, self.strides)
             return reference.by_reference(mapping, node.offset, view)
         return self.view(np.ndarray).__reduce_ex__(protocol)
+
+
+def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Say whether two arrays are the same elements of the same memory."""
+    return _address(one) == _address(other) and one.shape == other.shape and one.strides == other.strides
 
 
 def shared_of(array: npt.NDArray[Any]) -> SharedArray | None:

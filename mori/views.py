@@ -252,8 +252,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return iter(self._index() if self._own is None else self._own)
 
     def __reversed__(self) -> Iterator[Any]:
-        keys = list(self._index() if self._own is None else self._own)
-        return reversed(keys)
+        yield from reversed(self._index() if self._own is None else self._own)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._private()[key] = value

@@ -1,0 +1,64 @@
+"""Real clusters for the tests of mori_dask: a scheduler, nannies and worker processes."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from distributed import Client, LocalCluster
+
+import mori_dask  # noqa: F401  before any cluster: workers inherit the preload
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """A client of three worker processes on this host."""
+    with (
+        LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_GRACE", "0.2")
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    """Wait for a condition; fail after a limit."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"still not so after {seconds} s"
+        time.sleep(0.02)
+        gc.collect()
+
+
+@contextmanager
+def worker_process(address: str, *, before: list[str] | None = None, preload: bool = True) -> Iterator[int]:
+    """A worker of its own making, such as one in another pid namespace."""
+    command = [*(before or []), sys.executable, "-m", "distributed.cli.dask_worker", address]
+    command += ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--name", "other"]
+    if preload:
+        command += ["--preload", "mori_dask"]
+    process = subprocess.Popen(
+        command,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            "DASK_LOGGING__DISTRIBUTED": "error",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,75 @@
+"""Where the two ends are not in one domain, or it is not known, bytes travel, and the result is right."""
+
+import shutil
+import subprocess
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import mori
+
+from .conftest import wait_until, worker_process
+from .test_paths import look
+
+_UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def _can_unshare() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def empty_cluster():
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _workers(client: Client) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def test_a_worker_in_another_pid_namespace_gets_the_bytes(empty_cluster: Client):
+    if not _can_unshare():
+        pytest.skip("needs unshare with the right to make a pid namespace")
+    client = empty_cluster
+    array = mori.share(np.arange(50_000))
+    with worker_process(client.scheduler.address, before=_UNSHARE):
+        wait_until(lambda: _workers(client) == 1)
+        shared, name, total = client.submit(look, array, pure=False).result()
+        assert (shared, name, total) == (False, None, array.sum())
+        future = client.scatter(array, direct=True)
+        assert client.submit(look, future, pure=False).result()[2] == array.sum()
+    wait_until(lambda: _workers(client) == 0)
+
+
+def test_a_worker_that_has_not_said_its_domain_gets_the_bytes(empty_cluster: Client):
+    client = empty_cluster
+    array = mori.share(np.arange(50_000))
+    with worker_process(client.scheduler.address, preload=False):
+        wait_until(lambda: _workers(client) == 1)
+        # The worker imports mori when it unpickles the first object; its connections have not said so.
+        for _ in range(2):
+            shared, _, total = client.submit(look, array, pure=False).result()
+            assert (shared, total) == (False, array.sum())
+    wait_until(lambda: _workers(client) == 0)
+
+
+def test_workers_in_this_process_share_by_identity():
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        array = mori.share(np.arange(1000))
+        assert client.submit(look, array).result() == (True, mori.shared_name(array), array.sum())
+
+
+def test_the_workers_of_a_cluster_started_here_are_asked_to_import_it():
+    for key in ("distributed.worker.preload", "distributed.scheduler.preload"):
+        assert "mori_dask" in dask.config.get(key)
