@@ -16,8 +16,15 @@ _ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
 _met: set[str] = set()
 
 
-def meet() -> None:
-    """Import the adapters of the engines that this process has imported."""
+def meet() -> bool:
+    """Import the adapters of the engines that this process has imported.
+
+    Returns
+    -------
+    bool
+        Whether one was imported only now, perhaps in the middle of a dump that its engine has begun.
+    """
+    new = False
     for engine, adapter in _ADAPTERS.items():
         if engine in sys.modules and engine not in _met:
             module = sys.modules[engine]
@@ -26,3 +33,5 @@ def meet() -> None:
                 continue  # half-imported: next time
             _met.add(engine)
             importlib.import_module(adapter)
+            new = True
+    return new

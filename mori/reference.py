@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
-from mori import layout, region
+from mori import engines, layout, region
 from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError, StoreError
 from mori.identifier import Name, format_name
@@ -72,8 +72,11 @@ def travel(way: Way) -> Iterator[None]:
 
 
 def is_wanted(mapping: Mapping) -> bool:
-    """Say whether a part of this mapping is to be pickled as a reference now."""
-    return mapping.shared and _way.get() == "reference"
+    """Say whether a part of this mapping is to be pickled as a reference now.
+
+    Not so if an engine is met in the middle of its own dump: it has not said yet where that goes.
+    """
+    return mapping.shared and not engines.meet() and _way.get() == "reference"
 
 
 def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
@@ -137,6 +140,7 @@ def identity(obj: Any) -> str | None:
 
 def receive(buffer: object, header: bytes | None = None) -> Any:
     """Return the object whose bytes came by value; it lies in the buffer, which is kept."""
+    engines.meet()
     try:
         return open_node(root_of(region.over(buffer, header)))
     except MoriError as error:
@@ -145,6 +149,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
 
 def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
+    engines.meet()
     try:
         kind, region_id, pid, number, holder, fd, offset = _WHOLE.unpack_from(payload)
     except struct.error:

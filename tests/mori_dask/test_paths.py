@@ -1,4 +1,4 @@
-"""What travels on each of Dask's paths: a reference where the receiver opens it in this domain, else bytes."""
+"""What travels on each path of Dask: a reference where the receiver opens it in this domain, else bytes."""
 
 import dask
 import numpy as np
@@ -114,5 +114,5 @@ def test_the_graph_of_a_shared_object_is_small(client: Client, array):
     from distributed.protocol.serialize import serialize, to_serialize
 
     graph = HLGExpr(HighLevelGraph.from_collections("x", {"x": Task("x", look, array)}))
-    header, frames = serialize(to_serialize(graph), on_error="raise")
+    _, frames = serialize(to_serialize(graph), on_error="raise")
     assert sum(len(frame) for frame in frames) < 3000 < array.nbytes
