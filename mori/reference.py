@@ -143,7 +143,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     engines.meet()
     try:
         return open_node(root_of(region.over(buffer, header)))
-    except MoriError as error:
+    except Exception as error:
         return Lost(error, b"")
 
 
@@ -170,15 +170,17 @@ def load(payload: bytes) -> Any:
         if kind & _PART:
             return _load_part(node, tail)
         return open_node(node)
-    except MoriError as error:
-        return Lost(error, payload)
     except OSError as error:
+        if isinstance(error, MoriError):
+            return Lost(error, payload)
         fault = StoreError(
             store=format_name(name),
             found=str(error),
             remedy="Raise the limit that it names (ulimit -n for open files)",
         )
         return Lost(fault, payload)
+    except Exception as error:  # a library that is not installed here, a class that does not unpickle
+        return Lost(error, payload)
 
 
 def _load_view(node: Node, tail: bytes) -> Any:
@@ -235,9 +237,9 @@ class Lost:
     worker, instead of failing it.
     """
 
-    _mori_error: MoriError
+    _mori_error: Exception
 
-    def __init__(self, error: MoriError, payload: bytes) -> None:
+    def __init__(self, error: Exception, payload: bytes) -> None:
         object.__setattr__(self, "_mori_error", error)
         object.__setattr__(self, "_mori_payload", payload)
 

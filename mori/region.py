@@ -54,7 +54,7 @@ _munmap = _libc.munmap
 _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 _numbers = itertools.count(1)
 
 
@@ -202,8 +202,10 @@ class _Graces:
                         if (arrival := self._arrivals.get_nowait()) is not None:
                             self._kept.append(arrival)
             now = time.monotonic()
-            due = [entry for entry in self._kept if everything or entry[0] <= now]
-            self._kept = [entry for entry in self._kept if entry not in due]
+            kept, self._kept = self._kept, []
+            due = [entry for entry in kept if everything or entry[0] <= now]
+            if not everything:
+                self._kept += [entry for entry in kept if entry[0] > now]
             for _, held, home in due:
                 home.release(held)
 
@@ -377,7 +379,7 @@ def held_by(array: npt.NDArray[Any]) -> Mapping | None:
 
 def at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
-    for mapping in list(_mappings.values()):
+    for mapping in live():
         if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
             return mapping
     return None
@@ -385,7 +387,7 @@ def at(address: int, nbytes: int) -> Mapping | None:
 
 def live() -> list[Mapping]:
     """Return the regions that this process has mapped."""
-    return list(_mappings.values())
+    return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
 
 
 def expire_graces() -> None:
@@ -429,7 +431,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _graces.forget()
 
 
