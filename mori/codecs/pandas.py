@@ -84,7 +84,12 @@ def _values(values: Any) -> object:
 
 
 def _bare(values: Any) -> Any:
-    """Return values as pandas wants them: plain ndarrays, whose `base` is the array that was opened."""
+    """Return values as a block wants them: plain ndarrays over the same memory."""
+    if isinstance(values, DatetimeArray | TimedeltaArray):
+        bare: Any = type(values)._simple_new(_bare(values._ndarray), dtype=values.dtype)
+        if (freq := getattr(values, "_freq", None)) is not None:
+            bare._freq = freq
+        return bare
     return values.view(np.ndarray) if isinstance(values, np.ndarray) else values
 
 
@@ -251,8 +256,6 @@ class IndexCodec(_Parts):
         values = children[0]
         if values.ndim != 1 or (not isinstance(values, cls._data_cls) and cls is not pd.Index):
             raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
-        if isinstance(values, DatetimeArray | TimedeltaArray):
-            values = type(values)._simple_new(values._ndarray.base, dtype=values.dtype)
         # The public constructors would strip the SharedArray, and the index would travel by value.
         index = cls._simple_new(values, name=_extra(plain, children, "name"))
         if (freq := _extra(plain, children, "freq")) is not None:
@@ -346,7 +349,7 @@ class DatetimeLikeCodec(_Parts):
             zone = zoneinfo.ZoneInfo(zone.removeprefix("zone:"))
         if zone is not None:
             dtype = pd.DatetimeTZDtype(np.datetime_data(dtype)[0], zone)
-        array = self._cls._simple_new(_bare(values), dtype=dtype)
+        array = self._cls._simple_new(values, dtype=dtype)  # an index keeps the SharedArray; see _bare
         if (freq := _extra(plain, children, "freq")) is not None and hasattr(self._cls, "freq"):
             _set_freq(array, freq)
         return array
