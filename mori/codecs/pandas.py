@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 import zoneinfo
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,8 +18,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 from pandas.tseries.frequencies import to_offset
+from pandas.tseries.offsets import BaseOffset
 
 from mori import codec
 from mori.codec import Buffer, Buffers, Encoded, Pickled
@@ -73,7 +76,23 @@ def _pack(plain: dict[str, Any], children: Sequence[object], **extras: object) -
 def _extra(plain: dict[str, Any], children: Sequence[Any], key: str) -> Any:
     """Return an extra that `_pack` put away."""
     value = plain.get(key)
-    return children[value[0]] if isinstance(value, list) else value
+    value = children[value[0]] if isinstance(value, list) else value
+    if key == "attrs":
+        _need(value is None or type(value) is dict, "attrs that are no dict")
+    else:
+        hash(value)
+    return value
+
+
+def _need(fits: bool, otherwise: str) -> None:
+    if not fits:
+        raise ValueError(otherwise)
+
+
+def _need_array(values: Any) -> None:
+    """pandas takes the arrays of blocks and indexes on trust: they have to be such as it makes itself."""
+    plain = isinstance(values, np.ndarray) and values.dtype.kind in "biufcO"
+    _need(plain or isinstance(values, ExtensionArray), f"{type(values).__name__} for an array")
 
 
 def _values(values: Any) -> object:
@@ -116,8 +135,9 @@ class FrameCodec(_Parts):
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.DataFrame:
         plain = json.loads(meta)
-        placements = [_places(place) for place in plain["blocks"]]
         columns, index = children[0], children[1]
+        _need(isinstance(columns, pd.Index) and isinstance(index, pd.Index), "axes that are no indexes")
+        placements = [_places(place, len(columns)) for place in plain["blocks"]]
         values = [_bare(children[FIRST_BLOCK + number]) for number in range(len(placements))]
         _check_blocks(values, placements, len(columns), len(index))
         frame = create_dataframe_from_blocks(
@@ -149,18 +169,18 @@ def _placement(places: npt.NDArray[np.intp]) -> list[int]:
     return [-1, *places.tolist()]
 
 
-def _places(plain: list[int]) -> npt.NDArray[np.intp]:
+def _places(plain: list[int], width: int) -> npt.NDArray[np.intp]:
+    _need(all(type(number) is int for number in plain), f"places {plain}")
     if plain[0] < 0:
         return np.array(plain[1:], np.intp)
     start, step, count = plain
-    if count > 1 << 40:
-        raise ValueError(f"{count} columns")
+    _need(0 <= count <= width and 0 < step <= max(1, width), f"{count} of {width} columns")
     return np.arange(start, start + step * count, step, dtype=np.intp)
 
 
 def places_of(meta: bytes, block: int) -> npt.NDArray[np.intp]:
     """Return the places of a block's columns in its frame."""
-    return _places(json.loads(meta)["blocks"][block])
+    return _places(json.loads(meta)["blocks"][block], sys.maxsize)
 
 
 def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], width: int, length: int) -> None:
@@ -169,6 +189,9 @@ def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], wid
     if len(taken) != width or not np.array_equal(np.sort(taken), np.arange(width)):
         raise ValueError(f"the blocks do not fill {width} columns")
     for block, places in zip(values, placements, strict=True):
+        _need_array(block)
+        flat = not isinstance(block, np.ndarray | DatetimeArray | TimedeltaArray)
+        _need(block.ndim == 2 or (flat and block.ndim == 1), f"a block of {block.ndim} dimensions")
         shape = block.shape if block.ndim == 2 else (1, len(block))
         if shape != (len(places), length):
             raise ValueError(f"a block of {shape} for {len(places)} columns of {length} rows")
@@ -188,8 +211,9 @@ class SeriesCodec(_Parts):
         plain = json.loads(meta)
         index, values = children[0], _bare(children[1])
         name = _extra(plain, children, "name")
-        if values.ndim != 1 or len(values) != len(index):
-            raise ValueError(f"{values.shape} values for {len(index)} labels")
+        _need_array(values)
+        _need(isinstance(index, pd.Index), "an index that is none")
+        _need(values.shape == (len(index),), f"{values.shape} values for {len(index)} labels")
         if isinstance(values, np.ndarray):
             block = create_dataframe_from_blocks(
                 [(values[np.newaxis], np.zeros(1, np.intp))], index=index, columns=pd.RangeIndex(1)
@@ -225,7 +249,9 @@ def _set_freq(obj: Any, freq: Any) -> None:
     """Give dates their frequency; the public way checks it against every value, and so reads them all."""
     inner = getattr(obj, "_data", None)
     target: Any = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
-    target._freq = to_offset(freq) if isinstance(freq, str) else freq
+    freq = to_offset(freq) if isinstance(freq, str) else freq
+    _need(isinstance(freq, BaseOffset), f"a frequency of {type(freq).__name__}")
+    target._freq = freq
 
 
 _INDEXES: Final = {
@@ -254,7 +280,9 @@ class IndexCodec(_Parts):
         plain = json.loads(meta)
         cls = _INDEXES[plain["class"]]
         values = children[0]
-        if values.ndim != 1 or (not isinstance(values, cls._data_cls) and cls is not pd.Index):
+        _need_array(values)
+        own = (made for made in _INDEXES.values() if made is not pd.Index and isinstance(values, made._data_cls))
+        if values.ndim != 1 or next(own, pd.Index) is not cls:
             raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
         # The public constructors would strip the SharedArray, and the index would travel by value.
         index = cls._simple_new(values, name=_extra(plain, children, "name"))
@@ -309,10 +337,12 @@ class CategoricalCodec(_Parts):
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Categorical:
         codes, categories = children
-        if codes.dtype.kind != "i":
-            raise ValueError(f"codes of {codes.dtype}")
-        if not buffers.sealed and len(codes) and not -1 <= codes.min() <= codes.max() < len(categories):
-            raise ValueError("codes without a category")
+        _need(codes.dtype.char in "bhilq" and codes.ndim == 1, f"codes of {codes.ndim} {codes.dtype}")
+        _need(isinstance(categories, pd.Index), "categories that are no index")
+        if not buffers.sealed:
+            most = len(categories)
+            _need(not len(codes) or -1 <= codes.min() <= codes.max() < most, "codes without a category")
+            _need(categories.is_unique and not categories.hasnans, "categories that are not distinct")
         dtype = pd.CategoricalDtype._from_fastpath(categories, bool(meta[0]))
         return pd.Categorical._simple_new(_bare(codes), dtype)
 
@@ -324,6 +354,9 @@ def _zone(tz: object) -> object:
     if type(tz) is zoneinfo.ZoneInfo and tz.key:
         return f"zone:{tz.key}"
     return tz
+
+
+_TIMES: Final = {kind: [np.dtype(f"{kind}8[{unit}]") for unit in ("s", "ms", "us", "ns")] for kind in "Mm"}
 
 
 class DatetimeLikeCodec(_Parts):
@@ -340,9 +373,10 @@ class DatetimeLikeCodec(_Parts):
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         plain = json.loads(meta)
         values, zone = children[0], _extra(plain, children, "zone")
-        if values.dtype.kind != ("M" if self._cls is DatetimeArray else "m"):
-            raise ValueError(f"times of {values.dtype}")
+        kind = "M" if self._cls is DatetimeArray else "m"
         dtype = values.dtype
+        _need(dtype in _TIMES[kind] and values.ndim in (1, 2), f"times of {values.ndim} {dtype}")
+        _need(zone is None or kind == "M", "a difference of times in a time zone")
         if zone == "utc":
             zone = dt.timezone.utc
         elif isinstance(zone, str):
@@ -365,8 +399,8 @@ class MaskedCodec(_Parts):
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         data, mask = children
-        if data.shape != mask.shape:
-            raise ValueError(f"a mask of {mask.shape} for {data.shape} values")
+        _need(data.shape == mask.shape, f"a mask of {mask.shape} for {data.shape} values")
+        _need(data.dtype.isnative, f"values of {data.dtype}")
         kind = {"b": pd.arrays.BooleanArray, "f": pd.arrays.FloatingArray}.get(
             data.dtype.kind, pd.arrays.IntegerArray
         )
