@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -56,6 +57,8 @@ def dtype_from_plain(plain: Any) -> np.dtype[Any]:
         dtype = np.dtype((dtype_from_plain(plain["base"]), tuple(plain["shape"])))
     else:
         fields = plain["fields"]
+        if type(plain["align"]) is not bool or type(plain["itemsize"]) is not int:
+            raise ValueError("a structure that is none")
         dtype = np.dtype(
             {
                 "names": [field[0] for field in fields],
@@ -83,6 +86,16 @@ def _is_titled(dtype: np.dtype[Any]) -> bool:
     )
 
 
+def _check_text(array: npt.NDArray[Any]) -> None:
+    """numpy makes strings of the elements on trust, and Python aborts on what is no character."""
+    for name in array.dtype.names or ():
+        _check_text(array[name])
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        points = array[..., np.newaxis].view(array.dtype.str[0] + "u4")
+        if points.max() > sys.maxunicode:
+            raise ValueError("text with code points that are no characters")
+
+
 class NdarrayCodec:
     """An array of any dtype without objects."""
 
@@ -105,7 +118,10 @@ class NdarrayCodec:
             raise ValueError(f"{shape} is no shape")
         if math.prod(shape) * dtype.itemsize != buffer.nbytes:
             raise ValueError(f"an array of {shape} {dtype} does not have {buffer.nbytes} bytes")
-        return np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
+        array: npt.NDArray[Any] = np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
+        if not buffers.sealed:
+            _check_text(array)
+        return array
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("an array has no parts")
