@@ -232,12 +232,24 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         self._places = None
 
     def _items(self) -> Node:
-        return self._node.child(1)
+        values = self._node.child(1)
+        if values.record.codec != Id.LIST:
+            raise values.decode_error("it is no list of values")
+        return values
 
     def _index(self) -> dict[Any, int]:
         if self._places is None:
             keys = self._node.child(0)
-            self._places = {_key(open_node(keys.child(i))): i for i in range(len(keys))}
+            if keys.record.codec != Id.LIST or len(keys) != len(self._items()):
+                raise keys.decode_error("it is no list of as many keys as there are values")
+            opened = [_key(open_node(keys.child(i))) for i in range(len(keys))]
+            try:
+                places = {key: i for i, key in enumerate(opened)}
+            except TypeError as error:
+                raise keys.decode_error(f"a key cannot be hashed ({error})") from error
+            if len(places) != len(keys):
+                raise keys.decode_error("its keys are not distinct")
+            self._places = places
         return self._places
 
     def __getitem__(self, key: Any) -> Any:
