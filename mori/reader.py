@@ -43,6 +43,8 @@ class Node:
             raise self._corrupt("its parts do not fit into it")
         if not layout.check_head(view[offset : offset + self._head]):
             raise self._corrupt("the checksum of its record does not match")
+        if record.flags:
+            raise self._corrupt(f"it has flags {record.flags:#x}, of a later mori")
 
     def __len__(self) -> int:
         return self.record.children
@@ -61,7 +63,7 @@ class Node:
         first = self._head + layout.CHILD.size * self.record.children
         for number in range(self.record.buffers):
             offset, nbytes = layout.BUFFER.unpack_from(self._view, start + number * layout.BUFFER.size)
-            if not first <= offset <= offset + nbytes <= self.extent:
+            if offset % layout.ALIGNMENT or not first <= offset <= offset + nbytes <= self.extent:
                 raise self._corrupt(f"its buffer {number} does not fit into it")
             found.append(self._data[self.offset + offset : self.offset + offset + nbytes])
         return found
@@ -69,7 +71,7 @@ class Node:
     def child(self, index: int) -> Node:
         """Return one child, found without reading the others."""
         if not 0 <= index < self.record.children:
-            raise IndexError(index)
+            raise self._corrupt(f"it has no child {index}")
         table = self.offset + self._head
         (back,) = layout.CHILD.unpack_from(self._view, table + index * layout.CHILD.size)
         if back < self._head + layout.CHILD.size * self.record.children or back >= self.extent:
@@ -82,7 +84,9 @@ class Node:
     def at(self, offset: int) -> Node:
         """Return the node at an offset of the region, for a reference."""
         node = Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes)
-        node.parent()
+        above: Node | None = node
+        while above is not None:  # up to the root: an array's elements may look like a node
+            above = above.parent()
         return node
 
     def under(self, offset: int) -> Node:
@@ -156,6 +160,8 @@ class _Children(Sequence[Any]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
         return open_node(self._node.child(index + len(self) if index < 0 else index))
 
 
