@@ -200,7 +200,10 @@ def _load_view(node: Node, tail: bytes) -> Any:
         name = tail[start + numbers.size :].decode()
         dtype = dtype_from_plain(name) if name else whole.dtype
         shape, strides = lengths[:dimensions], lengths[dimensions:]
-        array = np.ndarray(shape, dtype, node.buffers()[0], offset, strides)
+        if 0 in shape:  # numpy takes no strides for what has no elements
+            array = np.ndarray(shape, dtype, node.buffers()[0][:0])
+        else:
+            array = np.ndarray(shape, dtype, node.buffers()[0], offset, strides)
     except (struct.error, ValueError, TypeError, MemoryError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
     return _views[Id.NDARRAY](node, array)
