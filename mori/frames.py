@@ -155,7 +155,7 @@ class _Origin:
     def __init__(self, node: Node, obj: Any) -> None:
         self.node = node
         self._values = [block.values for block in obj._mgr.blocks]
-        self._axes = obj._mgr.axes
+        self._axes = list(obj._mgr.axes)  # pandas changes its own in place
         self._labels = [_labels(axis) for axis in self._axes]
         self._attrs = copy.deepcopy(obj.attrs)
         self._flags = obj.flags.allows_duplicate_labels
@@ -274,7 +274,7 @@ def name_of(obj: Any) -> Name | None:
         frame, block = frame.parent(), frame
     if node is None or frame is None or block is None:
         return None
-    leaf, whole = _leaf(obj._mgr.blocks[0].values), decode(node)
+    leaf, whole = _leaf(obj._mgr.blocks[0].values), _leaf(decode(node))
     row = 0
     if isinstance(leaf, np.ndarray):
         rows = whole if whole.ndim == 2 else whole[np.newaxis]
