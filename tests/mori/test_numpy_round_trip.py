@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 import mori
 
-SIMPLE = (
+SIMPLE = (  # noqa: SIM905
     "? i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 g F D G S0 S1 S7 U0 U1 U5 V1 V13 >i4 >f8 >c16 >U3 >M8[s] "
     "M8[D] M8[ns] M8[us] M8[ms] M8[s] M8[M] M8[Y] M8[W] M8[as] M8[25s] M8 m8[ns] m8[3h] m8 m8[D] m8[7us]"
 ).split()
