@@ -8,8 +8,10 @@ whose untouched elements are still shared.
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -150,6 +152,23 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return len(self) == len(theirs) and all(a is b or a == b for a, b in zip(self, theirs, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> bool:
+        if not isinstance(other, self._kind | type(self)):
+            return NotImplemented
+        return compare(self._kind(self), self._kind(cast(Sequence[Any], other)))
+
+    def __lt__(self, other: object) -> bool:
+        return self._compared(other, operator.lt)
+
+    def __le__(self, other: object) -> bool:
+        return self._compared(other, operator.le)
+
+    def __gt__(self, other: object) -> bool:
+        return self._compared(other, operator.gt)
+
+    def __ge__(self, other: object) -> bool:
+        return self._compared(other, operator.ge)
 
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, self._kind | type(self)):
