@@ -153,21 +153,21 @@ class _Elements(View[list[Any]], Sequence[Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> bool:
+    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> Any:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
         return compare(self._kind(self), self._kind(cast(Sequence[Any], other)))
 
-    def __lt__(self, other: object) -> bool:
+    def __lt__(self, other: object) -> Any:
         return self._compared(other, operator.lt)
 
-    def __le__(self, other: object) -> bool:
+    def __le__(self, other: object) -> Any:
         return self._compared(other, operator.le)
 
-    def __gt__(self, other: object) -> bool:
+    def __gt__(self, other: object) -> Any:
         return self._compared(other, operator.gt)
 
-    def __ge__(self, other: object) -> bool:
+    def __ge__(self, other: object) -> Any:
         return self._compared(other, operator.ge)
 
     def __add__(self, other: Any) -> Any:

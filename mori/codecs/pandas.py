@@ -155,8 +155,8 @@ class FrameCodec(_Parts):
         blocks = obj._mgr.blocks
         if index - FIRST_BLOCK >= len(blocks):
             return ".attrs"
-        name = obj.columns[blocks[index - FIRST_BLOCK].mgr_locs.as_array[0]]
-        return f"[{name!r}]"
+        names = obj.columns[blocks[index - FIRST_BLOCK].mgr_locs.as_array].tolist()
+        return f"[{names[0]!r}]" if len(names) == 1 else f"[{names!r}]"
 
 
 def _placement(places: npt.NDArray[np.intp]) -> list[int]:
@@ -281,7 +281,9 @@ class IndexCodec(_Parts):
         cls = _INDEXES[plain["class"]]
         values = children[0]
         _need_array(values)
-        own = (made for made in _INDEXES.values() if made is not pd.Index and isinstance(values, made._data_cls))
+        own = (
+            made for made in _INDEXES.values() if made is not pd.Index and isinstance(values, made._data_cls)
+        )
         if values.ndim != 1 or next(own, pd.Index) is not cls:
             raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
         # The public constructors would strip the SharedArray, and the index would travel by value.

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
 import mori_dask  # noqa: F401  before any cluster: workers inherit the preload
+from mori import region, store
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +27,35 @@ def client() -> Iterator[Client]:
         yield client
 
 
+def _held() -> set[str]:
+    """Return the regions that this process or one of its children holds."""
+    me = psutil.Process()
+    family = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    return {entry.name for entry in store.current().entries() if family & {*entry.holders}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_region_outlives_its_cluster() -> Iterator[None]:
+    """Fail a module that leaves a region behind when its clusters are closed."""
+    before = _held()
+    yield
+
+    def left() -> set[str]:
+        region.expire_graces()
+        return _held() - before
+
+    wait_until(lambda: not left())
+
+
 @pytest.fixture(autouse=True)
-def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take the place of the check after each test: a running cluster has threads and connections.
+
+    A scheduler keeps the last messages it sent, and with them their arguments, while it lives.
+    """
     monkeypatch.setenv("MORI_GRACE", "0.2")
+    yield
+    request.node.funcargs.clear()  # pytest keeps them until after the module's last teardown
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:

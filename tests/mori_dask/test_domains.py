@@ -9,9 +9,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 import mori
-
-from .conftest import wait_until, worker_process
-from .test_paths import look
+from tests.mori_dask.conftest import wait_until, worker_process
+from tests.mori_dask.test_paths import look
 
 _UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
