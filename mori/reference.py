@@ -18,13 +18,13 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn
 import numpy as np
 
 from mori import engines, layout, region
-from mori.codecs.ndarray import dtype_from_plain
+from mori.codecs.ndarray import check_text, dtype_from_plain
 from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError, StoreError
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, open_node, root_of
 from mori.region import Mapping
-from mori.store import Where
+from mori.store import FILES, MEMFD, Where
 
 __all__ = [
     "Lost",
@@ -47,6 +47,7 @@ _WHOLE: Final = struct.Struct("<B16sIIIIQ")
 _VIEW: Final = 0x10  # shape and strides of an array follow
 _PART: Final = 0x20  # start and length of an Arrow array follow
 _KIND: Final = 0x0F  # of the store
+_STORES: Final = {MEMFD: "memfd", FILES: "files"}
 _START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
 _RANGE: Final = struct.Struct("<QQ")
 _MOST_DIMENSIONS: Final = 64
@@ -143,7 +144,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     engines.meet()
     try:
         return open_node(root_of(region.over(buffer, header)))
-    except Exception as error:
+    except Exception as error:  # see `load`
         return Lost(error, b"")
 
 
@@ -151,36 +152,36 @@ def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
     engines.meet()
     try:
-        kind, region_id, pid, number, holder, fd, offset = _WHOLE.unpack_from(payload)
-    except struct.error:
-        return Lost(CorruptRegionError(name="of a reference", found="the reference is too short"), payload)
-    name = Name(pid, number)
-    try:
-        mapping = region.find(Where(pid, number, region_id, holder, fd), kind & _KIND)
-        if mapping is None:
-            return Lost(
-                RegionNotFoundError(name=format_name(name), store=("memfd", "files")[kind & _KIND]), payload
-            )
-        node = root_of(mapping)
-        if offset != node.offset:
-            node = node.at(offset)
-        tail = payload[_WHOLE.size :]
-        if kind & _VIEW:
-            return _load_view(node, tail)
-        if kind & _PART:
-            return _load_part(node, tail)
-        return open_node(node)
-    except OSError as error:
-        if isinstance(error, MoriError):
-            return Lost(error, payload)
-        fault = StoreError(
-            store=format_name(name),
-            found=str(error),
-            remedy="Raise the limit that it names (ulimit -n for open files)",
-        )
-        return Lost(fault, payload)
-    except Exception as error:  # a library that is not installed here, a class that does not unpickle
+        return _load(payload)
+    except Exception as error:  # also of a missing library, or of a class of the user's
         return Lost(error, payload)
+
+
+def _load(payload: bytes) -> Any:
+    try:
+        kind, region_id, pid, number, holder, fd, offset = _WHOLE.unpack_from(payload)
+    except (struct.error, TypeError) as error:
+        raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
+    name = format_name(Name(pid, number))
+    form, place = kind & ~_KIND, kind & _KIND
+    if form not in (0, _VIEW, _PART) or place not in _STORES:
+        raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
+    try:
+        mapping = region.find(Where(pid, number, region_id, holder, fd), place)
+    except MoriError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            store=name, found=str(error), remedy="Raise the limit that it names (ulimit -n for open files)"
+        ) from error
+    if mapping is None:
+        raise RegionNotFoundError(name=name, store=_STORES[place])
+    node = root_of(mapping)
+    if offset != node.offset:
+        node = node.at(offset)
+    if form:
+        return (_load_view if form == _VIEW else _load_part)(node, payload[_WHOLE.size :])
+    return open_node(node)
 
 
 def _load_view(node: Node, tail: bytes) -> Any:
@@ -200,19 +201,32 @@ def _load_view(node: Node, tail: bytes) -> Any:
         name = tail[start + numbers.size :].decode()
         dtype = dtype_from_plain(name) if name else whole.dtype
         shape, strides = lengths[:dimensions], lengths[dimensions:]
+        buffer = node.buffers()[0]
+        # numpy's own check of the bounds wraps around at 2**63.
+        reach = [(length - 1) * step for length, step in zip(shape, strides, strict=True)]
+        first = offset + sum(step for step in reach if step < 0)
+        last = offset + sum(step for step in reach if step > 0) + dtype.itemsize
+        if min(shape, default=1) < 0:
+            raise ValueError(f"a shape of {shape}")
         if 0 in shape:  # numpy takes no strides for what has no elements
-            array = np.ndarray(shape, dtype, node.buffers()[0][:0])
+            array: Any = np.ndarray(shape, dtype, buffer[:0])
+        elif 0 <= first <= last <= buffer.nbytes:
+            array = np.ndarray(shape, dtype, buffer, offset, strides)
         else:
-            array = np.ndarray(shape, dtype, node.buffers()[0], offset, strides)
+            raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
+        if name:
+            check_text(array)
     except (struct.error, ValueError, TypeError, MemoryError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
     return _views[Id.NDARRAY](node, array)
 
 
 def _load_part(node: Node, tail: bytes) -> Any:
+    if node.record.codec != Id.STRING_ARRAY or len(tail) != _RANGE.size:
+        raise node.decode_error("a reference takes it for strings")
     start, length = _RANGE.unpack(tail)
     whole = open_node(node)
-    if node.record.codec != Id.STRING_ARRAY or start + length > len(whole):
+    if start + length > len(whole):
         raise node.decode_error("a reference asks for a part that leaves it")
     return whole[start : start + length]
 

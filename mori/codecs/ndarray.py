@@ -19,7 +19,7 @@ from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.layout import Codec as Id
 
-__all__ = ["NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain"]
+__all__ = ["NdarrayCodec", "check_text", "dtype_from_plain", "dtype_to_plain", "is_plain"]
 
 _SIMPLE: Final = re.compile(r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?")
 
@@ -86,10 +86,10 @@ def _is_titled(dtype: np.dtype[Any]) -> bool:
     )
 
 
-def _check_text(array: npt.NDArray[Any]) -> None:
+def check_text(array: npt.NDArray[Any]) -> None:
     """numpy makes strings of the elements on trust, and Python aborts on what is no character."""
     for name in array.dtype.names or ():
-        _check_text(array[name])
+        check_text(array[name])
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         points = array[..., np.newaxis].view(array.dtype.str[0] + "u4")
         if points.max() > sys.maxunicode:
@@ -120,7 +120,7 @@ class NdarrayCodec:
             raise ValueError(f"an array of {shape} {dtype} does not have {buffer.nbytes} bytes")
         array: npt.NDArray[Any] = np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
         if not buffers.sealed:
-            _check_text(array)
+            check_text(array)
         return array
 
     def step(self, obj: Any, index: int) -> str:
