@@ -311,7 +311,7 @@ def find(where: Where, kind: int) -> Mapping | None:
     if held is None:
         return None
     try:
-        header = _read_header(held, Name(where.pid, where.number))
+        header = _read_header(held, where)
     except BaseException:
         home.release(held)
         raise
@@ -326,15 +326,22 @@ def find(where: Where, kind: int) -> Mapping | None:
     return mapping
 
 
-def _read_header(held: Held, name: Name) -> layout.Header:
+def _read_header(held: Held, where: Where) -> layout.Header:
+    name = Name(where.pid, where.number)
     size = os.fstat(held.fds[0]).st_size
     header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
     if isinstance(header, str):
         raise CorruptRegionError(name=format_name(name), found=header)
+    if header.segment_nbytes:
+        found = f"it stands in segments of {header.segment_nbytes} bytes, which a later mori reads"
+        raise CorruptRegionError(name=format_name(name), found=found)
     if header.nbytes != size:
         raise CorruptRegionError(
             name=format_name(name), found=f"its header says {header.nbytes} bytes, it has {size}"
         )
+    if (header.pid, header.number) != name[:2]:
+        found = f"its header says that it is {format_name(Name(header.pid, header.number))}"
+        raise CorruptRegionError(name=format_name(name), found=found)
     return header
 
 
