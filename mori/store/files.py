@@ -104,6 +104,8 @@ class FilesStore:
 
     def entries(self) -> Iterator[Entry]:
         for label, path in self._files():
+            if path.endswith(_DRAFT):
+                continue
             try:
                 found = os.lstat(path)
             except OSError:
@@ -113,7 +115,8 @@ class FilesStore:
 
     def prune(self) -> list[str]:
         self._pruned = time.monotonic()
-        return [f"/{label}" for label, path in self._files() if _unlink_if_unheld(path)]
+        names = [f"/{label}" for label, path in self._files() if _unlink_if_unheld(path)]
+        return list(dict.fromkeys(names))  # one killed while publishing leaves both
 
     def _path(self, label: str) -> str:
         return os.path.join(self._dir, label)
