@@ -1,0 +1,201 @@
+"""Damage to the bytes of a region, drawn by hypothesis or by a random number generator.
+
+`mutate` changes what a reader believes and leaves the checksums wrong; `forge` knows the format, and
+makes them right again. Neither touches the elements of arrays, nor `forge` a pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mori import layout
+from mori.layout import Codec
+
+__all__ = ["Choose", "checksummed", "forge", "mutate"]
+
+Choose = Callable[[int], int]  # n -> one of 0 … n-1
+
+_INTERESTING = (
+    0,
+    1,
+    7,
+    8,
+    48,
+    63,
+    64,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    (1 << 63) - 1,
+    (1 << 64) - 1,
+)
+
+
+def _nodes(data: bytes | bytearray) -> Iterator[tuple[int, layout.Record]]:
+    """Yield offset and record of every node that can still be walked to."""
+    (root,) = struct.unpack_from("<Q", data, 40)
+    pending, seen = [root], set()
+    while pending:
+        start = pending.pop()
+        if start in seen or start + layout.NODE.size > len(data):
+            continue
+        seen.add(start)
+        record = layout.Record(*layout.NODE.unpack_from(data, start))
+        yield start, record
+        table = start + layout.head_nbytes(record.meta_nbytes, record.buffers)
+        count = record.children if table + 8 * record.children <= len(data) else 0
+        pending += [start + back for (back,) in struct.iter_unpack("<Q", data[table : table + 8 * count])]
+
+
+def _spots(data: bytes, pickles: bool) -> list[tuple[int, int]]:
+    """Return start and size of every field, meta and table entry."""
+    spots, at = [], 0
+    for _, code in layout.HEADER_FIELDS:
+        spots.append((at, struct.calcsize(code)))
+        at += struct.calcsize(code)
+    for start, record in _nodes(data):
+        if record.codec == Codec.PICKLE and not pickles:
+            continue
+        at = start
+        for _, code in layout.NODE_FIELDS:
+            spots.append((at, struct.calcsize(code)))
+            at += struct.calcsize(code)
+        spots += [(at, record.meta_nbytes)] * 8 if record.meta_nbytes else []
+        at += layout.align(record.meta_nbytes, 8)
+        spots += [(at + 8 * i, 8) for i in range(2 * record.buffers + record.children)]
+    return spots
+
+
+def mutate(data: bytes, choose: Choose, *, pickles: bool = True) -> bytearray:
+    """Return a damaged region: one to three fields, bytes, digits or letters are other ones."""
+    damaged = bytearray(data)
+    spots = _spots(data, pickles)
+    for _ in range(1 + choose(3)):
+        start, size = spots[choose(len(spots))]
+        here = start + choose(size)
+        how = choose(6)
+        if how == 0:
+            damaged[here] ^= 1 << choose(8)
+        elif how == 1:
+            damaged[here] = choose(256)
+        elif how == 2:
+            damaged[here] = b'0123456789<>|=?biufcSUVmMsnDYCF[]{}-,:"e.'[choose(40)]
+        elif how == 3:
+            damaged[start : start + size] = damaged[(there := choose(len(data) - size)) : there + size]
+        elif size <= 8:
+            old = int.from_bytes(damaged[start : start + size], "little")
+            near = [
+                *_INTERESTING,
+                len(data),
+                *(old + by for by in (-64, -8, -1, 1, 8, 64)),
+                old * 2,
+                old // 2,
+            ]
+            if size == 2:
+                near = list(range(27))
+            new = near[choose(len(near))] % (1 << 8 * size)
+            damaged[start : start + size] = new.to_bytes(size, "little")
+        else:
+            other, length = spots[choose(len(spots))]
+            piece = data[other : other + min(size, length)]
+            damaged[start : start + len(piece)] = piece
+    if choose(20) == 0:
+        del damaged[choose(len(damaged)) :]
+    return damaged
+
+
+def forge(data: bytes, choose: Choose) -> bytearray:
+    """Return a region whose checksums are right and whose content is not: damage that knows the format."""
+    forged = bytearray(data)
+    nodes = [(start, record) for start, record in _nodes(data) if record.codec != Codec.PICKLE]
+    for _ in range(1 + choose(2)):
+        start, record = nodes[choose(len(nodes))]
+        meta, table = start + layout.NODE.size, start + layout.head_nbytes(record.meta_nbytes, record.buffers)
+        how = choose(4)
+        if how == 0:  # another codec
+            struct.pack_into("<H", forged, start + 4, choose(27))
+        elif how == 1 and record.children:  # another child
+            place, (other, _) = choose(record.children), nodes[choose(len(nodes))]
+            if other > start:
+                struct.pack_into("<Q", forged, table + 8 * place, other - start)
+                struct.pack_into("<QQ", forged, other + 32, other - start, place)
+        elif how == 2 and record.meta_nbytes:  # another value in the meta
+            with contextlib.suppress(ValueError):
+                plain = _changed(json.loads(forged[meta : meta + record.meta_nbytes]), choose)
+                text = json.dumps(plain, separators=(",", ":")).encode().ljust(record.meta_nbytes)
+                if len(text) <= layout.align(record.meta_nbytes, 8):
+                    forged[meta : meta + len(text)] = text
+                    struct.pack_into("<I", forged, start + 8, len(text))
+        else:
+            return checksummed(mutate(bytes(forged), choose, pickles=False))
+    return checksummed(forged)
+
+
+_VALUES = (
+    "<i8",
+    ">i4",
+    "<f2",
+    "<U2",
+    "|S8",
+    "|V8",
+    "<M8[D]",
+    "<m8[s]",
+    "<M8[ns]",
+    "<M8",
+    "<f8",
+    "<f16",
+    "|b1",
+    "F",
+)
+_NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    3,
+    8,
+    1 << 20,
+    1 << 31,
+    1 << 40,
+    1 << 63,
+    1.5,
+    None,
+    True,
+    "",
+    "Index",
+    "zone:..",
+    "D",
+    [],
+    [0],
+)
+
+
+def _changed(plain: Any, choose: Choose) -> Any:
+    """Return plain data with one leaf changed."""
+    if isinstance(plain, list) and plain and choose(8):
+        place = choose(len(plain))
+        return [*plain[:place], _changed(plain[place], choose), *plain[place + 1 :]]
+    if isinstance(plain, dict) and plain and choose(8):
+        key = list(plain)[choose(len(plain))]
+        return {**plain, key: _changed(plain[key], choose)}
+    if isinstance(plain, str) and choose(4):
+        return _VALUES[choose(len(_VALUES))]
+    return _NUMBERS[choose(len(_NUMBERS))]
+
+
+def checksummed(data: bytearray) -> bytearray:
+    """Make every checksum of record and header right again; those of pickles stay."""
+    if len(data) < layout.HEADER.size:
+        return data
+    for start, record in list(_nodes(data)):
+        end = start + layout.head_nbytes(record.meta_nbytes, record.buffers)
+        if end <= len(data):
+            struct.pack_into("<I", data, start, zlib.crc32(data[start + 4 : end]))
+    struct.pack_into("<I", data, 12, zlib.crc32(data[16 : layout.HEADER.size]))
+    return data

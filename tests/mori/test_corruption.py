@@ -1,0 +1,242 @@
+"""Damaged bytes give a MoriError or the right object: never another exception, a crash or a large allocation.
+
+The same mutations run twice: some hundreds by hypothesis, which shrinks what fails, and thousands in a
+child (this file as a script), whose death would be a failed test, under a limit of address space.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import subprocess
+import sys
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mori
+from mori import layout, region, writer
+from mori.plan import measure
+from mori.reader import open_node, root_of
+
+sys.path.insert(0, str(Path(__file__).parent))  # as it is when this file runs as a script
+from damage import Choose, checksummed, forge, mutate
+
+_SLACK = 2 << 20  # what repr and pandas' own machinery take, whatever the region
+
+
+def _frame() -> pd.DataFrame:
+    n = 7
+    frame = pd.DataFrame(
+        {
+            "i": np.arange(n),
+            "f": np.linspace(0, 1, n),
+            "j": np.arange(n)[::-1].copy(),
+            "b": np.arange(n) % 2 == 0,
+            "s": pd.array(["a", None, "ccc", "", "ä", "x" * 20, "z"], "str"),
+            "c": pd.Categorical(list("abcabca"), categories=list("abc"), ordered=True),
+            "n": pd.array([1, None, 3, 4, 5, None, 7], "Int64"),
+            "m": pd.array([True, None, False, True, True, None, False], "boolean"),
+            "t": pd.date_range("2020", periods=n, freq="D"),
+            "z": pd.date_range("2020", periods=n, freq="h", tz="Europe/Paris"),
+            "d": pd.to_timedelta(np.arange(n), "s"),
+        }
+    )
+    frame.attrs = {"k": 1}
+    return frame
+
+
+def _objects() -> dict[str, Any]:
+    frame = _frame()
+    return {
+        "float64": np.linspace(0, 1, 9),
+        "F order": np.asfortranarray(np.arange(12, dtype="<i4").reshape(3, 4)),
+        "bool": np.array([True, False, True]),
+        "text": np.array(["ab", "ä", "longer"]),
+        "bytes": np.array([b"ab", b"c"]),
+        "dates": np.array(["2020-01-01", "NaT"], "M8[D]"),
+        "complex": np.array([1 + 2j, np.nan]),
+        "scalar": np.array(5, ">i2"),
+        "empty": np.empty((0, 3), "f4"),
+        "structured": np.array(
+            [(1, 2.5, "x", [1, 2])], [("a", "u1"), ("b", "f8"), ("c", "U3"), ("d", "i4", 2)]
+        ),
+        "list": [
+            1,
+            "two",
+            3.0,
+            None,
+            b"five",
+            True,
+            1j,
+            np.float32(1.5),
+            np.datetime64("2020", "D"),
+            1 << 80,
+        ],
+        "nest": {"a": [np.arange(3), (1, ("x", {}))], ("k", 1): {"deep": [[[]]]}, 3: "c"},
+        "frame": frame,
+        "dates index": frame.set_index("t")[["i", "s"]],
+        "multi": frame.set_index(["c", "i"])[["f"]],
+        "range": pd.Series(np.arange(4.0), index=pd.RangeIndex(4, name="r"), name="v"),
+        "strings": pd.Series(["a", None, "b"], dtype="str"),
+        "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
+    }
+
+
+def to_bytes(obj: object) -> bytes:
+    plan = measure(obj)
+    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 0x4D1B, 1, 0)
+    return bytes(writer.to_bytes(plan, header))
+
+
+OBJECTS = _objects()
+REGIONS = {name: to_bytes(obj) for name, obj in OBJECTS.items()}
+
+
+def open_bytes(data: bytes) -> Any:
+    return open_node(root_of(region.over(data)))
+
+
+# really using an object
+
+
+def use(obj: Any, most: int) -> None:
+    """Read every element and print; what is longer than `most` (a range may be endless) is only printed."""
+    if isinstance(obj, np.ndarray | np.generic) and obj.dtype.str[1:] == "M8":
+        return  # without a unit: numpy itself can print no such date, whoever made it
+    repr(obj)
+    if isinstance(obj, np.ndarray):
+        assert obj.nbytes <= most
+        if obj.size <= most:
+            obj.tolist()
+    elif isinstance(obj, mori.SharedDict | dict):
+        assert len(obj) == len(list(obj)) <= most
+        for key, value in obj.items():
+            assert key in obj
+            use(key, most)
+            use(value, most)
+    elif isinstance(obj, mori.SharedList | mori.SharedTuple | list | tuple):
+        assert len(obj) == len(list(obj)) <= most
+        for element in obj:
+            use(element, most)
+    elif isinstance(obj, pd.DataFrame):
+        use(obj.columns, most)
+        use(obj.index, most)
+        repr(obj.head(2).iloc[:, ::-1])
+        for place in range(obj.shape[1]):
+            use(obj.iloc[:, place], most)
+    elif isinstance(obj, pd.Series):
+        use(obj.index, most)
+        if len(obj) <= most:
+            obj.tolist(), obj.isna().sum(), obj.iloc[::-1].copy(), str(obj.dtype)
+    elif isinstance(obj, pd.Index) and len(obj) <= most:
+        obj.tolist(), obj[:2], str(obj.dtype)
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(b, pd.DataFrame):
+        pd.testing.assert_frame_equal(pd.DataFrame(a), b)
+        return bool(a.attrs == b.attrs)
+    if isinstance(b, pd.Series):
+        pd.testing.assert_series_equal(pd.Series(a), b)
+        return True
+    if isinstance(b, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in b)
+    if isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def attempt(name: str, damaged: bytearray, *, intact: bool) -> None:
+    """Open and use a damaged region; raise what is not allowed."""
+    try:
+        obj = open_bytes(bytes(damaged))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numbers that make no sense may overflow
+            use(obj, len(damaged))
+            mori.materialize(obj)
+    except mori.MoriError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            assert not isinstance(cause, MemoryError), "it asked for memory that it had not checked"
+            cause = cause.__cause__
+        return
+    if intact:
+        assert same(obj, OBJECTS[name])
+
+
+_hundreds = settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+
+def _chooser(data: st.DataObject) -> Choose:
+    return lambda n: data.draw(st.integers(0, n - 1))
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_intact_region_opens_as_what_was_written(name: str) -> None:
+    obj = open_bytes(REGIONS[name])
+    use(obj, len(REGIONS[name]))
+    assert same(obj, OBJECTS[name])
+    assert checksummed(bytearray(REGIONS[name])) == REGIONS[name]
+
+
+@_hundreds
+@given(st.sampled_from(sorted(OBJECTS)), st.data())
+def test_damage_anywhere_gives_the_right_object_or_an_error(name: str, data: st.DataObject) -> None:
+    attempt(name, mutate(REGIONS[name], _chooser(data)), intact=True)
+
+
+@_hundreds
+@given(st.sampled_from(sorted(OBJECTS)), st.data())
+def test_damage_under_right_checksums_gives_some_object_or_an_error(name: str, data: st.DataObject) -> None:
+    attempt(name, forge(REGIONS[name], _chooser(data)), intact=False)
+
+
+@pytest.mark.parametrize("how", ["plain", "forged"])
+def test_thousands_of_damaged_regions_neither_crash_nor_ask_for_memory(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, __file__, how, "3000", "1"], capture_output=True, text=True, check=False, timeout=55
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-3000:]}"
+
+
+def _batch(how: str, count: int, seed: int) -> None:
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        size = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), size + (256 << 20)))
+    for name in OBJECTS:
+        use(open_bytes(REGIONS[name]), 1 << 20)  # what is imported and cached at the first use is no matter
+    tracemalloc.start()
+    faults: dict[str, str] = {}
+    for number in range(seed, seed + count):
+        chooser = random.Random(number)
+        name = sorted(OBJECTS)[chooser.randrange(len(OBJECTS))]
+        damaged = (mutate if how == "plain" else forge)(REGIONS[name], chooser.randrange)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        try:
+            attempt(name, damaged, intact=how == "plain")
+            taken = tracemalloc.get_traced_memory()[1] - before
+            assert taken <= len(damaged) + _SLACK, f"{taken} bytes for a region of {len(damaged)}"
+        except Exception as error:
+            frame = error.__traceback__
+            while frame is not None and frame.tb_next is not None:
+                frame = frame.tb_next
+            where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
+            faults.setdefault(f"{type(error).__name__} {str(error)[:120]} {where}", f"{name}, seed {number}")
+    for fault, first in faults.items():
+        sys.stderr.write(f"{first}: {fault}\n")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    _batch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
