@@ -25,9 +25,7 @@ import mori
 from mori import layout, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
-
-sys.path.insert(0, str(Path(__file__).parent))  # as it is when this file runs as a script
-from damage import Choose, checksummed, forge, mutate
+from tests.mori.damage import Choose, checksummed, forge, mutate
 
 _SLACK = 2 << 20  # what repr and pandas' own machinery take, whatever the region
 
@@ -204,9 +202,14 @@ def test_damage_under_right_checksums_gives_some_object_or_an_error(name: str, d
 @pytest.mark.parametrize("how", ["plain", "forged"])
 def test_thousands_of_damaged_regions_neither_crash_nor_ask_for_memory(how: str) -> None:
     done = subprocess.run(
-        [sys.executable, __file__, how, "3000", "1"], capture_output=True, text=True, check=False, timeout=55
+        [sys.executable, "-m", "tests.mori.test_corruption", how, "3000", "1"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
     )
-    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr[-3000:]}"
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
 
 
 def _batch(how: str, count: int, seed: int) -> None:

@@ -1,0 +1,105 @@
+"""Writes the golden files of the format version that this mori writes: `python tests/golden/make.py`.
+
+A file that exists is never changed: a changed byte is a new version of the format (docs/format.md).
+Delete the directory first while the version is unreleased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from mori import layout, writer
+from mori.plan import measure
+
+DIRECTORY: Final = Path(__file__).parent / str(layout.VERSION)
+REGION_ID: Final = bytes(range(16))
+PID, NUMBER = 0x4D1B, 1
+
+
+def _frame() -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "i": np.array([1, 2, 3], "<i8"),
+            "f": np.array([0.5, np.nan, -1.0]),
+            "j": np.array([4, 5, 6], "<i8"),
+            "b": np.array([True, False, True]),
+            "s": pd.array(["a", None, "ccc"], pd.StringDtype("pyarrow", na_value=np.nan)),
+            "c": pd.Categorical.from_codes([1, -1, 0], pd.Index(np.array([10, 20], "<i8")), ordered=True),
+            "n": pd.array([1, None, 3], "Int16"),
+            "t": np.array(["2020-01-01", "NaT", "2020-01-03"], "<M8[ns]"),
+            "d": np.array([1, 2, 3], "<m8[s]"),
+        },
+        index=pd.RangeIndex(10, 16, 2, name="row"),
+    )
+    frame["z"] = pd.DatetimeIndex(np.array([0, 1, 2], "<M8[s]")).tz_localize("UTC")
+    frame.columns = pd.Index(list(frame.columns), dtype=pd.StringDtype("pyarrow", na_value=np.nan))
+    return frame
+
+
+def _levels() -> pd.Series[Any]:
+    levels = [pd.Index(np.array([7, 8], "<i8")), pd.Index(np.array([0.5, 1.5]))]
+    index = pd.MultiIndex(levels, codes=[[0, 0, 1], [0, 1, 1]], names=["a", "b"])
+    return pd.Series(np.array([1, 2, 3], "<u2"), index=index, name="v")
+
+
+OBJECTS: Final[dict[str, Callable[[], Any]]] = {
+    "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
+    "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
+    "big_endian": lambda: np.array([1, 2, 3], ">u4"),
+    "bool_0d": lambda: np.array(True),
+    "empty": lambda: np.empty((0, 3), "<c8"),
+    "text": lambda: np.array(["a", "bcd", "ä"]),
+    "dates": lambda: np.array(["2020-01-01", "NaT"], "<M8[D]"),
+    "structured": lambda: np.array(
+        [(1, 2.5, b"x", [1, 2])],
+        {
+            "names": ["a", "b", "c", "d"],
+            "formats": ["u1", "<f8", "S3", ("<i4", (2,))],
+            "offsets": [0, 8, 16, 20],
+            "itemsize": 32,
+        },
+    ),
+    "scalars": lambda: [
+        *(None, True, False, 0, -1, 1 << 64, 1.5, 2 - 1j, "ä", "\udc80", b"\0b"),
+        *(np.float32(0.5), np.datetime64(3, "s"), np.bool_(True)),
+    ],
+    "containers": lambda: {
+        "list": [np.arange(3, dtype="<i4"), [], [[]]],
+        "tuple": (1, ("x", {})),
+        ("a", 1): {2: np.zeros((1, 1), "<f4"), None: "n"},
+        "pickled": {1},
+    },
+    "frame": _frame,
+    "levels": _levels,
+    "times": lambda: pd.Series(
+        pd.timedelta_range("1h", periods=2, freq="h", unit="ns").array,
+        index=pd.date_range("2020", periods=2, freq="D", tz="Europe/Paris", unit="ns", name="t"),
+    ),
+    "no_columns": lambda: pd.DataFrame(index=pd.RangeIndex(2), columns=pd.RangeIndex(0)),
+}
+
+
+def region_of(obj: object) -> bytes:
+    """Return the region of an object, always of the same id and name."""
+    plan = measure(obj)
+    header = layout.Header(REGION_ID, writer.region_nbytes(plan), writer.ROOT, PID, NUMBER, 0)
+    return bytes(writer.to_bytes(plan, header))
+
+
+def main() -> None:
+    DIRECTORY.mkdir(exist_ok=True)
+    for name, make in OBJECTS.items():
+        path = DIRECTORY / f"{name}.mori"
+        region = region_of(make())
+        if path.exists() and path.read_bytes() != region:
+            raise SystemExit(f"{path} is another: a changed byte is a new version of the format")
+        path.write_bytes(region)
+
+
+if __name__ == "__main__":
+    main()

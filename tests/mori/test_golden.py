@@ -1,0 +1,82 @@
+"""The golden files of each version of the format open as what they were written from, and are written again alike."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mori
+from mori import layout, region
+from mori.reader import open_node, root_of
+
+_GOLDEN = Path(__file__).parents[1] / "golden"
+_FILES = sorted(_GOLDEN.glob("*/*.mori"))
+
+
+def _load_make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_make", _GOLDEN / "make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = _load_make()
+
+
+def _check(got: Any, expected: Any) -> None:
+    if isinstance(expected, np.ndarray):
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+        assert got.strides == expected.strides or not got.size
+        assert got.tobytes() == expected.tobytes()
+    elif isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(pd.DataFrame(got), expected, check_freq=True)
+    elif isinstance(expected, pd.Series):
+        pd.testing.assert_series_equal(pd.Series(got), expected, check_freq=True)
+    elif isinstance(expected, dict):
+        assert list(got) == list(expected)
+        for key in expected:
+            _check(got[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert isinstance(got, mori.SharedList if isinstance(expected, list) else mori.SharedTuple)
+        assert len(got) == len(expected)
+        for one, other in zip(got, expected, strict=True):
+            _check(one, other)
+    else:
+        assert type(got) is type(expected)
+        assert got == expected
+
+
+def test_every_object_has_its_file_in_the_newest_version() -> None:
+    assert {path.stem for path in _FILES if path.parent == make.DIRECTORY} == set(make.OBJECTS)
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_golden_file_opens_as_what_it_was_written_from(path: Path) -> None:
+    got = open_node(root_of(region.over(path.read_bytes())))
+    _check(got, make.OBJECTS[path.stem]())
+    _check(mori.materialize(got) if isinstance(got, np.ndarray) else got, make.OBJECTS[path.stem]())
+
+
+@pytest.mark.parametrize("name", make.OBJECTS)
+def test_an_object_is_written_as_its_golden_file(name: str) -> None:
+    assert make.region_of(make.OBJECTS[name]()) == (make.DIRECTORY / f"{name}.mori").read_bytes()
+
+
+def test_a_region_in_the_store_differs_by_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_GRACE", "0")
+    shared = mori.share(make.OBJECTS["containers"]())
+    mapping = root_of(region.at(*_span(shared["list"][0]))).mapping
+    golden = (make.DIRECTORY / "containers.mori").read_bytes()
+    assert bytes(mapping.bytes())[layout.HEADER.size :] == golden[layout.HEADER.size :]
+
+
+def _span(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    return array.__array_interface__["data"][0], array.nbytes
