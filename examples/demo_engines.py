@@ -1,0 +1,263 @@
+"""What the demo runs on: processes, Dask and Ray, each of them plain and with mori.
+
+Holds the task, the meeting at which all workers are measured, and one class an engine. The workers
+import this module, so it imports no engine at its top.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import psutil
+
+import mori
+
+Means = dict[str, float]
+
+
+class Report(NamedTuple):
+    """What a task sends back."""
+
+    seed: int
+    means: Means
+    computed: float  # when, on the clock that all processes of a host have in common
+    pid: int
+    uss: int
+    pss: int
+
+
+class Run(NamedTuple):
+    """What an engine tells about one job."""
+
+    reports: list[Report]
+    began: float
+    sent: float  # bytes a task
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A place where the tasks of one job wait for each other: a file each, in a directory."""
+
+    size: int
+    limit: float = 90.0
+    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mori-demo-")))
+
+    def arrived(self, stage: str) -> int:
+        return sum(1 for _ in self.directory.glob(f"{stage}-*"))
+
+    def wait(self, stage: str, who: int) -> None:
+        (self.directory / f"{stage}-{who}").touch()
+        deadline = time.monotonic() + self.limit
+        while self.arrived(stage) < self.size:
+            if time.monotonic() > deadline or not self.directory.exists() or self.arrived("off"):
+                raise TimeoutError(f"{self.arrived(stage)} of {self.size} tasks came to be {stage}")
+            time.sleep(0.005)
+
+    def call_off(self) -> None:
+        (self.directory / "off-").touch()
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Job(NamedTuple):
+    """What a task has to do with the frame."""
+
+    seed: int
+    rows: int
+    meeting: Meeting
+
+
+def bootstrap(frame: pd.DataFrame, seed: int, rows: int) -> Means:
+    """Resample the rows, with replacement, and return the means of the numeric columns."""
+    picks = np.random.default_rng(seed).integers(len(frame), size=rows)
+    return {name: float(frame[name].iloc[picks].mean()) for name in frame.select_dtypes("number")}
+
+
+def task(frame: pd.DataFrame, job: Job) -> Report:
+    """Compute; then hold the frame until all tasks hold it and all have measured their memory."""
+    meeting = job.meeting
+    try:
+        means = bootstrap(frame, job.seed, job.rows)
+        computed = time.monotonic()
+        meeting.wait("computed", job.seed)
+        gc.collect()
+        memory = psutil.Process().memory_full_info()
+        meeting.wait("measured", job.seed)
+    except BaseException:
+        meeting.call_off()
+        raise
+    return Report(job.seed, means, computed, os.getpid(), memory.uss, memory.pss)
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back here, and for ever in the processes started inside: this one will end them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class Processes:
+    """The standard library's process pool; its workers are spawned."""
+
+    name = "processes"
+    library = "concurrent"
+    plain = "the frame is an argument of each task"
+    counted = "length of the pickle of one task with its arguments"
+
+    def __init__(self, workers: int, nbytes: int) -> None:
+        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        with interrupts_blocked():
+            for _ in range(workers):
+                self._pool.submit(os.getpid)
+
+    def run(self, frame: pd.DataFrame, shared: bool, jobs: list[Job]) -> Run:
+        began = time.monotonic()
+        argument = mori.share(frame) if shared else frame
+        futures = [self._pool.submit(task, argument, job) for job in jobs]
+        reports = [future.result() for future in futures]
+        return Run(reports, began, len(ForkingPickler.dumps((task, argument, jobs[0]))))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+class Dask:
+    """A LocalCluster with one thread in each worker process."""
+
+    name = "Dask"
+    library = "distributed"
+    plain = "client.scatter(frame), and its future is the argument, as Dask's documentation advises"
+    counted = "what client, scheduler and workers write to their sockets, divided by the tasks"
+
+    def __init__(self, workers: int, nbytes: int) -> None:
+        from distributed import Client, LocalCluster
+
+        import mori_dask  # noqa: F401  before the cluster starts
+
+        with interrupts_blocked():
+            self._cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+            self._client = Client(self._cluster)
+        self._workers = list(self._client.scheduler_info(n_workers=-1)["workers"])
+        count_sent()
+        self._client.run(count_sent)
+
+    def run(self, frame: pd.DataFrame, shared: bool, jobs: list[Job]) -> Run:
+        before = self._sent()
+        began = time.monotonic()
+        argument = mori.share(frame) if shared else self._client.scatter(frame)
+        futures = [
+            self._client.submit(task, argument, job, pure=False, workers=[worker])
+            for job, worker in zip(jobs, self._workers, strict=True)
+        ]
+        reports = self._client.gather(futures)
+        return Run(reports, began, (self._sent() - before) / len(jobs))
+
+    def _sent(self) -> int:
+        return sent() + sum(self._client.run(sent).values())
+
+    def close(self) -> None:
+        self._client.close()
+        self._cluster.close()
+
+
+_sent_bytes = 0
+
+
+def count_sent() -> None:
+    """Count what this process writes to Dask's sockets from now on."""
+    from distributed.comm.tcp import TCP
+
+    write = TCP.write
+
+    async def counting(*args: Any, **kwargs: Any) -> Any:
+        global _sent_bytes
+        nbytes = await write(*args, **kwargs)
+        _sent_bytes += nbytes
+        return nbytes
+
+    TCP.write = counting
+
+
+def sent() -> int:
+    """Return the bytes counted so far."""
+    return _sent_bytes
+
+
+class Ray:
+    """A local Ray with one actor in each worker process."""
+
+    name = "Ray"
+    library = "ray"
+    plain = "ray.put(frame), and its ObjectRef is the argument"
+    counted = "serialized size of the arguments of one task"
+
+    def __init__(self, workers: int, nbytes: int) -> None:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        import mori_ray  # noqa: F401
+
+        self._ray = ray
+        with interrupts_blocked():
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=max(2 * nbytes, 200_000_000),
+            )
+        self._actors = [ray.remote(RayWorker).remote() for _ in range(workers)]
+
+    def run(self, frame: pd.DataFrame, shared: bool, jobs: list[Job]) -> Run:
+        began = time.monotonic()
+        argument = mori.share(frame) if shared else self._ray.put(frame)
+        pending = [actor.run.remote(argument, job) for actor, job in zip(self._actors, jobs, strict=True)]
+        reports = self._ray.get(pending)
+        return Run(reports, began, 0)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+class RayWorker:
+    """The actor."""
+
+    def run(self, frame: pd.DataFrame, job: Job) -> Report:
+        return task(frame, job)
+
+
+ENGINES = {engine.name.lower(): engine for engine in (Processes, Dask, Ray)}
+
+
+def is_installed(engine: Any) -> bool:
+    return importlib.util.find_spec(engine.library) is not None
