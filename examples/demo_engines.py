@@ -7,17 +7,14 @@ import this module, so it imports no engine at its top.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -51,13 +48,12 @@ class Run(NamedTuple):
     sent: float  # bytes a task
 
 
-@dataclass(frozen=True)
-class Meeting:
+class Meeting(NamedTuple):
     """A place where the tasks of one job wait for each other: a file each, in a directory."""
 
     size: int
+    directory: Path
     limit: float = 90.0
-    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="mori-demo-")))
 
     def arrived(self, stage: str) -> int:
         return sum(1 for _ in self.directory.glob(f"{stage}-*"))
@@ -73,8 +69,18 @@ class Meeting:
     def call_off(self) -> None:
         (self.directory / "off-").touch()
 
-    def close(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+
+@contextmanager
+def meeting_of(size: int) -> Iterator[Meeting]:
+    """Hold a meeting; call it off if anything goes wrong here, so that no task waits in vain."""
+    with tempfile.TemporaryDirectory(prefix="mori-demo-", ignore_cleanup_errors=True) as directory:
+        meeting = Meeting(size, Path(directory))
+        try:
+            yield meeting
+        except BaseException:
+            meeting.call_off()
+            time.sleep(0.2)  # let the tasks see it before the directory goes
+            raise
 
 
 class Job(NamedTuple):
@@ -156,13 +162,9 @@ class Dask:
         import mori_dask  # noqa: F401  before the cluster starts
 
         with interrupts_blocked():
+            quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
             self._cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=0,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, **quiet
             )
             self._client = Client(self._cluster)
         self._workers = list(self._client.scheduler_info(n_workers=-1)["workers"])
@@ -228,22 +230,34 @@ class Ray:
 
         self._ray = ray
         with interrupts_blocked():
-            ray.init(
-                address="local",
-                num_cpus=workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=max(2 * nbytes, 200_000_000),
-            )
+            quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
+            room = max(2 * nbytes, 200_000_000)
+            ray.init(address="local", num_cpus=workers, object_store_memory=room, **quiet)
         self._actors = [ray.remote(RayWorker).remote() for _ in range(workers)]
+        self._measure_arguments()
 
     def run(self, frame: pd.DataFrame, shared: bool, jobs: list[Job]) -> Run:
         began = time.monotonic()
         argument = mori.share(frame) if shared else self._ray.put(frame)
+        self._sizes.clear()
         pending = [actor.run.remote(argument, job) for actor, job in zip(self._actors, jobs, strict=True)]
-        reports = self._ray.get(pending)
-        return Run(reports, began, 0)
+        nbytes = sum(self._sizes) / len(jobs)
+        if not shared:  # an ObjectRef is not serialized: its id is sent, and its owner
+            nbytes += len(argument.binary() + argument.owner_address())
+        return Run(self._ray.get(pending), began, nbytes)
+
+    def _measure_arguments(self) -> None:
+        """Collect the sizes of what Ray serializes here from now on."""
+        self._sizes: list[int] = []
+        context = self._ray._private.worker.global_worker.get_serialization_context()
+        serialize = context.serialize
+
+        def measuring(value: Any) -> Any:
+            serialized = serialize(value)
+            self._sizes.append(serialized.total_bytes)
+            return serialized
+
+        context.serialize = measuring
 
     def close(self) -> None:
         self._ray.shutdown()
@@ -257,7 +271,3 @@ class RayWorker:
 
 
 ENGINES = {engine.name.lower(): engine for engine in (Processes, Dask, Ray)}
-
-
-def is_installed(engine: Any) -> bool:
-    return importlib.util.find_spec(engine.library) is not None

