@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -30,7 +30,6 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"The demo needs {error.name}: {EXTRA.format('demo')}") from None
 
-SEEDS_FROM = 2013
 SAMPLED = 4  # a task resamples one row in four
 
 
@@ -89,9 +88,8 @@ def flights(*, rows: int | None, megabytes: float) -> pd.DataFrame:
     if pd.__version__.startswith("2."):
         pd.set_option("future.infer_string", True)  # as pandas 3 does
     year = pd.read_csv(Path(package.origin).parent / "data" / "flights.csv.zip", parse_dates=["time_hour"])
-    if rows is None:
-        rows = max(1, round(megabytes * 1e6 / year.memory_usage(deep=True).sum() * len(year)))
-    times, rest = divmod(rows, len(year))
+    wanted = rows or round(megabytes * 1e6 / nbytes_of(year) * len(year)) or 1
+    times, rest = divmod(wanted, len(year))
     return pd.concat([year] * times + [year.iloc[:rest]], ignore_index=True)
 
 
@@ -100,11 +98,9 @@ def measure(engine: Any, frame: pd.DataFrame, way: str, tasks: int, progress: Pr
     rows = len(frame) // SAMPLED or 1
     runs: list[Run] = []
     for part in (frame.iloc[:1000], frame):
-        with (
-            meeting_of(tasks) as meeting,
-            progress.watch(meeting, f"{engine.name}, {way}: {len(part):,} rows"),
-        ):
-            jobs = [Job(SEEDS_FROM + task, rows, meeting) for task in range(tasks)]
+        step = f"{engine.name}, {way}: {len(part):,} rows"
+        with meeting_of(tasks) as meeting, progress.watch(meeting, step):
+            jobs = [Job(seed, rows, meeting) for seed in range(tasks)]
             runs.append(engine.run(part, way == "shared", jobs))
     before = {report.pid: report for report in runs[0].reports}
     reports = runs[1].reports
@@ -128,6 +124,10 @@ def differences(expected: dict[int, Means], rows: list[Row]) -> list[str]:
             if wanted is None or got is None or not pd.Series(wanted).equals(pd.Series(got)):
                 found.append(f"{row.engine}, {row.way}, seed {seed}: {got} is not {wanted}")
     return found
+
+
+def nbytes_of(frame: pd.DataFrame) -> int:
+    return int(frame.memory_usage(deep=True).sum())
 
 
 def size(nbytes: float) -> str:
@@ -154,25 +154,21 @@ def table(rows: list[Row]) -> str:
 def verdict(plain: Row, shared: Row) -> str:
     """Say in a line what sharing did, by the numbers of the table."""
     ratio = plain.seconds / shared.seconds
-    if ratio >= 1.1:
-        speed = f"{ratio:.1f} times as fast"
-    elif ratio <= 1 / 1.1:
-        speed = f"{1 / ratio:.1f} times as slow"
-    else:
-        speed = "as fast"
+    speed = "as fast" if 0.9 < ratio < 1.1 else f"{ratio:.1f} times as fast"
     saved = (plain.uss - shared.uss) / 1e6
-    memory = f"{abs(saved):.1f} MB {'less' if saved > 0 else 'more'} private memory in each worker"
+    memory = f"{abs(saved):.1f} MB {'less' if saved > 0 else 'more'} private memory a worker"
     return (
-        f"{shared.engine}: shared is {speed}, sends {size(shared.sent)} a task "
-        f"instead of {size(plain.sent)}, and takes {memory}."
+        f"{shared.engine}: shared is {speed}, sends {size(shared.sent)} a task, "
+        f"not {size(plain.sent)}, and takes {memory}."
     )
 
 
-def left_behind(before: set[str]) -> set[str]:
-    """Return the regions that are still there when the grace is over."""
+def left_behind() -> list[str]:
+    """Return the regions of this process that are still there when the grace is over."""
     deadline = time.monotonic() + float(os.environ["MORI_GRACE"]) + 5
     while True:
-        left = {entry.name for entry in mori.store.current().list()} - before
+        names = [entry.name for entry in mori.store.current().entries()]
+        left = [name for name in names if name.startswith(f"/mori_{os.getpid():x}_")]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
@@ -180,91 +176,77 @@ def left_behind(before: set[str]) -> set[str]:
 
 def demonstrate(frame: pd.DataFrame, names: list[str], tasks: int) -> list[Row]:
     """Run every engine in both ways. Shared goes first: plain leaves memory behind that would help it."""
-    progress = Progress(len(names) * 4 * tasks)
     rows = []
-    try:
+    with closing(Progress(len(names) * 4 * tasks)) as progress:
         for name in names:
             progress.say(f"{ENGINES[name].name}: starting {tasks} workers")
-            engine = ENGINES[name](tasks, int(frame.memory_usage(deep=True).sum()))
-            try:
+            with closing(ENGINES[name](tasks, nbytes_of(frame))) as engine:
                 shared, plain = (measure(engine, frame, way, tasks, progress) for way in ("shared", "plain"))
-            finally:
-                engine.close()
             rows += [plain, shared]
-    finally:
-        progress.close()
     return rows
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--megabytes", type=float, default=200, help="size of the frame (200)")
     parser.add_argument("--rows", type=int, help="the same in rows")
     parser.add_argument("--tasks", type=int, default=8, help="tasks, each on a worker of its own (8)")
     parser.add_argument("--engines", default=",".join(ENGINES), help="which ones (%(default)s)")
     chosen = parser.parse_args()
     chosen.engines = chosen.engines.lower().split(",")
-    unknown = set(chosen.engines) - set(ENGINES)
-    if unknown:
+    if unknown := set(chosen.engines) - set(ENGINES):
         parser.error(f"no such engine: {', '.join(sorted(unknown))}; there are {', '.join(ENGINES)}")
-    if chosen.tasks < 1 or chosen.megabytes <= 0 or (chosen.rows is not None and chosen.rows < 1):
+    if min(chosen.tasks, chosen.megabytes, 1 if chosen.rows is None else chosen.rows) <= 0:
         parser.error("tasks, megabytes and rows are numbers above 0")
     return chosen
 
 
-def notes(names: list[str], nbytes: int) -> str:
-    """Say what the columns of the table are."""
-    counted = [f"  {ENGINES[name].name}: {ENGINES[name].counted}." for name in names]
-    plain = [f"  {ENGINES[name].name}: {ENGINES[name].plain}." for name in names]
-    return "\n".join(
-        [
-            "seconds   from handing the frame over, share, scatter or put included, to the last task's means.",
-            "sent      bytes on the wire. Not in it: the one copy that mori and ray.put write to shared memory.",
-            *counted,
-            "private   growth of USS, which is what this worker alone has, by the job; measured while all",
-            "          workers hold the frame; the median worker.",
-            "PSS       growth of PSS: USS, and of each shared page an equal part for all who map it.",
-            "plain     what one writes without mori.",
-            *plain,
-        ]
-    )
+def explain(names: list[str]) -> None:
+    """Print what the columns of the table are."""
+    print("seconds  from handing the frame over (share, scatter, put) to the means of the last task")
+    print("sent     bytes on the wire; without the one copy that mori and ray.put write to shared memory")
+    for name in names:
+        print(f"         {ENGINES[name].name}: {ENGINES[name].counted}")
+    print("private  USS, memory that this worker alone has: its growth by the job, in the median worker,")
+    print("         measured while all of them hold the frame")
+    print("PSS      the same, and an equal part of each shared page for every process that maps it")
+    print("plain    what one writes without mori")
+    for name in names:
+        print(f"         {ENGINES[name].name}: {ENGINES[name].plain}")
 
 
 def main() -> int:
     chosen = options()
     os.environ.setdefault("MORI_GRACE", "1")  # the demo holds what it shares until the tasks are done
-    before = {entry.name for entry in mori.store.current().list()}
     frame = flights(rows=chosen.rows, megabytes=chosen.megabytes)
-    nbytes = int(frame.memory_usage(deep=True).sum())
     sampled = len(frame) // SAMPLED or 1
-    print(f"New York flights of 2013: {len(frame):,} rows x {frame.shape[1]} columns, {size(nbytes)}.")
-    print(f"Each of {chosen.tasks} tasks, on a worker process of its own, resamples {sampled:,} rows with")
     print(
-        f"replacement (one in {SAMPLED}, light enough for 2 cores) and takes the means of the numeric columns."
+        f"New York flights of 2013: {len(frame):,} rows x {frame.shape[1]} columns, {size(nbytes_of(frame))}."
     )
+    print(f"Each of {chosen.tasks} tasks, on a worker process of its own, resamples {sampled:,} rows with")
+    print(f"replacement (one in {SAMPLED}: light on small machines), and takes the means of numeric columns.")
     print(flush=True)
     installed = [name for name in chosen.engines if importlib.util.find_spec(ENGINES[name].library)]
-    expected = {
-        SEEDS_FROM + task: bootstrap(frame, SEEDS_FROM + task, sampled) for task in range(chosen.tasks)
-    }
+    expected = {seed: bootstrap(frame, seed, sampled) for seed in range(chosen.tasks)}
     rows = demonstrate(frame, installed, chosen.tasks)
 
     print(table(rows))
     for name in chosen.engines:
         if name not in installed:
             print(f"{ENGINES[name].name} is not installed: {EXTRA.format(name)}")
-    print(f"\n{notes(installed, nbytes)}\n\nVerdict")
+    print()
+    explain(installed)
+    print("\nVerdict")
     for plain, shared in zip(rows[::2], rows[1::2], strict=True):
         print(f"  {verdict(plain, shared)}")
-    wrong = differences(expected, rows)
-    if wrong:
+    if wrong := differences(expected, rows):
         print("  The results DIFFER:", *wrong, sep="\n    ")
     else:
-        print(f"  The results of all {len(rows) * chosen.tasks} tasks equal those computed in this process.")
-    left = left_behind(before)
-    print(f"  Regions left in the store: {', '.join(sorted(left)) or 'none'}.")
+        print(
+            f"  Results: all {len(rows) * chosen.tasks} tasks got exactly the means computed in this process."
+        )
+    left = left_behind()
+    print(f"  Regions left in the store: {', '.join(left) or 'none'}.")
     return 1 if wrong or left else 0
 
 

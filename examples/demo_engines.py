@@ -6,6 +6,7 @@ import this module, so it imports no engine at its top.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.reduction import ForkingPickler
@@ -34,18 +35,10 @@ class Report(NamedTuple):
 
     seed: int
     means: Means
-    computed: float  # when, on the clock that all processes of a host have in common
+    computed: float  # when, on the clock of all processes
     pid: int
     uss: int
     pss: int
-
-
-class Run(NamedTuple):
-    """What an engine tells about one job."""
-
-    reports: list[Report]
-    began: float
-    sent: float  # bytes a task
 
 
 class Meeting(NamedTuple):
@@ -62,25 +55,24 @@ class Meeting(NamedTuple):
         (self.directory / f"{stage}-{who}").touch()
         deadline = time.monotonic() + self.limit
         while self.arrived(stage) < self.size:
-            if time.monotonic() > deadline or not self.directory.exists() or self.arrived("off"):
-                raise TimeoutError(f"{self.arrived(stage)} of {self.size} tasks came to be {stage}")
+            if time.monotonic() > deadline or not self.directory.exists():
+                raise TimeoutError(f"only {self.arrived(stage)} of {self.size} tasks {stage}")
             time.sleep(0.005)
-
-    def call_off(self) -> None:
-        (self.directory / "off-").touch()
 
 
 @contextmanager
 def meeting_of(size: int) -> Iterator[Meeting]:
-    """Hold a meeting; call it off if anything goes wrong here, so that no task waits in vain."""
+    """Hold a meeting. When its directory goes, no task waits any longer."""
     with tempfile.TemporaryDirectory(prefix="mori-demo-", ignore_cleanup_errors=True) as directory:
-        meeting = Meeting(size, Path(directory))
-        try:
-            yield meeting
-        except BaseException:
-            meeting.call_off()
-            time.sleep(0.2)  # let the tasks see it before the directory goes
-            raise
+        yield Meeting(size, Path(directory))
+
+
+class Run(NamedTuple):
+    """What an engine tells about one job."""
+
+    reports: list[Report]
+    began: float
+    sent: float  # bytes a task
 
 
 class Job(NamedTuple):
@@ -99,17 +91,13 @@ def bootstrap(frame: pd.DataFrame, seed: int, rows: int) -> Means:
 
 def task(frame: pd.DataFrame, job: Job) -> Report:
     """Compute; then hold the frame until all tasks hold it and all have measured their memory."""
-    meeting = job.meeting
-    try:
-        means = bootstrap(frame, job.seed, job.rows)
-        computed = time.monotonic()
-        meeting.wait("computed", job.seed)
-        gc.collect()
-        memory = psutil.Process().memory_full_info()
-        meeting.wait("measured", job.seed)
-    except BaseException:
-        meeting.call_off()
-        raise
+    means = bootstrap(frame, job.seed, job.rows)
+    computed = time.monotonic()
+    job.meeting.wait("computed", job.seed)
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # so that what is measured is in use
+    memory = psutil.Process().memory_full_info()
+    job.meeting.wait("measured", job.seed)
     return Report(job.seed, means, computed, os.getpid(), memory.uss, memory.pss)
 
 
@@ -141,7 +129,7 @@ class Processes:
         began = time.monotonic()
         argument = mori.share(frame) if shared else frame
         futures = [self._pool.submit(task, argument, job) for job in jobs]
-        reports = [future.result() for future in futures]
+        reports = [future.result() for future in as_completed(futures)]
         return Run(reports, began, len(ForkingPickler.dumps((task, argument, jobs[0]))))
 
     def close(self) -> None:
@@ -162,12 +150,10 @@ class Dask:
         import mori_dask  # noqa: F401  before the cluster starts
 
         with interrupts_blocked():
-            quiet: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-            self._cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, **quiet
-            )
+            one = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": None}
+            self._cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **one)
             self._client = Client(self._cluster)
-        self._workers = list(self._client.scheduler_info(n_workers=-1)["workers"])
+        self._workers = sorted(self._client.nthreads())
         count_sent()
         self._client.run(count_sent)
 
@@ -179,8 +165,7 @@ class Dask:
             self._client.submit(task, argument, job, pure=False, workers=[worker])
             for job, worker in zip(jobs, self._workers, strict=True)
         ]
-        reports = self._client.gather(futures)
-        return Run(reports, began, (self._sent() - before) / len(jobs))
+        return Run(self._client.gather(futures), began, (self._sent() - before) / len(jobs))
 
     def _sent(self) -> int:
         return sent() + sum(self._client.run(sent).values())
@@ -201,7 +186,7 @@ def count_sent() -> None:
 
     async def counting(*args: Any, **kwargs: Any) -> Any:
         global _sent_bytes
-        nbytes = await write(*args, **kwargs)
+        nbytes = await write(*args, **kwargs)  # before the sum is read: others write meanwhile
         _sent_bytes += nbytes
         return nbytes
 
@@ -209,7 +194,6 @@ def count_sent() -> None:
 
 
 def sent() -> int:
-    """Return the bytes counted so far."""
     return _sent_bytes
 
 
@@ -228,11 +212,11 @@ class Ray:
 
         import mori_ray  # noqa: F401
 
-        self._ray = ray
         with interrupts_blocked():
             quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.CRITICAL}
-            room = max(2 * nbytes, 200_000_000)
-            ray.init(address="local", num_cpus=workers, object_store_memory=room, **quiet)
+            quiet["object_store_memory"] = max(2 * nbytes, 200_000_000)
+            ray.init(address="local", num_cpus=workers, **quiet)
+        self._ray = ray
         self._actors = [ray.remote(RayWorker).remote() for _ in range(workers)]
         self._measure_arguments()
 
@@ -253,8 +237,7 @@ class Ray:
         serialize = context.serialize
 
         def measuring(value: Any) -> Any:
-            serialized = serialize(value)
-            self._sizes.append(serialized.total_bytes)
+            self._sizes.append((serialized := serialize(value)).total_bytes)
             return serialized
 
         context.serialize = measuring
@@ -264,8 +247,6 @@ class Ray:
 
 
 class RayWorker:
-    """The actor."""
-
     def run(self, frame: pd.DataFrame, job: Job) -> Report:
         return task(frame, job)
 
