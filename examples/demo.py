@@ -1,8 +1,7 @@
 """The bootstrap of column means over the New York flights of 2013, without mori and with it.
 
-Eight tasks on eight worker processes need the same DataFrame. The demo runs them on processes, on Dask
-and on Ray, each in the plain way and with `mori.share`, checks that the results are equal, and prints
-what either way costs. Start it with ``make demo``, or ``python examples/demo.py --help``.
+Eight worker processes need the same DataFrame: on processes, on Dask, on Ray, in the plain way and with
+`mori.share`. Results are compared, costs are printed. ``make demo`` or ``python examples/demo.py --help``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 EXTRA = "pip install 'mori[{}]'"
-
 try:
     import pandas as pd
     from demo_engines import ENGINES, Job, Means, Meeting, Run, bootstrap, meeting_of
@@ -95,24 +93,19 @@ def flights(*, rows: int | None, megabytes: float) -> pd.DataFrame:
 
 def measure(engine: Any, frame: pd.DataFrame, way: str, tasks: int, progress: Progress) -> Row:
     """Run one job: first over a thousand rows, which gives the memory to compare with, then over all."""
-    rows = len(frame) // SAMPLED or 1
     runs: list[Run] = []
     for part in (frame.iloc[:1000], frame):
         step = f"{engine.name}, {way}: {len(part):,} rows"
         with meeting_of(tasks) as meeting, progress.watch(meeting, step):
-            jobs = [Job(seed, rows, meeting) for seed in range(tasks)]
+            jobs = [Job(seed, sampled(frame), meeting) for seed in range(tasks)]
             runs.append(engine.run(part, way == "shared", jobs))
     before = {report.pid: report for report in runs[0].reports}
-    reports = runs[1].reports
-    return Row(
-        engine.name,
-        way,
-        max(report.computed for report in reports) - runs[1].began,
-        runs[1].sent,
-        median(report.uss - before[report.pid].uss for report in reports),
-        median(report.pss - before[report.pid].pss for report in reports),
-        {report.seed: report.means for report in reports},
-    )
+    reports, began, sent = runs[1]
+    seconds = max(report.computed for report in reports) - began
+    uss = median(report.uss - before[report.pid].uss for report in reports)
+    pss = median(report.pss - before[report.pid].pss for report in reports)
+    means = {report.seed: report.means for report in reports}
+    return Row(engine.name, way, seconds, sent, uss, pss, means)
 
 
 def differences(expected: dict[int, Means], rows: list[Row]) -> list[str]:
@@ -124,6 +117,10 @@ def differences(expected: dict[int, Means], rows: list[Row]) -> list[str]:
             if wanted is None or got is None or not pd.Series(wanted).equals(pd.Series(got)):
                 found.append(f"{row.engine}, {row.way}, seed {seed}: {got} is not {wanted}")
     return found
+
+
+def sampled(frame: pd.DataFrame) -> int:
+    return len(frame) // SAMPLED or 1
 
 
 def nbytes_of(frame: pd.DataFrame) -> int:
@@ -203,7 +200,7 @@ def options() -> argparse.Namespace:
 
 def explain(names: list[str]) -> None:
     """Print what the columns of the table are."""
-    print("seconds  from handing the frame over (share, scatter, put) to the means of the last task")
+    print("\nseconds  from handing the frame over (share, scatter, put) to the means of the last task")
     print("sent     bytes on the wire; without the one copy that mori and ray.put write to shared memory")
     for name in names:
         print(f"         {ENGINES[name].name}: {ENGINES[name].counted}")
@@ -219,22 +216,24 @@ def main() -> int:
     chosen = options()
     os.environ.setdefault("MORI_GRACE", "1")  # the demo holds what it shares until the tasks are done
     frame = flights(rows=chosen.rows, megabytes=chosen.megabytes)
-    sampled = len(frame) // SAMPLED or 1
     print(
-        f"New York flights of 2013: {len(frame):,} rows x {frame.shape[1]} columns, {size(nbytes_of(frame))}."
+        f"New York flights of 2013: {len(frame):,} rows, {frame.shape[1]} columns, {size(nbytes_of(frame))}."
     )
-    print(f"Each of {chosen.tasks} tasks, on a worker process of its own, resamples {sampled:,} rows with")
-    print(f"replacement (one in {SAMPLED}: light on small machines), and takes the means of numeric columns.")
-    print(flush=True)
+    print(
+        f"Each of {chosen.tasks} tasks, in a worker process of its own, samples {sampled(frame):,} rows with"
+    )
+    print(
+        f"replacement (one in {SAMPLED}: light on small machines) and takes the means of numeric columns.\n",
+        flush=True,
+    )
     installed = [name for name in chosen.engines if importlib.util.find_spec(ENGINES[name].library)]
-    expected = {seed: bootstrap(frame, seed, sampled) for seed in range(chosen.tasks)}
+    expected = {seed: bootstrap(frame, seed, sampled(frame)) for seed in range(chosen.tasks)}
     rows = demonstrate(frame, installed, chosen.tasks)
 
     print(table(rows))
     for name in chosen.engines:
         if name not in installed:
             print(f"{ENGINES[name].name} is not installed: {EXTRA.format(name)}")
-    print()
     explain(installed)
     print("\nVerdict")
     for plain, shared in zip(rows[::2], rows[1::2], strict=True):
@@ -243,7 +242,7 @@ def main() -> int:
         print("  The results DIFFER:", *wrong, sep="\n    ")
     else:
         print(
-            f"  Results: all {len(rows) * chosen.tasks} tasks got exactly the means computed in this process."
+            f"  Results: the means of all {len(rows) * chosen.tasks} tasks equal those computed in this process."
         )
     left = left_behind()
     print(f"  Regions left in the store: {', '.join(left) or 'none'}.")

@@ -1,7 +1,6 @@
-"""What the demo runs on: processes, Dask and Ray, each of them plain and with mori.
+"""What the demo runs on: the task, the meeting at which all workers are measured, and the three engines.
 
-Holds the task, the meeting at which all workers are measured, and one class an engine. The workers
-import this module, so it imports no engine at its top.
+The workers import this module, so it imports no engine at its top.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ import psutil
 import mori
 
 Means = dict[str, float]
+_sent_bytes = 0  # to Dask's sockets
 
 
 class Report(NamedTuple):
@@ -158,24 +158,20 @@ class Dask:
         self._client.run(count_sent)
 
     def run(self, frame: pd.DataFrame, shared: bool, jobs: list[Job]) -> Run:
-        before = self._sent()
+        before = sent() + sum(self._client.run(sent).values())
         began = time.monotonic()
         argument = mori.share(frame) if shared else self._client.scatter(frame)
         futures = [
             self._client.submit(task, argument, job, pure=False, workers=[worker])
             for job, worker in zip(jobs, self._workers, strict=True)
         ]
-        return Run(self._client.gather(futures), began, (self._sent() - before) / len(jobs))
-
-    def _sent(self) -> int:
-        return sent() + sum(self._client.run(sent).values())
+        reports = self._client.gather(futures)
+        after = sent() + sum(self._client.run(sent).values())
+        return Run(reports, began, (after - before) / len(jobs))
 
     def close(self) -> None:
         self._client.close()
         self._cluster.close()
-
-
-_sent_bytes = 0
 
 
 def count_sent() -> None:
