@@ -241,9 +241,7 @@ def main() -> int:
     if wrong := differences(expected, rows):
         print("  The results DIFFER:", *wrong, sep="\n    ")
     else:
-        print(
-            f"  Results: the means of all {len(rows) * chosen.tasks} tasks equal those computed in this process."
-        )
+        print(f"  Results: the means of all {len(rows) * chosen.tasks} tasks equal those computed here.")
     left = left_behind()
     print(f"  Regions left in the store: {', '.join(left) or 'none'}.")
     return 1 if wrong or left else 0

@@ -170,8 +170,10 @@ class Dask:
         return Run(reports, began, (after - before) / len(jobs))
 
     def close(self) -> None:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # after Ctrl-C it tells of each task
         self._client.close()
         self._cluster.close()
+        gc.collect()  # a closed scheduler is a heap of cycles, with the messages it has seen in it
 
 
 def count_sent() -> None:
