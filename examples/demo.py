@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-EXTRA = "pip install 'mori[{}]'"
+EXTRA = "pip install -e '.[{}]'"
 try:
     import pandas as pd
     from demo_engines import ENGINES, Job, Means, Meeting, Run, bootstrap, meeting_of
