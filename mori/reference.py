@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -27,18 +27,31 @@ from mori.region import Mapping
 from mori.store import FILES, MEMFD, Where
 
 __all__ = [
+    "Carrier",
     "Lost",
     "Strides",
     "by_reference",
     "by_value",
     "identity",
+    "is_by_value",
     "is_wanted",
     "load",
     "receive",
     "travel",
 ]
 
-Way = Literal["reference", "value"]
+
+class Carrier(Protocol):
+    """An adapter's own way for references: one that is taken is kept good by the adapter, without a grace."""
+
+    def takes(self, mapping: Mapping) -> bool:
+        """Take a reference to this region, or leave its parts to travel by value."""
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        """Return what ``__reduce_ex__`` returns; what it calls there calls `load` on the payload."""
+
+
+Way = Literal["reference", "value"] | Carrier
 
 _way: ContextVar[Way] = ContextVar("mori_way", default="reference")
 
@@ -77,7 +90,15 @@ def is_wanted(mapping: Mapping) -> bool:
 
     Not so if an engine is met in the middle of its own dump: it has not said yet where that goes.
     """
-    return mapping.shared and not engines.meet() and _way.get() == "reference"
+    if not mapping.shared or engines.meet():
+        return False
+    way = _way.get()
+    return way == "reference" if isinstance(way, str) else way.takes(mapping)
+
+
+def is_by_value() -> bool:
+    """Say whether somebody has asked for bytes, such as the user with `mori.by_value`."""
+    return _way.get() == "value"
 
 
 def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
@@ -85,7 +106,8 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] 
 
     `view` is the view of an array, or start and length of strings.
     """
-    mapping.pickled = True
+    hold = mapping.hold
+    assert hold is not None
     header = mapping.header
     kind = mapping.kind
     tail = b""
@@ -102,7 +124,11 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] 
     elif view is not None:
         kind |= _PART
         tail = _RANGE.pack(*view)
-    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), mapping.fd, offset)
+    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), hold.fd, offset)
+    way = _way.get()
+    if not isinstance(way, str):
+        return way.reduce(whole + tail)
+    hold.pickled = True
     return load, (whole + tail,)
 
 

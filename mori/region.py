@@ -2,7 +2,7 @@
 
 Imports the stores, layout, identifier, settings and errors. Invariant: the mapping is the hold.
 Arrays refer to buffers, buffers to the `Mapping`; nothing else keeps a region alive here, but for
-the grace after its last use if a reference to it was pickled.
+the grace after its last use if a reference to it was pickled, and an adapter that keeps the `Hold`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,7 @@ from mori.errors import CorruptRegionError, StoreFullError
 from mori.identifier import Name, format_name
 from mori.store import Draft, Held, Store, Where
 
-__all__ = ["Bytes", "Mapping", "at", "create", "expire_graces", "find", "held_by", "live", "over"]
+__all__ = ["Bytes", "Hold", "Mapping", "at", "create", "expire_graces", "find", "held_by", "live", "over", "soon"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -58,6 +59,39 @@ _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open
 _numbers = itertools.count(1)
 
 
+class Hold:
+    """This process's hold on a region in a store, given back when nothing refers to it any more.
+
+    A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
+    """
+
+    __slots__ = ("_held", "home", "pickled")
+
+    def __init__(self, held: Held, home: Store) -> None:
+        self._held: Held | None = held
+        self.home = home
+        self.pickled = False  # as a reference that only the grace keeps good
+
+    @property
+    def fd(self) -> int:
+        """The descriptor by which this process holds it."""
+        assert self._held is not None
+        return self._held.fds[0]
+
+    def let_go(self) -> None:
+        """Give it back to the store now, whoever still refers to it."""
+        held, self._held = self._held, None
+        if held is not None:
+            self.home.release(held)
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._held is None or is_finalizing():
+            return
+        if self.pickled and _graces.keep(self._held, self.home):
+            return
+        self.let_go()
+
+
 class Mapping:
     """A region mapped into this process, read-only, or one that lies in somebody's buffer.
 
@@ -70,14 +104,12 @@ class Mapping:
     """
 
     def __init__(
-        self, header: layout.Header, address: int, held: Held | None, home: Store | None, owner: object
+        self, header: layout.Header, address: int, hold: Hold | None, owner: object = None
     ) -> None:
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
-        self.pickled = False
-        self._held = held
-        self._home = home
+        self.hold = hold
         self._owner = owner
 
     @property
@@ -92,60 +124,44 @@ class Mapping:
     @property
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
-        return self._held is not None
+        return self.hold is not None
 
     @property
     def sealed(self) -> bool:
         """Whether nobody, its owner included, can have changed it since it was written."""
-        return self._held is not None and self.kind == store.MEMFD
+        return self.hold is not None and self.kind == store.MEMFD
 
     @property
     def kind(self) -> int:
         """The kind of its store."""
-        assert self._home is not None
-        return self._home.kind
-
-    @property
-    def fd(self) -> int:
-        """The descriptor by which this process holds it."""
-        assert self._held is not None
-        return self._held.fds[0]
+        assert self.hold is not None
+        return self.hold.home.kind
 
     def bytes(self) -> Bytes:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
-
-    def let_go(self) -> None:
-        """Give the hold back to the store; the pages stay mapped."""
-        held, self._held = self._held, None
-        if held is not None and self._home is not None:
-            self._home.release(held)
 
     def __del__(
         self,
         munmap: Callable[[int, int], int] = _munmap,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
-        if self._owner is not None or is_finalizing():
-            return
-        munmap(self.address, self.nbytes)
-        if self._held is None or self._home is None:
-            return
-        if self.pickled and _graces.keep(self._held, self._home):
-            return
-        self.let_go()
+        if self._owner is None and not is_finalizing():
+            munmap(self.address, self.nbytes)
 
 
 class _Graces:
     """Holds that outlast their last user: a reference may be on its way to another process.
+
+    An entry says when something is due, and what is to be called then.
 
     A thread runs while there are any, and only then. `keep` is called from finalizers, at any
     moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
     """
 
     def __init__(self) -> None:
-        self._arrivals: queue.SimpleQueue[tuple[float, Held, Store] | None] = queue.SimpleQueue()
-        self._kept: list[tuple[float, Held, Store]] = []
+        self._arrivals: queue.SimpleQueue[tuple[float, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._kept: list[tuple[float, Callable[[], object]]] = []
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
@@ -157,9 +173,12 @@ class _Graces:
             return False
         if not seconds:
             return False
-        self._arrivals.put((time.monotonic() + seconds, held, home))
-        self._ensure_thread()
+        self.call(partial(home.release, held), seconds)
         return True
+
+    def call(self, action: Callable[[], object], seconds: float) -> None:
+        self._arrivals.put((time.monotonic() + seconds, action))
+        self._ensure_thread()
 
     def _ensure_thread(self) -> None:
         if not self._starting.acquire(blocking=False):
@@ -176,7 +195,7 @@ class _Graces:
 
     def _run(self) -> None:
         while True:
-            wait = min((until for until, _, _ in self._kept), default=time.monotonic()) - time.monotonic()
+            wait = min((until for until, _ in self._kept), default=time.monotonic()) - time.monotonic()
             try:
                 arrival = self._arrivals.get(timeout=max(0.0, wait))
                 if arrival is not None:
@@ -206,8 +225,8 @@ class _Graces:
             due = [entry for entry in kept if everything or entry[0] <= now]
             if not everything:
                 self._kept += [entry for entry in kept if entry[0] > now]
-            for _, held, home in due:
-                home.release(held)
+            for _, action in due:
+                action()
 
     def wake(self) -> None:
         self._arrivals.put(None)
@@ -289,7 +308,7 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
         number = ctypes.get_errno()
         home.release(held)
         raise OSError(number, f"cannot map {header.nbytes} bytes: {os.strerror(number)}")
-    mapping = Mapping(header, address, held, home, None)
+    mapping = Mapping(header, address, Hold(held, home))
     _mappings[header.region_id] = mapping
     if held.path is not None:
         _release_at_exit()
@@ -369,7 +388,7 @@ def over(buffer: object, head: bytes | None = None) -> Mapping:
         start = -aligned.ctypes.data % layout.ALIGNMENT
         aligned[start : start + header.nbytes] = data[: header.nbytes]
         data = aligned[start:]
-    return Mapping(header, data.ctypes.data, None, None, data)
+    return Mapping(header, data.ctypes.data, None, data)
 
 
 def held_by(array: npt.NDArray[Any]) -> Mapping | None:
@@ -390,6 +409,11 @@ def at(address: int, nbytes: int) -> Mapping | None:
         if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
             return mapping
     return None
+
+
+def soon(action: Callable[[], object]) -> None:
+    """Call something on the thread of the graces, for those that may not wait, such as an engine's callback."""
+    _graces.call(action, 0)
 
 
 def live() -> list[Mapping]:
@@ -424,7 +448,8 @@ def _release_at_exit() -> None:
 def _release_all(pid: int) -> None:
     if pid == os.getpid():
         for mapping in live():
-            mapping.let_go()
+            if mapping.hold is not None:
+                mapping.hold.let_go()
         _graces.expire(everything=True)
 
 

@@ -1,1 +1,25 @@
-"""mori for Ray."""
+"""mori for Ray: shared objects are task arguments at the price of a name.
+
+Importing it registers everything, before or after ``ray.init``. Nobody has to: mori imports it in
+every process that has imported ray, at the first `mori.share`, and when the first reference or value
+arrives, so workers need no setup.
+
+===================================================  =================================================
+arguments of tasks and actors, nested or not         a reference; Ray counts what still needs the region
+what functions and actor classes have captured       a reference; the region stays as long as the session
+`ray.put`, returns, ``ray.cloudpickle.dumps``,       bytes, in the region's own layout, opened in place
+Ray Client, clusters of several nodes                in Ray's object store: lazy, without a copy
+===================================================  =================================================
+
+Examples
+--------
+>>> import mori, ray
+>>> frame = mori.share(frame)  # doctest: +SKIP
+>>> refs = [work.remote(frame, seed) for seed in range(8)]  # doctest: +SKIP
+"""
+
+from mori_ray import serialize
+
+__all__: list[str] = []
+
+serialize.register()

@@ -1,0 +1,133 @@
+"""Every hook of Ray that is not its public surface.
+
+Imports ray alone. tests/mori_ray/test_hooks.py has a canary for each; where one is gone, the function
+here says so (`None`, `False`, `Purpose.UNKNOWN`), and bytes travel: slower, and right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import Enum
+from types import FrameType
+from typing import Any, Final
+
+import ray
+import ray.cloudpickle
+from ray._private.worker import global_worker
+
+__all__ = ["Purpose", "around_dumps", "context", "may_wait", "needs", "when_out_of_scope"]
+
+
+class Purpose(Enum):
+    """What Ray pickles an object for."""
+
+    ARGUMENT = "argument"  # of a task or of an actor
+    CLOSURE = "closure"  # of a remote function or an actor class
+    UNKNOWN = "unknown"  # put, returned, for Ray Client, or by the user: Ray does not say where it goes
+
+
+_PICKLING: Final = frozenset(
+    {"ray.cloudpickle", "ray.cloudpickle.cloudpickle", "ray.cloudpickle.cloudpickle_fast"}
+)
+_SERIALIZATION: Final = "ray._private.serialization"
+_CALLERS: Final = {
+    (_SERIALIZATION, "serialize"): {
+        "ray.remote_function": Purpose.ARGUMENT,
+        "ray.actor": Purpose.ARGUMENT,
+    },
+    ("ray._common.serialization", "pickle_dumps"): {
+        "ray.remote_function": Purpose.CLOSURE,
+        "ray._private.function_manager": Purpose.CLOSURE,
+    },
+}
+
+
+def purpose(frame: FrameType | None) -> Purpose:
+    """Return what a dump is for, by the frames of Ray that called for it.
+
+    Only frames of Ray's own serializers are passed on the way up: a dump that a user's ``__reduce__``
+    starts in the middle of an argument is no part of that argument.
+    """
+    while frame is not None:
+        module = frame.f_globals.get("__name__")
+        callers = _CALLERS.get((module, frame.f_code.co_name))
+        above = frame.f_back
+        if callers is not None and above is not None:
+            return callers.get(above.f_globals.get("__name__"), Purpose.UNKNOWN)
+        if module not in _PICKLING and module != _SERIALIZATION:
+            break
+        frame = above
+    return Purpose.UNKNOWN
+
+
+def around_dumps(way: Callable[[Purpose], AbstractContextManager[None]]) -> None:
+    """Enter a context around each dump of Ray's own pickler.
+
+    Exact types could be registered with it one by one (``ray.util.register_serializer``), but the
+    parts of a shared frame are plain pandas with blocks, indexes and string arrays of many classes,
+    and whatever is not registered would go out as a reference that nothing keeps alive.
+    """
+    pickler = ray.cloudpickle.CloudPickler
+    plain = pickler.dump
+    if getattr(plain, "_mori", False):
+        return
+
+    @functools.wraps(plain)
+    def dump(self: Any, obj: Any) -> Any:
+        with way(purpose(sys._getframe(1))):
+            return plain(self, obj)
+
+    dump._mori = True  # type: ignore[attr-defined]
+    pickler.dump = dump
+
+
+def context() -> Any:
+    """Return Ray's serialization context, which lives from ``ray.init`` to ``ray.shutdown``.
+
+    None if this process is not connected, or through Ray Client.
+    """
+    if not getattr(global_worker, "connected", False):
+        return None
+    get = getattr(global_worker, "get_serialization_context", None)
+    return None if get is None else get()
+
+
+def needs(within: Any, token: ray.ObjectRef) -> bool:
+    """Have Ray count a reference to `token` in what it is just serializing, without pickling it.
+
+    That is what the reducer of ObjectRefs does, too. False if Ray is not serializing on this thread.
+    """
+    in_band = getattr(within, "is_in_band_serialization", None)
+    add = getattr(within, "add_contained_object_ref", None)
+    if in_band is None or add is None or not in_band():
+        return False
+    add(token, allow_out_of_band_serialization=True)
+    return True
+
+
+def when_out_of_scope(token: ray.ObjectRef, call: Callable[[bytes], None]) -> bool:
+    """Have something called when nothing anywhere refers to `token` any more; not before Ray 2.57.
+
+    It is called with the id on a thread of Ray's that may not be kept waiting.
+    """
+    add = getattr(global_worker.core_worker, "add_object_out_of_scope_callback", None)
+    if add is None:
+        return False
+    try:
+        return bool(add(token, call))
+    except ValueError:  # not ours
+        return False
+
+
+def may_wait() -> bool:
+    """Whether this thread may wait for Ray: its own IO thread would wait for itself."""
+    if context() is None:
+        return False
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{threading.get_native_id()}/comm", "rb") as name:
+        return name.read().strip() != b"worker.io"
+    return threading.current_thread() is threading.main_thread()

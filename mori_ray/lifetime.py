@@ -1,0 +1,124 @@
+"""How long a region lives for Ray: as long as an argument can still be needed.
+
+Imports hooks, ray, and mori's regions. Invariant: a region has one token in a session, an object of
+four bytes in Ray's store that every argument with a part of the region refers to. Ray counts it through
+queues, retries and nested tasks; when it goes out of scope, the hold on the region is given back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from functools import partial
+from typing import Any, Final
+
+import ray
+
+from mori import region
+from mori.region import Hold, Mapping
+from mori_ray import hooks
+
+__all__ = ["Session", "session"]
+
+_LOOK_EVERY: Final = 1.0  # seconds between looks at the nodes of the cluster
+
+
+class Session:
+    """What one connection to Ray, from ``init`` to ``shutdown``, keeps of this process's regions.
+
+    Notes
+    -----
+    Safe on any thread: two that send the same region at once make two tokens, each good for its own.
+    """
+
+    def __init__(self) -> None:
+        # A mapping has its token, so that the next argument need not make one; the token has the
+        # hold, and not the mapping, or neither would ever go.
+        self._tokens: weakref.WeakKeyDictionary[Mapping, ray.ObjectRef] = weakref.WeakKeyDictionary()
+        self._holds: dict[bytes, Hold] = {}
+        self._captured: set[Hold] = set()
+        self._node = b""
+        self._alone = False
+        self._looked = -_LOOK_EVERY
+
+    @property
+    def node(self) -> bytes:
+        """The id of this node."""
+        if not self._node:
+            self._node = bytes.fromhex(ray.get_runtime_context().get_node_id())
+        return self._node
+
+    def is_alone(self) -> bool:
+        """Whether the cluster has a single node, as of the last second."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_EVERY:
+            self._alone = sum(node["Alive"] for node in ray.nodes()) == 1
+            self._looked = now
+        return self._alone
+
+    def lend(self, mapping: Mapping, within: Any) -> bool:
+        """Keep a region for as long as Ray needs what it is just serializing; False if that cannot be."""
+        token = self._tokens.get(mapping)
+        if token is None:
+            token = self._make_token(mapping)
+        if token is None:
+            return False
+        return hooks.needs(within, token)
+
+    def _make_token(self, mapping: Mapping) -> ray.ObjectRef | None:
+        assert mapping.hold is not None
+        # Inside a reducer nothing but bytes may be put: a pickle inside the pickle that is under way
+        # would take over the references which that one has counted so far.
+        token = ray.put(b"mori")
+        key = token.binary()
+        self._holds[key] = mapping.hold
+        if not hooks.when_out_of_scope(token, partial(_let_go, weakref.ref(self))):
+            del self._holds[key]
+            return None
+        self._tokens[mapping] = token
+        return token
+
+    def capture(self, mapping: Mapping) -> None:
+        """Keep a region for as long as the session lasts: Ray never forgets a function."""
+        assert mapping.hold is not None
+        self._captured.add(mapping.hold)
+
+    def _forget(self) -> None:
+        self._holds.clear()
+        self._captured.clear()
+
+
+_sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
+_inherited: list[Session] = []
+
+
+def session() -> tuple[Session, Any] | None:
+    """Return this process's session and Ray's context; None if it has none.
+
+    It goes with Ray's context, and with it all that it keeps.
+    """
+    context = hooks.context()
+    if context is None:
+        return None
+    found = _sessions.get(context)
+    if found is None:
+        found = _sessions.setdefault(context, Session())
+    return found, context
+
+
+def _let_go(of: weakref.ref[Session], key: bytes) -> None:
+    found = of()
+    if found is not None:
+        region.soon(partial(found._holds.pop, key, None))
+
+
+def _after_fork_in_child() -> None:
+    # The holds are the parent's. Its tokens are not touched: a child has no connection to Ray.
+    for found in list(_sessions.values()):
+        found._forget()
+        _inherited.append(found)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

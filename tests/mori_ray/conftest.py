@@ -1,0 +1,98 @@
+"""A real Ray for the tests of mori_ray: one node, two workers, started when it is first asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # before ray is imported
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
+
+import psutil
+import pytest
+import ray
+
+from mori import region
+from mori import store as stores
+from mori_ray import lifetime
+
+ROOT = Path(__file__).parents[2]
+GRACE = 0.2
+_CURRENT = Path("/tmp/ray/ray_current_cluster")  # left by a Cluster that was not shut down
+
+
+@pytest.fixture(scope="session")
+def _environment() -> Iterator[None]:
+    """What Ray's processes inherit: mori and these tests can be imported, and graces are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
+        patch.setenv("MORI_GRACE", str(GRACE))
+        patch.delenv("MORI_STORE", raising=False)
+        yield
+        ray.shutdown()
+
+
+def connect() -> None:
+    """Start Ray with one node of two processors."""
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200 << 20,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+
+
+@pytest.fixture
+def one_node(_environment: None) -> None:
+    """Ray on one node, the same one for all tests that do not end it."""
+    if not ray.is_initialized():
+        connect()
+
+
+@pytest.fixture
+def no_ray(_environment: None) -> Iterator[None]:
+    """Ray is not connected, and whatever the test connects to is ended."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+    with contextlib.suppress(FileNotFoundError):
+        _CURRENT.unlink()
+
+
+def regions() -> set[str]:
+    """Return the regions that this process, Ray's or its workers hold."""
+    me = psutil.Process()
+    family = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    return {entry.name for entry in stores.current().entries() if family & {*entry.holders}}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test that leaves a region, in this process or in a worker, or something that Ray still needs.
+
+    Threads, descriptors and children are Ray's.
+    """
+    monkeypatch.setenv("MORI_GRACE", str(GRACE))
+    before = regions()
+    yield
+    wait_until(lambda: not regions() - before)
+    found = lifetime.session()
+    assert found is None or not found[0]._holds
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for a condition; fail after a limit."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"still not so after {seconds} s"
+        time.sleep(0.02)
+        gc.collect()
+        region.expire_graces()
