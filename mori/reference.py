@@ -140,9 +140,12 @@ def by_value(node: Node, protocol: int) -> Any:
     """
     data = memoryview(node.mapping.bytes())
     header = node.mapping.header
-    if node.offset == header.root:
-        return receive, (_buffer(data, protocol),)
     size = layout.HEADER.size
+    if node.offset == header.root:
+        head = layout.pack_header(header)
+        if data[:size] == head:
+            return receive, (_buffer(data, protocol),)
+        return receive, (_buffer(data, protocol), head)  # a part that has come by value itself
     start, end = node.offset - size, node.offset + node.extent
     part = header._replace(nbytes=end - start, root=size, region_id=os.urandom(16))
     return receive, (_buffer(data[start:end], protocol), layout.pack_header(part))
