@@ -20,7 +20,16 @@ import ray
 import ray.cloudpickle
 from ray._private.worker import global_worker
 
-__all__ = ["Purpose", "around_dumps", "context", "may_wait", "needs", "when_out_of_scope"]
+__all__ = [
+    "Purpose",
+    "around_dumps",
+    "connection",
+    "is_connected",
+    "may_wait",
+    "needs",
+    "purpose",
+    "when_out_of_scope",
+]
 
 
 class Purpose(Enum):
@@ -86,22 +95,28 @@ def around_dumps(way: Callable[[Purpose], AbstractContextManager[None]]) -> None
     pickler.dump = dump
 
 
-def context() -> Any:
-    """Return Ray's serialization context, which lives from ``ray.init`` to ``ray.shutdown``.
+def is_connected() -> bool:
+    """Whether this process is a driver or a worker; not so through Ray Client."""
+    return bool(getattr(global_worker, "connected", False))
 
-    None if this process is not connected, or through Ray Client.
+
+def connection() -> Any:
+    """Return something of Ray's that goes when ``ray.shutdown`` has ended the connection; None without one.
+
+    The serialization context would say it better, but Ray's pickler refers to it until the next one.
     """
-    if not getattr(global_worker, "connected", False):
-        return None
-    get = getattr(global_worker, "get_serialization_context", None)
-    return None if get is None else get()
+    return getattr(global_worker, "function_actor_manager", None) if is_connected() else None
 
 
-def needs(within: Any, token: ray.ObjectRef) -> bool:
+def needs(token: ray.ObjectRef) -> bool:
     """Have Ray count a reference to `token` in what it is just serializing, without pickling it.
 
     That is what the reducer of ObjectRefs does, too. False if Ray is not serializing on this thread.
     """
+    get = getattr(global_worker, "get_serialization_context", None)
+    if get is None or not is_connected():
+        return False
+    within = get()
     in_band = getattr(within, "is_in_band_serialization", None)
     add = getattr(within, "add_contained_object_ref", None)
     if in_band is None or add is None or not in_band():
@@ -126,7 +141,7 @@ def when_out_of_scope(token: ray.ObjectRef, call: Callable[[bytes], None]) -> bo
 
 def may_wait() -> bool:
     """Whether this thread may wait for Ray: its own IO thread would wait for itself."""
-    if context() is None:
+    if not is_connected():
         return False
     with contextlib.suppress(OSError), open(f"/proc/self/task/{threading.get_native_id()}/comm", "rb") as name:
         return name.read().strip() != b"worker.io"

@@ -57,14 +57,12 @@ class Session:
             self._looked = now
         return self._alone
 
-    def lend(self, mapping: Mapping, within: Any) -> bool:
+    def lend(self, mapping: Mapping) -> bool:
         """Keep a region for as long as Ray needs what it is just serializing; False if that cannot be."""
         token = self._tokens.get(mapping)
         if token is None:
             token = self._make_token(mapping)
-        if token is None:
-            return False
-        return hooks.needs(within, token)
+        return token is not None and hooks.needs(token)
 
     def _make_token(self, mapping: Mapping) -> ray.ObjectRef | None:
         assert mapping.hold is not None
@@ -93,18 +91,15 @@ _sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 _inherited: list[Session] = []
 
 
-def session() -> tuple[Session, Any] | None:
-    """Return this process's session and Ray's context; None if it has none.
-
-    It goes with Ray's context, and with it all that it keeps.
-    """
-    context = hooks.context()
-    if context is None:
+def session() -> Session | None:
+    """Return this process's session, which goes with its connection; None if it has none."""
+    connection = hooks.connection()
+    if connection is None:
         return None
-    found = _sessions.get(context)
+    found = _sessions.get(connection)
     if found is None:
-        found = _sessions.setdefault(context, Session())
-    return found, context
+        found = _sessions.setdefault(connection, Session())
+    return found
 
 
 def _let_go(of: weakref.ref[Session], key: bytes) -> None:

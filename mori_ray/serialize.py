@@ -28,26 +28,23 @@ class _Argument:
     """The way of references in arguments: counted by Ray."""
 
     def takes(self, mapping: Mapping) -> bool:
-        found = lifetime.session()
-        if found is None:
-            return False
-        session, context = found
-        return session.is_alone() and session.lend(mapping, context)
+        session = lifetime.session()
+        return session is not None and session.is_alone() and session.lend(mapping)
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        found = lifetime.session()
-        assert found is not None
-        return load, (payload, found[0].node)
+        session = lifetime.session()
+        assert session is not None
+        return load, (payload, session.node)
 
 
 class _Closure(_Argument):
     """The way of references in functions: kept for the session."""
 
     def takes(self, mapping: Mapping) -> bool:
-        found = lifetime.session()
-        if found is None or not found[0].is_alone():
+        session = lifetime.session()
+        if session is None or not session.is_alone():
             return False
-        found[0].capture(mapping)
+        session.capture(mapping)
         return True
 
 

@@ -87,7 +87,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
         return  # its traceback holds what it had
     wait_until(lambda: not regions() - before)
     found = lifetime.session()
-    assert found is None or not found[0]._holds
+    wait_until(lambda: found is None or not found._holds)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:

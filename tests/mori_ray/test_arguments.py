@@ -166,7 +166,7 @@ def test_a_task_passes_a_reference_on_to_another_task() -> None:
     x = mori.share(ARRAY)
 
     def pass_on(theirs: Any) -> Any:
-        return ray.get(call.options(num_cpus=0).remote(name_of, theirs[5:]["a"] if 0 else theirs))
+        return ray.get(call.options(num_cpus=0).remote(name_of, theirs))
 
     assert ray.get(call.remote(pass_on, x)) == mori.shared_name(x)
 

@@ -1,0 +1,220 @@
+"""A canary for each private hook of Ray: when one of these fails, mori_ray/hooks.py has to follow Ray.
+
+Beside each stands what happens without the hook: bytes travel.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import ray
+import ray.cloudpickle
+from ray._private import serialization
+from ray.util.multiprocessing import Pool
+
+import mori
+from mori_ray import hooks, lifetime, serialize
+from mori_ray.hooks import Purpose
+from tests.mori_ray.conftest import connect, wait_until
+from tests.mori_ray.tasks import Keeper, call
+
+X = np.arange(1000)
+
+
+class Probe:
+    """Tells what it is pickled for."""
+
+    seen: ClassVar[list[Purpose]] = []
+
+    def __reduce__(self) -> Any:
+        frame: Any = sys._getframe(1)
+        while frame.f_globals["__name__"] != hooks.__name__:
+            frame = frame.f_back
+        self.seen.append(hooks.purpose(frame.f_back))
+        return int, (7,)
+
+
+@pytest.fixture
+def seen(one_node: None) -> Iterator[list[Purpose]]:
+    Probe.seen = []
+    yield Probe.seen
+
+
+def _task(_: Any) -> int:
+    return 1
+
+
+def _capture() -> Any:
+    probe = Probe()
+    return lambda: probe
+
+
+def _actor() -> Any:
+    probe = Probe()
+
+    class Capturing:
+        def get(self) -> Any:
+            return probe
+
+    return ray.remote(Capturing)
+
+
+def _with_pool() -> None:
+    with Pool(1) as pool:
+        assert pool.map(len, [[Probe()]]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("send", "purpose"),
+    [
+        (lambda: ray.get(call.remote(_task, Probe())), Purpose.ARGUMENT),
+        (lambda: ray.get(call.remote(_task, {"a": [Probe()]})), Purpose.ARGUMENT),
+        (lambda: ray.get(Keeper.remote(Probe()).call.remote(_task)), Purpose.ARGUMENT),
+        (lambda: ray.get(Keeper.remote().keep.remote([Probe()])), Purpose.ARGUMENT),
+        (_with_pool, Purpose.ARGUMENT),
+        (lambda: ray.get(ray.remote(_capture()).remote()), Purpose.CLOSURE),
+        (lambda: ray.get(_actor().remote().get.remote()), Purpose.CLOSURE),
+        (lambda: ray.put(Probe()), Purpose.UNKNOWN),
+        (lambda: ray.put([Probe()]), Purpose.UNKNOWN),
+        (lambda: ray.cloudpickle.dumps(Probe()), Purpose.UNKNOWN),
+        (lambda: ray.cloudpickle.CloudPickler(open("/dev/null", "wb")).dump(Probe()), Purpose.UNKNOWN),
+    ],
+    ids=(
+        "argument,nested argument,constructor,method,pool,function,actor class,put,nested put,dumps,pickler"
+    ).split(","),
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_frames_of_ray_say_what_a_dump_is_for(
+    send: Callable[[], Any], purpose: Purpose, seen: list[Purpose]
+) -> None:
+    send()
+    assert set(seen) == {purpose}
+
+
+def test_what_a_worker_returns_is_not_taken_for_an_argument(one_node: None) -> None:
+    def returned() -> Any:
+        return Probe()
+
+    # It is pickled in the worker, which says so by what it makes of a shared object.
+    assert not mori.is_shared(ray.get(call.remote(lambda: mori.share(np.arange(1000)))))
+    assert ray.get(call.remote(returned)) == 7
+
+
+def test_every_dump_of_ray_passes_the_hook() -> None:
+    assert getattr(ray.cloudpickle.CloudPickler.dump, "_mori", False)
+    assert ray.cloudpickle.Pickler.dump is ray.cloudpickle.CloudPickler.dump
+    before = ray.cloudpickle.CloudPickler.dump
+    serialize.register()
+    assert ray.cloudpickle.CloudPickler.dump is before
+
+
+def test_ray_counts_a_token_that_is_not_in_the_pickle(one_node: None) -> None:
+    over: list[bytes] = []
+
+    class Needing:
+        def __init__(self) -> None:
+            self.token = ray.put(b"mori")
+
+        def __reduce__(self) -> Any:
+            assert hooks.needs(self.token)
+            return int, (7,)
+
+    needing = Needing()
+    key = needing.token.binary()
+    assert hooks.when_out_of_scope(needing.token, over.append)
+    ref = ray.put(needing)
+    del needing
+    assert ray.get(ref) == 7
+    assert not over
+    del ref
+    wait_until(lambda: over == [key])
+
+
+def test_a_token_is_counted_inside_a_dump_alone(one_node: None) -> None:
+    assert not hooks.needs(ray.put(b"mori"))
+
+
+def test_only_the_owner_of_a_token_is_told(one_node: None) -> None:
+    borrowed = ray.get(call.remote(lambda: [ray.put(b"mori")]))[0]
+    assert not hooks.when_out_of_scope(borrowed, lambda key: None)
+
+
+def test_a_connection_goes_with_shutdown_and_the_session_with_it(no_ray: None) -> None:
+    assert hooks.connection() is None
+    assert lifetime.session() is None
+    connect()
+    session = lifetime.session()
+    assert session is not None
+    assert lifetime.session() is session
+    connection, kept = weakref.ref(hooks.connection()), weakref.ref(session)
+    del session
+    gc.collect()
+    assert connection() is not None
+    assert kept() is not None
+    gc.disable()
+    try:
+        ray.shutdown()
+        assert connection() is None
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_the_thread_of_ray_that_must_not_wait_has_its_name(one_node: None) -> None:
+    # An object that is awaited is unpickled there.
+    class Named:
+        def __reduce__(self) -> Any:
+            return _may_wait_here, ()
+
+    assert ray.put([Named()]).future().result(timeout=10) == [("worker.io", False)]
+    assert hooks.may_wait()
+
+
+def _may_wait_here() -> tuple[str, bool]:
+    with open(f"/proc/self/task/{threading.get_native_id()}/comm") as name:
+        return name.read().strip(), hooks.may_wait()
+
+
+class _OldCoreWorker:
+    """What the core worker of Ray 2.56 lacks."""
+
+
+class _OldWorker:
+    core_worker = _OldCoreWorker()
+
+
+@pytest.mark.parametrize(
+    "take_away",
+    [
+        lambda patch: patch.delattr(serialization.SerializationContext, "add_contained_object_ref"),
+        lambda patch: patch.delattr(serialization.SerializationContext, "is_in_band_serialization"),
+        lambda patch: patch.setattr(hooks, "_CALLERS", {}),
+        lambda patch: patch.setattr(hooks, "when_out_of_scope", _when_out_of_scope_of_old),
+        lambda patch: patch.setattr(hooks, "connection", lambda: None),
+    ],
+    ids=["contained references", "in band", "frames", "Ray 2.56", "connection"],
+)
+def test_without_a_hook_an_argument_goes_by_value(
+    take_away: Callable[[pytest.MonkeyPatch], None], one_node: None
+) -> None:
+    x = mori.share(X)
+    with pytest.MonkeyPatch.context() as patch:
+        take_away(patch)
+        ref = call.remote(lambda theirs: (mori.is_shared(theirs), int(theirs.sum())), x)
+    assert ray.get(ref) == (False, int(X.sum()))
+
+
+_plain = hooks.when_out_of_scope
+
+
+def _when_out_of_scope_of_old(token: ray.ObjectRef, call: Callable[[bytes], None]) -> bool:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hooks, "global_worker", _OldWorker())
+        return _plain(token, call)
