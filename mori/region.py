@@ -32,7 +32,19 @@ from mori.errors import CorruptRegionError, StoreFullError
 from mori.identifier import Name, format_name
 from mori.store import Draft, Held, Store, Where
 
-__all__ = ["Bytes", "Hold", "Mapping", "at", "create", "expire_graces", "find", "held_by", "live", "over", "soon"]
+__all__ = [
+    "Bytes",
+    "Hold",
+    "Mapping",
+    "at",
+    "create",
+    "expire_graces",
+    "find",
+    "held_by",
+    "live",
+    "over",
+    "soon",
+]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -103,9 +115,7 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(
-        self, header: layout.Header, address: int, hold: Hold | None, owner: object = None
-    ) -> None:
+    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
         self.header = header
         self.address = address
         self.nbytes = header.nbytes

@@ -63,11 +63,11 @@ def purpose(frame: FrameType | None) -> Purpose:
     starts in the middle of an argument is no part of that argument.
     """
     while frame is not None:
-        module = frame.f_globals.get("__name__")
+        module = str(frame.f_globals.get("__name__"))
         callers = _CALLERS.get((module, frame.f_code.co_name))
         above = frame.f_back
         if callers is not None and above is not None:
-            return callers.get(above.f_globals.get("__name__"), Purpose.UNKNOWN)
+            return callers.get(str(above.f_globals.get("__name__")), Purpose.UNKNOWN)
         if module not in _PICKLING and module != _SERIALIZATION:
             break
         frame = above
@@ -143,6 +143,9 @@ def may_wait() -> bool:
     """Whether this thread may wait for Ray: its own IO thread would wait for itself."""
     if not is_connected():
         return False
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{threading.get_native_id()}/comm", "rb") as name:
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/self/task/{threading.get_native_id()}/comm", "rb") as name,
+    ):
         return name.read().strip() != b"worker.io"
     return threading.current_thread() is threading.main_thread()

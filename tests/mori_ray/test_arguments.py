@@ -28,7 +28,9 @@ def frame() -> pd.DataFrame:
             "a": rng.random(ROWS),
             "b": rng.random(ROWS),
             "n": np.arange(ROWS),
-            "s": pd.array([f"row {i}" for i in range(ROWS)], dtype=pd.StringDtype("pyarrow", na_value=np.nan)),
+            "s": pd.array(
+                [f"row {i}" for i in range(ROWS)], dtype=pd.StringDtype("pyarrow", na_value=np.nan)
+            ),
             "c": pd.Categorical.from_codes(np.arange(ROWS) % 3, ["x", "y", "z"]),
             "t": pd.date_range("2026-01-01", periods=ROWS, freq="s", tz="UTC"),
         },
@@ -102,7 +104,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return made
 
     monkeypatch.setattr(serialization, "Pickle5SerializedObject", counted)
-    yield seen
+    return seen
 
 
 @pytest.mark.parametrize("part", PARTS)

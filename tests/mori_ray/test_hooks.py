@@ -44,7 +44,7 @@ class Probe:
 @pytest.fixture
 def seen(one_node: None) -> Iterator[list[Purpose]]:
     Probe.seen = []
-    yield Probe.seen
+    return Probe.seen
 
 
 def _task(_: Any) -> int:
@@ -86,9 +86,7 @@ def _with_pool() -> None:
         (lambda: ray.cloudpickle.dumps(Probe()), Purpose.UNKNOWN),
         (lambda: ray.cloudpickle.CloudPickler(open("/dev/null", "wb")).dump(Probe()), Purpose.UNKNOWN),
     ],
-    ids=(
-        "argument,nested argument,constructor,method,pool,function,actor class,put,nested put,dumps,pickler"
-    ).split(","),
+    ids=["argument", "nested argument", "constructor", "method", "pool", "function", "actor class", "put", "nested put", "dumps", "pickler"],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_frames_of_ray_say_what_a_dump_is_for(

@@ -64,7 +64,9 @@ def test_objects_cross_nodes(two_nodes: tuple[str, str], tmp_path: Path) -> None
         ray.kill(keeper)
     captured = ray.remote(lambda: float(x[0].sum()))
     assert ray.get(captured.options(scheduling_strategy=on(there)).remote()) == total
-    made = ray.get(call.options(scheduling_strategy=on(there)).remote(lambda: mori.share({"a": np.arange(1 << 16)})))
+    made = ray.get(
+        call.options(scheduling_strategy=on(there)).remote(lambda: mori.share({"a": np.arange(1 << 16)}))
+    )
     assert int(made["a"][-1]) == (1 << 16) - 1
 
     # A reference all the same, as for a node that joins while the task is queued: it asks the home node.
@@ -79,11 +81,18 @@ def test_objects_cross_nodes(two_nodes: tuple[str, str], tmp_path: Path) -> None
     def open_all(payloads: dict[str, bytes], home: bytes) -> dict[str, tuple[str, float]]:
         found = {name: serialize.load(payload, home) for name, payload in payloads.items()}
         return {
-            name: (type(part).__name__, float(np.asarray(part[0] if name == "whole" else part["a"] if name == "frame" else part).sum()))
+            name: (
+                type(part).__name__,
+                float(
+                    np.asarray(part[0] if name == "whole" else part["a"] if name == "frame" else part).sum()
+                ),
+            )
             for name, part in found.items()
         }
 
-    fetched = ray.get(call.options(scheduling_strategy=on(there)).remote(open_all, payloads, bytes.fromhex(here)))
+    fetched = ray.get(
+        call.options(scheduling_strategy=on(there)).remote(open_all, payloads, bytes.fromhex(here))
+    )
     assert fetched["whole"] == ("SharedList", total)
     wait_until(lambda: not list((tmp_path / "two").iterdir()))
 
