@@ -46,7 +46,8 @@ class MoriError(Exception):
             setattr(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._fields)
+        text = {"text": str(self)} if type(self).__init__ is MoriError.__init__ else {}
+        return _rebuild, (type(self), {**text, **self._fields})
 
 
 class RegionNotFoundError(MoriError, FileNotFoundError):
