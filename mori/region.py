@@ -313,9 +313,16 @@ def _create(home: Store, nbytes: int, write: Callable[[int, layout.Header], None
 
 
 def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
-    address = _mmap(None, header.nbytes, _PROT_READ, _MAP_SHARED, held.fds[0], 0)
+    try:
+        fd = held.fds[0] if held.path is None else _opened_again(held.fds[0], held.path)
+    except OSError:
+        home.release(held)
+        raise
+    address = _mmap(None, header.nbytes, _PROT_READ, _MAP_SHARED, fd, 0)
+    number = ctypes.get_errno()
+    if fd != held.fds[0]:
+        os.close(fd)
     if address == _FAILED:
-        number = ctypes.get_errno()
         home.release(held)
         raise OSError(number, f"cannot map {header.nbytes} bytes: {os.strerror(number)}")
     mapping = Mapping(header, address, Hold(held, home))
@@ -323,6 +330,19 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
     if held.path is not None:
         _release_at_exit()
     return mapping
+
+
+def _opened_again(fd: int, path: str) -> int:
+    """Open a held file once more, to be mapped.
+
+    A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
+    at its end, with the pages still mapped, would find itself holding the region, and leave the file.
+    """
+    again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if os.path.samestat(os.fstat(again), os.fstat(fd)):
+        return again
+    os.close(again)
+    raise OSError(errno.ESTALE, "the file was replaced while it was opened", path)
 
 
 def find(where: Where, kind: int) -> Mapping | None:
