@@ -1,4 +1,4 @@
-"""The golden files of each version of the format: they open as what they were, and are written again alike."""
+"""The golden files of each format version open as what they were written from, and are written alike."""
 
 from __future__ import annotations
 

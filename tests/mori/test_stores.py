@@ -1,0 +1,288 @@
+"""What the stores promise: sealed or locked, private to their user, found by name, pruned, never half."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mori
+from mori import layout, region
+from mori import store as stores
+from mori.identifier import format_label
+from mori.region import Mapping
+from mori.store import Where
+
+linux_only = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd_create")
+
+
+@pytest.fixture
+def memfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("this system has no memfd_create")
+    monkeypatch.setenv("MORI_STORE", "memfd")
+    monkeypatch.setenv("MORI_GRACE", "0")
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
+    monkeypatch.setenv("MORI_GRACE", "0")
+    yield tmp_path
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def _mapping(shared: object) -> Mapping:
+    mapping = region.held_by(shared)  # type: ignore[arg-type]
+    assert mapping is not None
+    return mapping
+
+
+@contextmanager
+def child(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run code in another process; it has said its first line, and is killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+_HOLD = """
+import sys, numpy, mori
+x = mori.share(numpy.arange(1000)) if len(sys.argv) == 1 else mori.map_shared(sys.argv[1])
+print(mori.shared_name(x), flush=True)
+sys.stdin.read()
+"""
+
+
+# memfd
+
+_TRY = """
+import errno, mmap, os, sys
+fd = int(sys.argv[1])
+def refused(call, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except OSError as error:
+        return error.errno == errno.EPERM
+    return False
+writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+print([
+    refused(os.pwrite, writable, b"x", 0),
+    refused(os.ftruncate, writable, 10),
+    refused(os.ftruncate, writable, 1 << 20),
+    refused(mmap.mmap, writable, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+])
+"""
+
+
+@pytest.mark.usefixtures("memfd")
+def test_nobody_can_write_or_resize_a_sealed_region() -> None:
+    shared = mori.share(np.arange(1000))
+    fd = _mapping(shared).fd
+    for call in (
+        lambda: os.pwrite(fd, b"x", 0),
+        lambda: os.ftruncate(fd, 10),
+        lambda: os.ftruncate(fd, 1 << 20),
+        lambda: mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE),
+    ):
+        with pytest.raises(PermissionError) as caught:
+            call()
+        assert caught.value.errno == errno.EPERM
+    other = subprocess.run(
+        [sys.executable, "-c", _TRY, str(fd)], pass_fds=[fd], capture_output=True, text=True, check=True
+    )
+    assert other.stdout.strip() == str([True] * 4)
+    assert int(shared[999]) == 999
+
+
+@pytest.mark.usefixtures("memfd")
+def test_a_memfd_is_private_and_not_inherited_by_exec() -> None:
+    shared = mori.share(np.arange(10))
+    fd = _mapping(shared).fd
+    assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
+    assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    assert not os.get_inheritable(fd)
+
+
+@pytest.mark.usefixtures("memfd")
+def test_a_memfd_that_is_not_sealed_is_passed_over() -> None:
+    shared = mori.share(np.arange(10))
+    data, header = bytes(_mapping(shared).bytes()), _mapping(shared).header
+    number, region_id = header.number + 1000, os.urandom(16)
+    fd = os.memfd_create(f"{format_label(os.getpid(), number)}.{region_id.hex()}", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, layout.pack_header(header._replace(region_id=region_id, number=number)) + data[64:])
+        where = Where(os.getpid(), number, region_id, os.getpid(), fd)
+        assert region.find(where, stores.MEMFD) is None
+        fcntl.fcntl(fd, 1033, 0xF)  # F_ADD_SEALS: SEAL, SHRINK, GROW, WRITE
+        found = region.find(where, stores.MEMFD)
+        assert found is not None
+        assert found.header.number == number
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("memfd")
+def test_a_reused_descriptor_or_name_never_shows_other_data() -> None:
+    shared = mori.share(np.arange(10))
+    header = _mapping(shared).header
+    assert region.find(Where(header.pid, header.number, os.urandom(16)), stores.MEMFD) is None
+    other = Where(header.pid, header.number + 1000, None, os.getpid(), _mapping(shared).fd)
+    assert region.find(other, stores.MEMFD) is None
+
+
+# files
+
+
+def test_a_file_is_private_locked_and_gone_with_its_last_holder(files: Path) -> None:
+    shared = mori.share(np.arange(10))
+    (path,) = files.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with path.open("rb") as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with child(_HOLD, mori.shared_name(shared) or "") as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline().strip() == mori.shared_name(shared)
+        del shared
+        assert path.exists()  # the reader holds it
+        assert mori.prune_shared() == []
+        reader.communicate("")
+    assert not path.exists()
+
+
+def test_a_file_is_created_by_this_process_or_not_at_all(files: Path) -> None:
+    first = mori.share(np.arange(10))
+    number = _mapping(first).header.number
+    taken = files / format_label(os.getpid(), number + 1)
+    taken.write_bytes(b"somebody else's")
+    taken.chmod(0o600)
+    dangling = files / f"{format_label(os.getpid(), number + 2)}.draft"
+    dangling.symlink_to(files / "target")
+    with taken.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        second = mori.share(np.arange(11))
+        assert _mapping(second).header.number == number + 3
+        assert taken.read_bytes() == b"somebody else's"
+    assert not (files / "target").exists()
+
+
+def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: Path) -> None:
+    mine = mori.share(np.arange(10))
+    strange = files / "notes.txt"
+    strange.write_text("not mori's")
+    unsafe = files / "mori_7_7"
+    unsafe.write_bytes(b"")
+    unsafe.chmod(0o644)
+    with child(_HOLD) as killed, child(_HOLD) as alive:
+        assert killed.stdout is not None
+        assert alive.stdout is not None
+        lost, kept = killed.stdout.readline().strip(), alive.stdout.readline().strip()
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert (files / lost[1:]).exists()
+        assert mori.prune_shared() == [lost]
+        assert int(mori.map_shared(kept)[999]) == 999
+        assert int(mine[9]) == 9
+        alive.communicate("")
+    assert {path.name for path in files.iterdir()} == {
+        strange.name,
+        unsafe.name,
+        (mori.shared_name(mine) or "")[1:],
+    }
+
+
+_HALF = """
+import os, signal, numpy, mori
+from mori import writer
+def half(root, header, fd):
+    os.pwrite(fd, b"half", 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+writer.to_file = half
+mori.share(numpy.arange(1000))
+"""
+
+
+def test_the_draft_of_a_killed_writer_is_no_region_and_is_pruned(files: Path) -> None:
+    with child(_HALF) as writer:
+        assert writer.wait() == -signal.SIGKILL
+    (draft,) = files.iterdir()
+    assert draft.suffix == ".draft"
+    assert list(stores.current().entries()) == []
+    with pytest.raises(mori.RegionNotFoundError):
+        mori.map_shared(f"/{draft.stem}")
+    assert mori.prune_shared() == [f"/{draft.stem}"]
+    assert list(files.iterdir()) == []
+
+
+def test_sharing_prunes_what_killed_processes_left(files: Path) -> None:
+    with child(_HOLD) as killed:
+        assert killed.stdout is not None
+        lost = killed.stdout.readline().strip()
+    assert (files / lost[1:]).exists()
+    with child(_HOLD) as sharing:
+        assert sharing.stdout is not None
+        kept = sharing.stdout.readline().strip()
+        assert {path.name for path in files.iterdir()} == {kept[1:]}
+        sharing.communicate("")
+
+
+# a full store
+
+_FILL = """
+import numpy, os, pickle, sys, mori
+store = os.environ["MORI_STORE"].partition(":")[2]
+kept = mori.share(numpy.ones(100_000))
+# more than there is, refused at once; and pieces that each fit, until one does not
+piecemeal = [kept]
+for step in (1 << 20, 100_000, 100_000, 100_000, 100_000):
+    try:
+        piecemeal.append(mori.share(numpy.ones(step)))
+    except mori.StoreFullError as error:
+        print(error.asked > 8 * step, error.free < error.asked, "MORI_STORE=" in error.remedy)
+    names = sorted(mori.shared_name(each)[1:] for each in piecemeal)
+    assert sorted(os.listdir(store)) == names and all(each.sum() == 100_000 for each in piecemeal)
+del kept, piecemeal
+print(os.listdir(store))
+"""
+
+
+def test_a_full_store_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or shutil.which("mount") is None:
+        pytest.skip("unshare or mount is missing")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f'mount -t tmpfs -o size=3m tmpfs "{small}" && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a mount namespace of its own is not permitted here (unshare --mount)")
+    done = subprocess.run(
+        [*command, sys.executable, "-c", _FILL],
+        env={**os.environ, "MORI_STORE": f"files:{small}", "MORI_GRACE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout.splitlines()
+    assert said[-1:] == ["[]"], done.stderr
+    assert len(said) > 2
+    assert set(said[:-1]) == {"True True True"}
