@@ -442,7 +442,7 @@ def at(address: int, nbytes: int) -> Mapping | None:
 
 
 def soon(action: Callable[[], object]) -> None:
-    """Call something on the thread of the graces, for those that may not wait, such as an engine's callback."""
+    """Call something on the thread of the graces: for those that may not wait, such as callbacks."""
     _graces.call(action, 0)
 
 

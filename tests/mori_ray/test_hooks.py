@@ -6,10 +6,11 @@ Beside each stands what happens without the hook: bytes travel.
 from __future__ import annotations
 
 import gc
+import io
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,7 +43,7 @@ class Probe:
 
 
 @pytest.fixture
-def seen(one_node: None) -> Iterator[list[Purpose]]:
+def seen(one_node: None) -> list[Purpose]:
     Probe.seen = []
     return Probe.seen
 
@@ -84,9 +85,21 @@ def _with_pool() -> None:
         (lambda: ray.put(Probe()), Purpose.UNKNOWN),
         (lambda: ray.put([Probe()]), Purpose.UNKNOWN),
         (lambda: ray.cloudpickle.dumps(Probe()), Purpose.UNKNOWN),
-        (lambda: ray.cloudpickle.CloudPickler(open("/dev/null", "wb")).dump(Probe()), Purpose.UNKNOWN),
+        (lambda: ray.cloudpickle.CloudPickler(io.BytesIO()).dump(Probe()), Purpose.UNKNOWN),
     ],
-    ids=["argument", "nested argument", "constructor", "method", "pool", "function", "actor class", "put", "nested put", "dumps", "pickler"],
+    ids=[
+        "argument",
+        "nested argument",
+        "constructor",
+        "method",
+        "pool",
+        "function",
+        "actor class",
+        "put",
+        "nested put",
+        "dumps",
+        "pickler",
+    ],
 )
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_frames_of_ray_say_what_a_dump_is_for(

@@ -14,6 +14,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mori
+from mori import reference
 from mori_ray import serialize
 from tests.mori_ray.conftest import wait_until
 from tests.mori_ray.tasks import Keeper, call, mapped
@@ -44,8 +45,8 @@ def on(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def test_objects_cross_nodes(two_nodes: tuple[str, str], tmp_path: Path) -> None:
-    here, there = two_nodes
+def test_objects_cross_nodes_by_value(two_nodes: tuple[str, str]) -> None:
+    there = two_nodes[1]
     array = np.arange(300_000.0)
     frame = pd.DataFrame({"a": array, "s": pd.array(["x", "y", "z"] * 100_000, dtype="str")})
     x, f = mori.share([array, "two"]), mori.share(frame)
@@ -64,37 +65,43 @@ def test_objects_cross_nodes(two_nodes: tuple[str, str], tmp_path: Path) -> None
         ray.kill(keeper)
     captured = ray.remote(lambda: float(x[0].sum()))
     assert ray.get(captured.options(scheduling_strategy=on(there)).remote()) == total
-    made = ray.get(
-        call.options(scheduling_strategy=on(there)).remote(lambda: mori.share({"a": np.arange(1 << 16)}))
-    )
+    make = call.options(scheduling_strategy=on(there))
+    made = ray.get(make.remote(lambda: mori.share({"a": np.arange(1 << 16)})))
     assert int(made["a"][-1]) == (1 << 16) - 1
 
-    # A reference all the same, as for a node that joins while the task is queued: it asks the home node.
-    sent = {"whole": x, "slice": x[0][7:], "column": f["a"], "frame": f}
-    payloads = {}
-    for name, part in sent.items():
+
+def test_a_node_that_cannot_open_a_region_fetches_it_from_its_home(
+    two_nodes: tuple[str, str], tmp_path: Path
+) -> None:
+    # As for a node that joins while a task is queued: what it gets is a reference all the same.
+    here, there = two_nodes
+    array = np.arange(300_000.0)
+    x = mori.share([array, pd.DataFrame({"a": array})])
+    payloads = []
+    for part in (x, x[0][7:], x[1]):
         way = _Recording()
-        with serialize.reference.travel(way):
-            part.__reduce_ex__(5) if name != "column" else x[0].__reduce_ex__(5)
-        payloads[name] = way.payload
+        with reference.travel(way):
+            part.__reduce_ex__(5)
+        payloads.append(way.payload)
 
-    def open_all(payloads: dict[str, bytes], home: bytes) -> dict[str, tuple[str, float]]:
-        found = {name: serialize.load(payload, home) for name, payload in payloads.items()}
-        return {
-            name: (
-                type(part).__name__,
-                float(
-                    np.asarray(part[0] if name == "whole" else part["a"] if name == "frame" else part).sum()
-                ),
-            )
-            for name, part in found.items()
-        }
+    def open_all(payloads: list[bytes], home: bytes) -> tuple[str, float, float, bool]:
+        whole, part, frame = [serialize.load(payload, home) for payload in payloads]
+        assert float(whole[0].sum()) == float(frame["a"].sum())
+        return type(whole).__name__, float(whole[0].sum()), float(part.sum()), mori.is_shared(whole)
 
-    fetched = ray.get(
-        call.options(scheduling_strategy=on(there)).remote(open_all, payloads, bytes.fromhex(here))
-    )
-    assert fetched["whole"] == ("SharedList", total)
-    wait_until(lambda: not list((tmp_path / "two").iterdir()))
+    opened = call.options(scheduling_strategy=on(there)).remote(open_all, payloads, bytes.fromhex(here))
+    assert ray.get(opened) == ("SharedList", float(array.sum()), float(array[7:].sum()), False)
+    assert not list((tmp_path / "two").iterdir())
+
+    def lost(payload: bytes, home: bytes) -> str:
+        return type(serialize.load(payload, home)).__name__
+
+    # Its home node has it no more, or is none.
+    del x, part
+    wait_until(lambda: not list((tmp_path / "one").iterdir()))
+    for home in (here, "12" * 28):
+        ref = call.options(scheduling_strategy=on(there)).remote(lost, payloads[1], bytes.fromhex(home))
+        assert ray.get(ref) == "Lost"
 
 
 class _Recording:

@@ -58,19 +58,6 @@ def _reads() -> tuple[Any, str | None]:
     return reads, mori.shared_name(captured)
 
 
-def test_an_actor_class_captures_a_region(no_ray: None) -> None:
-    captured = mori.share(np.arange(200_000))
-    name = mori.shared_name(captured)
-
-    @ray.remote
-    class Reads:
-        def name(self) -> str | None:
-            return mori.shared_name(captured)
-
-    connect()
-    assert ray.get(Reads.remote().name.remote()) == name
-
-
 def run(script: str, **env: str) -> str:
     """Run a script in a process of its own and return what it prints."""
     head = """
@@ -117,6 +104,21 @@ def test_nobody_has_to_import_mori_ray(no_ray: None) -> None:
     assert printed.split("\n") == ["(True, 4999950000)", "True", "True False 499500", "(True, 4999950000)"]
 
 
+def test_an_actor_class_captures_a_region(no_ray: None) -> None:
+    # In a process of its own: Ray keeps actor classes, with what they have captured, until it ends.
+    printed = run("""
+        import mori, numpy as np, ray
+        captured = mori.share(np.arange(200_000))
+        @ray.remote
+        class Reads:
+            def name(self):
+                return mori.shared_name(captured)
+        connect()
+        print(ray.get(Reads.remote().name.remote()) == mori.shared_name(captured))
+    """)
+    assert printed == "True"
+
+
 def test_mori_does_not_import_ray() -> None:
     assert run("import mori, numpy\nmori.share(numpy.arange(3))\nprint('ray' in sys.modules)") == "False"
 
@@ -131,7 +133,6 @@ def test_the_files_store_is_empty_when_the_driver_has_ended(no_ray: None, tmp_pa
             return int(x.sum())
         kept = mori.share(np.arange(1000))
         print(ray.get([total.remote(kept), total.remote(mori.share(np.arange(100)))]))
-        pending = total.remote(mori.share(np.arange(10)))
         """,
         MORI_STORE=f"files:{tmp_path}",
     )
