@@ -63,11 +63,11 @@ def purpose(frame: FrameType | None) -> Purpose:
     starts in the middle of an argument is no part of that argument.
     """
     while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
+        module: str = frame.f_globals.get("__name__", "")
         callers = _CALLERS.get((module, frame.f_code.co_name))
         above = frame.f_back
         if callers is not None and above is not None:
-            return callers.get(str(above.f_globals.get("__name__")), Purpose.UNKNOWN)
+            return callers.get(above.f_globals.get("__name__", ""), Purpose.UNKNOWN)
         if module not in _PICKLING and module != _SERIALIZATION:
             break
         frame = above

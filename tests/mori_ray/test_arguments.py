@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import ray
 from ray._private import serialization
 
 import mori
+from mori.region import expire_graces
 from mori_ray import serialize
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
 
@@ -93,7 +93,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def wire(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The bytes of each object that Ray pickles here."""
     seen: list[int] = []
     plain = serialization.Pickle5SerializedObject
@@ -214,8 +214,6 @@ def test_a_reference_to_what_is_gone_fails_the_task_in_one_error() -> None:
     class Late:
         def __reduce__(self) -> Any:
             return serialize.load, (payload, node)
-
-    from mori.region import expire_graces
 
     expire_graces()
     with pytest.raises(mori.RegionNotFoundError):
