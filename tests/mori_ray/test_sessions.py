@@ -147,14 +147,14 @@ def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:
         from ray.util.client.ray_client_helpers import ray_start_client_server
         with ray_start_client_server() as api:
             x = mori.share(np.arange(100_000))
-            @ray.remote
+            @api.remote
             def look(theirs):
                 return mori.is_shared(theirs), int(theirs.sum())
-            @ray.remote
+            @api.remote
             def closure():
                 return mori.is_shared(x), int(x.sum())
-            print(ray.get(look.remote(x)), ray.get(look.remote(ray.put(x))), ray.get(closure.remote()))
-            back = ray.get(ray.put(x))
+            print(api.get(look.remote(x)), api.get(look.remote(api.put(x))), api.get(closure.remote()))
+            back = api.get(api.put(x))
             print(mori.is_shared(back), int(back.sum()))
     """)
     one = "(False, 4999950000)"
