@@ -204,3 +204,13 @@ def test_a_child_that_is_forked_holds_nothing_for_ray(tmp_path: Path) -> None:
     (tmp_path / "open").touch()
     assert ray.get([ref, gate])[0] == SUM
     assert_freed(name)
+
+
+def test_a_large_argument_beside_it_and_a_large_return_keep_nothing() -> None:
+    x = shared()
+    name = mori.shared_name(x)
+    ref = call.remote(lambda x, large: large[: len(x)] + x, x, np.ones(1 << 18))
+    del x
+    assert float(ray.get(ref).sum()) == SUM + ROWS
+    del ref
+    assert_freed(name)

@@ -170,3 +170,14 @@ def test_a_dump_inside_an_argument_carries_its_bytes() -> None:
         False,
         999,
     )
+
+
+def test_what_a_generator_yields_and_what_is_awaited_is_opened_in_place() -> None:
+    @ray.remote(num_returns="streaming")
+    def generate() -> Any:
+        for _ in range(2):
+            yield make_many()
+
+    for ref in generate.remote():
+        assert_many(ray.get(ref))
+    assert_many(ray.put(make_many()).future().result(timeout=20))
