@@ -87,7 +87,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     def __getitem__(self, key: Any) -> Any:
         item = super().__getitem__(key)
-        return _plain(item) if type(item) is SharedArray and item.base is None else item
+        return _plain(item) if type(item) is SharedArray and held_by(item) is None else item
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _make_writeable(self)
