@@ -52,6 +52,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     _alone: bool  # stands for itself, not for a part of an array that the user holds: may become private
     _above: tuple[Any, Any] | None  # the container that handed it out, and under which key
+    _before: object = None  # the mapping that it was over before it became private
 
     def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
         self._alone = False
@@ -148,6 +149,8 @@ def _make_writeable(array: Any) -> None:
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     above = array._above
     state: Any = (1, array.shape, array.dtype, fortran, array.tobytes("F" if fortran else "C"))
+    # Views taken before point into the mapping, but what numpy has them hold is this array.
+    array._before = held_by(array)
     array.__setstate__(state)
     array._above = None
     if above is not None:
