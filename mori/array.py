@@ -103,7 +103,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
         return np.array(self, copy=True, subok=False)
 
-    __copy__ = __deepcopy__  # type: ignore[assignment]
+    def __copy__(self) -> npt.NDArray[Any]:
+        return np.array(self, copy=True, subok=False)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         node = node_of_memory(self)

@@ -1,0 +1,84 @@
+"""Canaries: what mori uses of the inside of pandas is still there and does what it did."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mori
+from mori import frames
+
+
+def test_the_protection_of_blocks_is_available():
+    assert frames.CAN_PROTECT
+    assert frames._Referred is not None
+
+
+def test_a_block_has_the_parts_that_mori_reads():
+    manager = pd.DataFrame({"a": [1], "b": [2], "s": ["x"]})._mgr
+    (index,) = {len(axis) for axis in manager.axes[1:]}
+    assert index == 1
+    for block in manager.blocks:
+        assert block.values.shape[0] in (1, 2)
+        assert block.mgr_locs.as_array.dtype == np.intp
+        assert block.mgr_locs.indexer is not None
+        assert block.refs.has_reference() in (True, False)
+        assert block.ndim == 2
+
+
+def test_a_frame_is_made_of_its_blocks_without_a_copy():
+    from pandas.api.internals import create_dataframe_from_blocks
+
+    values = np.arange(6).reshape(2, 3)
+    made = create_dataframe_from_blocks(
+        [(values, np.arange(2))], index=pd.RangeIndex(3), columns=pd.Index(["a", "b"])
+    )
+    assert np.shares_memory(made["a"].to_numpy(), values)
+    plain = pd.DataFrame._from_mgr(made._mgr, made.axes)
+    assert np.shares_memory(plain["a"].to_numpy(), values)
+
+
+def test_pandas_asks_the_references_of_a_block_before_it_writes(store):
+    frame = pd.DataFrame({"i": range(4), "f": np.ones(4), "g": np.zeros(4)})
+    shared = mori.share(frame)
+    column, rows = shared["f"], shared.iloc[1:]
+    for block in (*shared._mgr.blocks, *column._mgr.blocks, *rows._mgr.blocks):
+        assert block.refs.has_reference()
+        assert not block.values.flags.writeable
+    shared.loc[0, "f"] = 5.0
+    assert mori.is_shared(shared["i"])
+    assert mori.is_shared(shared["g"])
+    assert not mori.is_shared(shared["f"])
+    written = [block for block in shared._mgr.blocks if not isinstance(block.refs, frames._Referred)]
+    assert [block.mgr_locs.as_array.tolist() for block in written] == [[1]]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pd.array([1, None], dtype="Int64"),
+        pd.array([1.5, None], dtype="Float64"),
+        pd.array([True, None], dtype="boolean"),
+    ],
+    ids=lambda array: str(array.dtype),
+)
+def test_a_nullable_array_is_data_and_mask(array):
+    assert array._data.shape == array._mask.shape
+    assert type(array)(array._data, array._mask, copy=False)._data is array._data
+
+
+def test_dates_and_categories_lie_in_an_ndarray():
+    dates = pd.date_range("2024", periods=3, freq="D")
+    assert isinstance(dates._data._ndarray, np.ndarray)
+    assert dates._data._simple_new(dates._data._ndarray, dtype=dates.dtype)._ndarray is dates._data._ndarray
+    category = pd.Categorical(["a", "b"])
+    assert isinstance(category._ndarray, np.ndarray)
+    again = pd.Categorical._simple_new(category._ndarray, category.dtype)
+    assert again._ndarray is category._ndarray
+    made = pd.CategoricalDtype._from_fastpath(category.categories, True)
+    assert made.ordered
+    assert made.categories is category.categories
+
+
+def test_an_index_keeps_the_array_that_it_was_made_of():
+    values = np.arange(3)
+    assert pd.Index._simple_new(values, name="n")._data is values
