@@ -1,4 +1,4 @@
-"""What the user sets, and the faults of mori: each says what to do, and survives pickle."""
+"""A setting that cannot be used is an error that names it, and every error survives pickle."""
 
 from __future__ import annotations
 
