@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 import numpy as np
 
 from mori import engines, layout, region
-from mori.codecs.ndarray import check_text, dtype_from_plain
+from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError, StoreError
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
@@ -243,8 +243,6 @@ def _load_view(node: Node, tail: bytes) -> Any:
             array = np.ndarray(shape, dtype, buffer, offset, strides)
         else:
             raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
-        if name:
-            check_text(array)
     except (struct.error, ValueError, TypeError, MemoryError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
     return _views[Id.NDARRAY](node, array)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.layout import Codec as Id
 
-__all__ = ["NdarrayCodec", "check_text", "dtype_from_plain", "dtype_to_plain", "is_plain"]
+__all__ = ["NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain"]
 
 _SIMPLE: Final = re.compile(r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?")
 
@@ -86,16 +85,6 @@ def _is_titled(dtype: np.dtype[Any]) -> bool:
     )
 
 
-def check_text(array: npt.NDArray[Any]) -> None:
-    """numpy makes strings of the elements on trust, and Python aborts on what is no character."""
-    for name in array.dtype.names or ():
-        check_text(array[name])
-    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
-        points = array[..., np.newaxis].view(array.dtype.str[0] + "u4")
-        if points.max() > sys.maxunicode:
-            raise ValueError("text with code points that are no characters")
-
-
 class NdarrayCodec:
     """An array of any dtype without objects."""
 
@@ -118,10 +107,7 @@ class NdarrayCodec:
             raise ValueError(f"{shape} is no shape")
         if math.prod(shape) * dtype.itemsize != buffer.nbytes:
             raise ValueError(f"an array of {shape} {dtype} does not have {buffer.nbytes} bytes")
-        array: npt.NDArray[Any] = np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
-        if not buffers.sealed:
-            check_text(array)
-        return array
+        return np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("an array has no parts")
