@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
+import mori
 from mori import layout
 from mori.layout import Codec
 
-__all__ = ["Choose", "checksummed", "forge", "mutate"]
+__all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate"]
 
 Choose = Callable[[int], int]  # n -> one of 0 … n-1
 
@@ -199,3 +203,22 @@ def checksummed(data: bytearray) -> bytearray:
             struct.pack_into("<I", data, start, zlib.crc32(data[start + 4 : end]))
     struct.pack_into("<I", data, 12, zlib.crc32(data[16 : layout.HEADER.size]))
     return data
+
+
+def is_printable(obj: Any) -> bool:
+    """Say whether numpy can print what it is given: dates have a unit, and text is text.
+
+    Whoever made them, it raises for others; they are rightly read all the same.
+    """
+    if isinstance(obj, mori.SharedDict):
+        return all(map(is_printable, (*obj, *obj.values())))
+    if isinstance(obj, mori.SharedList | mori.SharedTuple):
+        return all(map(is_printable, obj))
+    if not isinstance(obj, np.ndarray | np.generic):
+        return True
+    array = np.asarray(obj)
+    if array.dtype.names is not None:
+        return all(is_printable(array[name]) for name in array.dtype.names)
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        return bool(np.frombuffer(array.tobytes(), array.dtype.str[0] + "u4").max() <= sys.maxunicode)
+    return array.dtype.str[1:] != "M8"

@@ -25,7 +25,7 @@ import mori
 from mori import layout, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
-from tests.mori.damage import Choose, checksummed, forge, mutate
+from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate
 
 _SLACK = 2 << 20  # what repr and pandas' own machinery take, whatever the region
 
@@ -107,12 +107,11 @@ def open_bytes(data: bytes) -> Any:
 
 def use(obj: Any, most: int) -> None:
     """Read every element and print; what is longer than `most` (a range may be endless) is only printed."""
-    if isinstance(obj, np.ndarray | np.generic) and obj.dtype.str[1:] == "M8":
-        return  # without a unit: numpy itself can print no such date, whoever made it
-    repr(obj)
+    if is_printable(obj):
+        repr(obj)
     if isinstance(obj, np.ndarray):
         assert obj.nbytes <= most
-        if obj.size <= most:
+        if obj.size <= most and is_printable(obj):
             obj.tolist()
     elif isinstance(obj, mori.SharedDict | dict):
         assert len(obj) == len(list(obj)) <= most

@@ -25,8 +25,6 @@ from mori.identifier import format_label
 from mori.region import Mapping
 from mori.store import Where
 
-linux_only = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd_create")
-
 
 @pytest.fixture
 def memfd(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +47,12 @@ def _mapping(shared: object) -> Mapping:
     mapping = region.held_by(shared)  # type: ignore[arg-type]
     assert mapping is not None
     return mapping
+
+
+def _fd(shared: object) -> int:
+    hold = _mapping(shared).hold
+    assert hold is not None
+    return hold.fd
 
 
 @contextmanager
@@ -98,7 +102,7 @@ print([
 @pytest.mark.usefixtures("memfd")
 def test_nobody_can_write_or_resize_a_sealed_region() -> None:
     shared = mori.share(np.arange(1000))
-    fd = _mapping(shared).fd
+    fd = _fd(shared)
     for call in (
         lambda: os.pwrite(fd, b"x", 0),
         lambda: os.ftruncate(fd, 10),
@@ -118,7 +122,7 @@ def test_nobody_can_write_or_resize_a_sealed_region() -> None:
 @pytest.mark.usefixtures("memfd")
 def test_a_memfd_is_private_and_not_inherited_by_exec() -> None:
     shared = mori.share(np.arange(10))
-    fd = _mapping(shared).fd
+    fd = _fd(shared)
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
     assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     assert not os.get_inheritable(fd)
@@ -147,7 +151,7 @@ def test_a_reused_descriptor_or_name_never_shows_other_data() -> None:
     shared = mori.share(np.arange(10))
     header = _mapping(shared).header
     assert region.find(Where(header.pid, header.number, os.urandom(16)), stores.MEMFD) is None
-    other = Where(header.pid, header.number + 1000, None, os.getpid(), _mapping(shared).fd)
+    other = Where(header.pid, header.number + 1000, None, os.getpid(), _fd(shared))
     assert region.find(other, stores.MEMFD) is None
 
 
