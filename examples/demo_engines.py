@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +103,8 @@ def task(frame: pd.DataFrame, job: Job) -> Report:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Hold Ctrl-C back here, and for ever in the processes started inside: this one will end them."""
+    """Hold Ctrl-C back here, and for ever in the processes started inside, which this one will end."""
+    resource_tracker.ensure_running()  # its start would unblock them
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -171,8 +172,9 @@ class Dask:
 
     def close(self) -> None:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # after Ctrl-C it tells of each task
-        self._client.close()
-        self._cluster.close()
+        with interrupts_blocked():
+            self._client.close()
+            self._cluster.close()
         gc.collect()  # a closed scheduler is a heap of cycles, with the messages it has seen in it
 
 

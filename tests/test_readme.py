@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"
 
 def test_the_readme_has_its_examples() -> None:
     text = "".join(BLOCKS)
-    assert all(word in text for word in ("ProcessPoolExecutor", "import mori_dask", "import mori_ray"))
+    assert all(word in text for word in ("ProcessPoolExecutor", "mori_dask", "mori_ray"))
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

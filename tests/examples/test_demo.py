@@ -60,6 +60,7 @@ def test_the_demo_refuses_an_engine_that_it_does_not_know() -> None:
 def test_an_engine_that_is_not_installed_is_reported_with_its_extra(
     demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(demo.tqdm, "monitor_interval", 0)  # its thread would stay
     monkeypatch.setattr(demo.ENGINES["ray"], "library", "not_installed_anywhere")
     monkeypatch.setattr(sys, "argv", ["demo.py", "--rows", "1000", "--tasks", "1", "--engines", "ray"])
     assert demo.main() == 0
