@@ -47,23 +47,23 @@ class Progress:
     """A bar on a terminal, a line for each step elsewhere; both on stderr."""
 
     def __init__(self, total: int) -> None:
-        self._bar = tqdm(total=total, unit="task", leave=False, disable=None)
+        self.bar = tqdm(total=total, unit="task", leave=False, disable=None)
 
     def say(self, step: str) -> None:
-        self._bar.set_description(step)
-        if self._bar.disable:
+        self.bar.set_description(step)
+        if self.bar.disable:
             print(f"  {step} ...", file=sys.stderr, flush=True)
 
     @contextmanager
     def watch(self, meeting: Meeting, step: str) -> Iterator[None]:
         """Count the tasks that have come to the meeting, while the engine runs them."""
         self.say(step)
-        done, stop = self._bar.n, threading.Event()
+        done, stop = self.bar.n, threading.Event()
 
         def look() -> None:
             while not stop.wait(0.1):
-                self._bar.n = done + meeting.arrived("computed")
-                self._bar.refresh()
+                self.bar.n = done + meeting.arrived("computed")
+                self.bar.refresh()
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -72,10 +72,7 @@ class Progress:
         finally:
             stop.set()
             thread.join()
-            self._bar.n = done + meeting.size
-
-    def close(self) -> None:
-        self._bar.close()
+            self.bar.n = done + meeting.size
 
 
 def flights(*, rows: int | None, megabytes: float) -> pd.DataFrame:
@@ -174,7 +171,8 @@ def left_behind() -> list[str]:
 def demonstrate(frame: pd.DataFrame, names: list[str], tasks: int) -> list[Row]:
     """Run every engine in both ways. Shared goes first: plain leaves memory behind that would help it."""
     rows = []
-    with closing(Progress(len(names) * 4 * tasks)) as progress:
+    progress = Progress(len(names) * 4 * tasks)
+    with progress.bar:
         for name in names:
             progress.say(f"{ENGINES[name].name}: starting {tasks} workers")
             with closing(ENGINES[name](tasks, nbytes_of(frame))) as engine:
@@ -204,9 +202,10 @@ def explain(names: list[str]) -> None:
     print("sent     bytes on the wire; without the one copy that mori and ray.put write to shared memory")
     for name in names:
         print(f"         {ENGINES[name].name}: {ENGINES[name].counted}")
-    print("private  USS, memory that this worker alone has: its growth by the job, in the median worker,")
-    print("         measured while all of them hold the frame")
-    print("PSS      the same, and an equal part of each shared page for every process that maps it")
+    print(
+        "private  growth of USS, memory that one worker alone has, while all hold the frame (median worker)"
+    )
+    print("PSS      the same, and of each shared page an equal part for every process that maps it")
     print("plain    what one writes without mori")
     for name in names:
         print(f"         {ENGINES[name].name}: {ENGINES[name].plain}")
@@ -235,7 +234,7 @@ def main() -> int:
         if name not in installed:
             print(f"{ENGINES[name].name} is not installed: {EXTRA.format(name)}")
     explain(installed)
-    print("\nVerdict")
+    print("\nVerdict:")
     for plain, shared in zip(rows[::2], rows[1::2], strict=True):
         print(f"  {verdict(plain, shared)}")
     if wrong := differences(expected, rows):
