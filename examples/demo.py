@@ -32,8 +32,6 @@ SAMPLED = 4  # a task resamples one row in four
 
 
 class Row(NamedTuple):
-    """One line of the table."""
-
     engine: str
     way: str
     seconds: float
@@ -241,8 +239,7 @@ def main() -> int:
         print("  The results DIFFER:", *wrong, sep="\n    ")
     else:
         print(f"  Results: the means of all {len(rows) * chosen.tasks} tasks equal those computed here.")
-    left = left_behind()
-    print(f"  Regions left in the store: {', '.join(left) or 'none'}.")
+    print(f"  Regions left in the store: {', '.join(left := left_behind()) or 'none'}.")
     return 1 if wrong or left else 0
 
 
