@@ -139,7 +139,7 @@ class Dask:
     """A LocalCluster with one thread in each worker process."""
 
     name, library = "Dask", "distributed"
-    plain = "client.scatter(frame), and its future is the argument, as Dask's documentation advises"
+    plain = "client.scatter(frame), and its future is the argument: its warning of large graphs advises it"
     counted = "what client, scheduler and workers write to their sockets, divided by the tasks"
 
     def __init__(self, workers: int, nbytes: int) -> None:
