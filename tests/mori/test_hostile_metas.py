@@ -1,0 +1,71 @@
+"""Metas written by somebody who means harm: right checksums, wrong numbers. Nothing is allocated by them."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mori
+from mori import layout, region, writer
+from mori.plan import measure
+from mori.reader import open_node, root_of
+
+_FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+_STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))
+_HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
+
+HOSTILE: list[tuple[Any, str]] = [
+    *((_FRAME, f'{{"blocks":[[0,1,{huge}]],"duplicates":true}}') for huge in _HUGE),
+    *((_FRAME, f'{{"blocks":[[0,{huge},2]],"duplicates":true}}') for huge in (*_HUGE, 0, -1, 0.5, "null")),
+    *((_FRAME, f'{{"blocks":[[{huge},1,2]],"duplicates":true}}') for huge in _HUGE),
+    *((_FRAME, f'{{"blocks":[[-1,0,{huge}]],"duplicates":true}}') for huge in (*_HUGE, 0, -1)),
+    (_FRAME, '{"blocks":[],"duplicates":true}'),
+    (_FRAME, '{"blocks":[[0,1,2],[0,1,2]],"duplicates":true}'),
+    (_FRAME, '{"blocks":[[0,1,2]],"duplicates":true,"attrs":[0]}'),
+    *((np.arange(4), f'["<i8",[{huge}],"C"]') for huge in (*_HUGE, -4, 4.0, "true")),
+    *((np.arange(4), f'["<i8",[2,{huge},{huge}],"C"]') for huge in _HUGE),
+    *((np.arange(4), f'["|V{huge}",[1],"C"]') for huge in (*_HUGE[:3], 31, 33)),
+    *((np.arange(4), f'[{{"base":"<i8","shape":[{huge}]}},[1],"C"]') for huge in (*_HUGE, -1)),
+    *(
+        (np.arange(4), f'["{name}",[4],"C"]')
+        for name in ("O", "|O8", "T", "i8,i8", "(4,)i8", "<i8\\u0000", "")
+    ),
+    (np.arange(4), "[" * 100_000),
+    (np.arange(4), "1" * 60_000),
+    *((_STRINGS, f'{{"length":{huge},"missing":0,"na":"NA"}}') for huge in (*_HUGE, -1, 1.0)),
+    *((_STRINGS, f'{{"length":2,"missing":{huge},"na":"NA"}}') for huge in (*_HUGE, -1, 1)),
+    *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
+    (pd.Index([1, 2]), '{"class":"Index","freq":"D","name":[0]}'),
+    *(
+        (pd.MultiIndex.from_arrays([[1], [2]]), f'{{"levels":{n},"sortorder":null}}')
+        for n in (*_HUGE, -1, 0, 3)
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("obj", "meta"), HOSTILE, ids=lambda value: str(value)[:50] if isinstance(value, str) else ""
+)
+def test_a_hostile_meta_is_refused_without_asking_for_memory(obj: Any, meta: str) -> None:
+    plan = measure(obj)
+    plan.meta, plan.table = meta.encode(), []
+    plan.close()
+    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
+    node = root_of(region.over(writer.to_bytes(plan, header)))
+    open_node(root_of(region.over(writer.to_bytes(measure(obj), header._replace(nbytes=_nbytes(obj))))))
+    tracemalloc.start()
+    try:
+        with pytest.raises(mori.CorruptRegionError) as caught:
+            open_node(node)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert not isinstance(caught.value.__cause__, MemoryError)
+
+
+def _nbytes(obj: Any) -> int:
+    return writer.region_nbytes(measure(obj))
