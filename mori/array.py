@@ -103,7 +103,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
         return np.array(self, copy=True, subok=False)
 
-    def __copy__(self) -> npt.NDArray[Any]:
+    def __copy__(self) -> npt.NDArray[Any]:  # type: ignore[override]
         return np.array(self, copy=True, subok=False)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -31,7 +31,8 @@ def meet() -> bool:
             spec = getattr(module, "__spec__", None)
             if spec is not None and getattr(spec, "_initializing", False):
                 continue  # half-imported: next time
-            _met.add(engine)
+            # Met only when it is ready: until then other threads wait here, for the import's own lock.
             importlib.import_module(adapter)
+            _met.add(engine)
             new = True
     return new

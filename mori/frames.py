@@ -297,14 +297,18 @@ def materialize_pandas(x: Any) -> Any:
         return x
     with reference.travel("value"):
         private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, _Shared) else x, 5))
-    if isinstance(x, pd.Index) or not CAN_PROTECT:
-        return private
     # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
-    manager = private.copy(deep=True)._mgr
-    cls = BlockManager if isinstance(x, pd.DataFrame) else SingleBlockManager
-    blocks = manager.blocks if isinstance(x, pd.DataFrame) else manager.blocks[0]
-    axes = manager.axes if isinstance(x, pd.DataFrame) else manager.axes[0]
-    object.__setattr__(private, "_mgr", cls(blocks, axes, verify_integrity=False))
+    if isinstance(x, pd.Index):
+        return private.copy(deep=True)
+    private = private.copy(deep=True)
+    if CAN_PROTECT:
+        manager = private._mgr
+        axes = [axis.copy(deep=True) for axis in manager.axes]
+        if isinstance(x, pd.DataFrame):
+            plain = BlockManager(manager.blocks, axes, verify_integrity=False)
+        else:
+            plain = SingleBlockManager(manager.blocks[0], axes[0], verify_integrity=False)
+        object.__setattr__(private, "_mgr", plain)
     return private
 
 

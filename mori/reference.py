@@ -170,8 +170,8 @@ def identity(obj: Any) -> str | None:
 
 def receive(buffer: object, header: bytes | None = None) -> Any:
     """Return the object whose bytes came by value; it lies in the buffer, which is kept."""
-    engines.meet()
     try:
+        engines.meet()
         return open_node(root_of(region.over(buffer, header)))
     except Exception as error:  # see `load`
         return Lost(error, b"")
@@ -179,8 +179,8 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
 
 def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
-    engines.meet()
     try:
+        engines.meet()
         return _load(payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
         return Lost(error, payload)
