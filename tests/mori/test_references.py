@@ -1,7 +1,6 @@
 """A shared object, each of its parts and what is built around them cross processes as references."""
 
 import concurrent.futures
-import gc
 import multiprocessing
 import operator
 import os
@@ -17,7 +16,6 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 
 import mori
-from mori import region
 from tests.worker import settings
 
 PICKLERS = {
@@ -265,91 +263,3 @@ def test_joblib_carries_references(store):
         assert run([joblib.delayed(operator.getitem)([shared["x"]], 0)])[0].sum() == shared["x"].sum()
     finally:
         get_reusable_executor().shutdown(wait=True)
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_by_value_carries_the_bytes(store, part, wait):
-    shared = mori.share(tree())
-    name = mori.shared_name(shared)
-    with mori.by_value():
-        data = pickle.dumps(PARTS[part](shared))
-    del shared
-    gc.collect()
-    wait(lambda: is_gone(name))
-    arrived = pickle.loads(data)
-    assert not mori.is_shared(arrived)
-    assert mori.shared_name(arrived) is None
-    assert_equal(arrived, PARTS[part](tree()))
-
-
-def test_by_value_ends_with_its_block_and_holds_for_its_thread_alone(store):
-    shared = mori.share(np.arange(1000))
-    with mori.by_value():
-        with concurrent.futures.ThreadPoolExecutor(1) as threads:
-            assert len(threads.submit(pickle.dumps, shared).result()) < 200
-        assert len(pickle.dumps(shared)) > 8000
-    assert len(pickle.dumps(shared)) < 200
-
-
-def is_gone(name: str) -> bool:
-    try:
-        mori.map_shared(name)
-    except mori.RegionNotFoundError:
-        return True
-    return False
-
-
-USES = [
-    *(len, sum, list, bool, operator.itemgetter(0), np.asarray, np.sum, operator.attrgetter("shape")),
-    *(lambda x: x + 1, lambda x: 1 + x, lambda x: x.sum(), lambda x: x == 1, lambda x: 1 in x),
-    *(operator.attrgetter("columns"), lambda x: x.setflags(write=True)),
-]
-
-
-@pytest.mark.parametrize("use", USES)
-def test_a_lost_reference_unpickles_and_raises_when_it_is_used(store, wait, use):
-    shared = mori.share(np.arange(10))
-    name, data = mori.shared_name(shared), pickle.dumps([shared, shared[2:]])
-    del shared
-    wait(lambda: is_gone(name))
-    for lost in pickle.loads(data):
-        assert name in repr(lost)
-        with pytest.raises(mori.RegionNotFoundError, match="not found") as caught:
-            use(lost)
-        assert caught.value.name == name
-        assert pickle.loads(pickle.dumps(caught.value)).name == name
-
-
-def test_a_reference_that_is_lost_here_is_passed_on_to_where_the_region_is(
-    store, worker, monkeypatch, tmp_path
-):
-    shared = mori.share(np.arange(10))
-    data = pickle.dumps(shared)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-
-    def lose(data, setting):
-        os.environ["MORI_STORE"] = setting
-        return pickle.dumps(pickle.loads(data))
-
-    again = worker(lose, data, f"files:{elsewhere}")
-    assert pickle.loads(again) is shared or pickle.loads(again).tolist() == [*range(10)]
-
-
-def test_a_reference_never_opens_another_region_of_that_name(store, monkeypatch, wait):
-    shared = mori.share(np.arange(10))
-    name, data = mori.shared_name(shared), pickle.dumps(shared)
-    number = shared_number(shared)
-    del shared
-    wait(lambda: is_gone(name))
-    monkeypatch.setattr(region, "_numbers", iter([number]))
-    other = mori.share(np.arange(10) + 100)
-    assert mori.shared_name(other) == name
-    lost = pickle.loads(data)
-    with pytest.raises(mori.RegionNotFoundError):
-        len(lost)
-    assert other[0] == 100
-
-
-def shared_number(array) -> int:
-    return region.held_by(array).header.number
