@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -32,7 +33,8 @@ class Worker:
         context: Any = multiprocessing.get_context(method)
         self.method = method
         self._ours, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        inherited = self._ours if method == "fork" else None
+        self.process = context.Process(target=_serve, args=(theirs, inherited), daemon=True)
         self.process.start()
         theirs.close()
         self._ours.send("hello")
@@ -59,7 +61,14 @@ class Worker:
         self.process.close()
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, inherited: Connection | None) -> None:
+    if inherited is not None:  # else this process would keep itself waiting when the tests are killed
+        inherited.close()
+    with contextlib.suppress(EOFError):
+        _serve_calls(connection)
+
+
+def _serve_calls(connection: Connection) -> None:
     connection.recv()
     while (news := connection.recv()) is not None:
         for name in settings():
