@@ -27,11 +27,11 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def _held() -> set[str]:
-    """Return the regions that this process or one of its children holds."""
+def _held() -> dict[str, tuple[int, ...]]:
+    """Return the regions that this process or one of its children holds, and who holds them."""
     me = psutil.Process()
     family = {me.pid, *(child.pid for child in me.children(recursive=True))}
-    return {entry.name for entry in store.current().entries() if family & {*entry.holders}}
+    return {entry.name: entry.holders for entry in store.current().entries() if family & {*entry.holders}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,11 +40,15 @@ def no_region_outlives_its_cluster() -> Iterator[None]:
     before = _held()
     yield
 
-    def left() -> set[str]:
+    limit = time.monotonic() + 20
+    while True:
         region.expire_graces()
-        return _held() - before
-
-    wait_until(lambda: not left())
+        left = {name: holders for name, holders in _held().items() if name not in before}
+        if not left:
+            return
+        assert time.monotonic() < limit, f"left behind by {os.getpid()}: {left}"
+        gc.collect()
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
