@@ -1,27 +1,21 @@
-"""Regions: created, sealed, mapped once a process, and held.
+"""Regions: created, sealed, and mapped once a process.
 
-Imports the stores, layout, identifier, settings and errors. Invariant: the mapping is the hold.
-Arrays refer to buffers, buffers to the `Mapping`; nothing else keeps a region alive here, but for
-the grace after its last use if a reference to it was pickled, and an adapter that keeps the `Hold`.
+Imports hold, the stores, layout, identifier, settings and errors. Invariant: arrays refer to buffers,
+buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import ctypes
 import errno
 import gc
 import itertools
 import os
-import queue
 import secrets
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -29,21 +23,19 @@ import numpy.typing as npt
 
 from mori import layout, settings, store
 from mori.errors import CorruptRegionError, StoreFullError
+from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name
 from mori.store import Draft, Held, Store, Where
 
 __all__ = [
     "Bytes",
-    "Hold",
     "Mapping",
     "at",
     "create",
-    "expire_graces",
     "find",
     "held_by",
     "live",
     "over",
-    "soon",
 ]
 
 Bytes = npt.NDArray[np.uint8]
@@ -69,39 +61,6 @@ _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 _numbers = itertools.count(1)
-
-
-class Hold:
-    """This process's hold on a region in a store, given back when nothing refers to it any more.
-
-    A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
-    """
-
-    __slots__ = ("_held", "home", "pickled")
-
-    def __init__(self, held: Held, home: Store) -> None:
-        self._held: Held | None = held
-        self.home = home
-        self.pickled = False  # as a reference that only the grace keeps good
-
-    @property
-    def fd(self) -> int:
-        """The descriptor by which this process holds it."""
-        assert self._held is not None
-        return self._held.fds[0]
-
-    def let_go(self) -> None:
-        """Give it back to the store now, whoever still refers to it."""
-        held, self._held = self._held, None
-        if held is not None:
-            self.home.release(held)
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._held is None or is_finalizing():
-            return
-        if self.pickled and _graces.keep(self._held, self.home):
-            return
-        self.let_go()
 
 
 class Mapping:
@@ -160,98 +119,6 @@ class Mapping:
             munmap(self.address, self.nbytes)
 
 
-class _Graces:
-    """Holds that outlast their last user: a reference may be on its way to another process.
-
-    An entry says when something is due, and what is to be called then.
-
-    A thread runs while there are any, and only then. `keep` is called from finalizers, at any
-    moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
-    """
-
-    def __init__(self) -> None:
-        self._arrivals: queue.SimpleQueue[tuple[float, Callable[[], object]] | None] = queue.SimpleQueue()
-        self._kept: list[tuple[float, Callable[[], object]]] = []
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
-        self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
-
-    def keep(self, held: Held, home: Store) -> bool:
-        try:
-            seconds = settings.grace()
-        except ValueError:  # share() has told the user; a finalizer cannot
-            return False
-        if not seconds:
-            return False
-        self.call(partial(home.release, held), seconds)
-        return True
-
-    def call(self, action: Callable[[], object], seconds: float) -> None:
-        self._arrivals.put((time.monotonic() + seconds, action))
-        self._ensure_thread()
-
-    def _ensure_thread(self) -> None:
-        if not self._starting.acquire(blocking=False):
-            return
-        try:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
-                self._thread.start()
-        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more
-            self._thread = None
-            self.expire(everything=True)
-        finally:
-            self._starting.release()
-
-    def _run(self) -> None:
-        while True:
-            wait = min((until for until, _ in self._kept), default=time.monotonic()) - time.monotonic()
-            try:
-                arrival = self._arrivals.get(timeout=max(0.0, wait))
-                if arrival is not None:
-                    with self.closing:
-                        self._kept.append(arrival)
-            except queue.Empty:
-                pass
-            self.expire()
-            if not self._kept and self._starting.acquire(blocking=False):
-                self._thread = None
-                self._starting.release()
-                # What arrived while the lock was ours found no thread to start.
-                if not self._arrivals.empty():
-                    self._ensure_thread()
-                return
-
-    def expire(self, *, everything: bool = False) -> None:
-        """Let go of what has had its time, or of everything."""
-        with self.closing:
-            if everything:
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        if (arrival := self._arrivals.get_nowait()) is not None:
-                            self._kept.append(arrival)
-            now = time.monotonic()
-            kept, self._kept = self._kept, []
-            due = [entry for entry in kept if everything or entry[0] <= now]
-            if not everything:
-                self._kept += [entry for entry in kept if entry[0] > now]
-            for _, action in due:
-                action()
-
-    def wake(self) -> None:
-        self._arrivals.put(None)
-
-    def forget(self) -> None:
-        """In a forked child: the graces are the parent's; close its descriptors here, start anew."""
-        try:
-            self.expire(everything=True)
-        finally:
-            self.__init__()  # type: ignore[misc]
-
-
-_graces = _Graces()
-
-
 def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
     """Write a new region and return its mapping.
 
@@ -291,7 +158,7 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
 
 def _make_room() -> None:
     gc.collect()
-    _graces.expire(everything=True)
+    expire_graces()
 
 
 def _create(home: Store, nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
@@ -327,8 +194,6 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
         raise OSError(number, f"cannot map {header.nbytes} bytes: {os.strerror(number)}")
     mapping = Mapping(header, address, Hold(held, home))
     _mappings[header.region_id] = mapping
-    if held.path is not None:
-        _release_at_exit()
     return mapping
 
 
@@ -441,65 +306,15 @@ def at(address: int, nbytes: int) -> Mapping | None:
     return None
 
 
-def soon(action: Callable[[], object]) -> None:
-    """Call something on the thread of the graces: for those that may not wait, such as callbacks."""
-    _graces.call(action, 0)
-
-
 def live() -> list[Mapping]:
     """Return the regions that this process has mapped."""
     return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
 
 
-def expire_graces() -> None:
-    """Let go of everything that only a grace keeps."""
-    _graces.expire(everything=True)
-    _graces.wake()
-
-
-_exit_arranged = 0
-
-
-def _release_at_exit() -> None:
-    """Arrange that files are let go when this process ends: the last holder has to unlink."""
-    global _exit_arranged
-    if _exit_arranged == os.getpid():
-        return
-    _exit_arranged = os.getpid()
-    atexit.register(_release_all, os.getpid())
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
-        from multiprocessing import util
-
-        util.Finalize(None, _release_all, (os.getpid(),), exitpriority=-100)
-
-
-def _release_all(pid: int) -> None:
-    if pid == os.getpid():
-        for mapping in live():
-            if mapping.hold is not None:
-                mapping.hold.let_go()
-        _graces.expire(everything=True)
-
-
-def _before_fork() -> None:
-    _graces.closing.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    _graces.closing.release()
-
-
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.RLock()
-    _graces.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import ray
 
-from mori import region
-from mori.region import Hold, Mapping
+from mori import hold
+from mori.hold import Hold
+from mori.region import Mapping
 from mori_ray import hooks
 
 __all__ = ["Session", "session"]
@@ -105,7 +106,7 @@ def session() -> Session | None:
 def _let_go(of: weakref.ref[Session], key: bytes) -> None:
     found = of()
     if found is not None:
-        region.soon(partial(found._holds.pop, key, None))
+        hold.soon(partial(found._holds.pop, key, None))
 
 
 def _after_fork_in_child() -> None:

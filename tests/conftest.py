@@ -18,7 +18,7 @@ import pandas as pd  # noqa: F401  (what it opens and starts is no test's)
 import psutil
 import pytest
 
-from mori import region
+from mori import hold, region
 from mori import store as stores
 from tests.worker import Worker
 
@@ -82,7 +82,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
         return  # its traceback holds what it had
     limit = time.monotonic() + _LIMIT
     while True:
-        region.expire_graces()
+        hold.expire_graces()
         left = _what_there_is() - before
         if not left:
             return

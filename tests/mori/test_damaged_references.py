@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import layout, reference, region, writer
+from mori import hold, layout, reference, region, writer
 from mori.array import SharedArray
 from mori.plan import measure
 from tests.mori.damage import is_printable
@@ -61,7 +61,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
             "inner": nest["a"],
         }
         del array, frame, nest
-        region.expire_graces()
+        hold.expire_graces()
 
 
 def _stays_inside(got: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import mori_dask  # noqa: F401  before any cluster: workers inherit the preload
-from mori import region, store
+from mori import hold, store
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def no_region_outlives_its_cluster() -> Iterator[None]:
 
     limit = time.monotonic() + 20
     while True:
-        region.expire_graces()
+        hold.expire_graces()
         left = {name: holders for name, holders in _held().items() if name not in before}
         if not left:
             return

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import ray
 
-from mori import region
+from mori import hold
 from mori import store as stores
 from mori_ray import lifetime
 
@@ -97,4 +97,4 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
         assert time.monotonic() < limit, f"still not so after {seconds} s"
         time.sleep(0.02)
         gc.collect()
-        region.expire_graces()
+        hold.expire_graces()

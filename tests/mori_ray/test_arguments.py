@@ -12,7 +12,7 @@ import ray
 from ray._private import serialization
 
 import mori
-from mori.region import expire_graces
+from mori.hold import expire_graces
 from mori_ray import serialize
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
 

@@ -1,0 +1,208 @@
+"""Holds: what keeps a region alive for this process, and the grace that outlasts its last use.
+
+Imports the stores and settings. Invariant: a hold is given back exactly once: when nothing refers to
+it any more, after its grace if a reference to its region was pickled, or at the end of the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+
+from mori import settings
+from mori.store import Held, Store
+
+__all__ = ["Hold", "expire_graces", "soon"]
+
+
+class Hold:
+    """This process's hold on a region in a store, given back when nothing refers to it any more.
+
+    A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
+    """
+
+    __slots__ = ("__weakref__", "_held", "home", "pickled")
+
+    def __init__(self, held: Held, home: Store) -> None:
+        self._held: Held | None = held
+        self.home = home
+        self.pickled = False  # as a reference that only the grace keeps good
+        if held.path is not None:
+            _release_at_exit()
+            _files.add(self)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor by which this process holds it."""
+        assert self._held is not None
+        return self._held.fds[0]
+
+    def let_go(self) -> None:
+        """Give it back to the store now, whoever still refers to it."""
+        held, self._held = self._held, None
+        if held is not None:
+            self.home.release(held)
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._held is None or is_finalizing():
+            return
+        if self.pickled and _graces.keep(self._held, self.home):
+            return
+        self.let_go()
+
+
+class _Graces:
+    """Holds that outlast their last user: a reference may be on its way to another process.
+
+    An entry says when something is due, and what is to be called then.
+
+    A thread runs while there are any, and only then. `keep` is called from finalizers, at any
+    moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._arrivals: queue.SimpleQueue[tuple[float, Callable[[], object]] | None] = queue.SimpleQueue()
+        self._kept: list[tuple[float, Callable[[], object]]] = []
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
+
+    def keep(self, held: Held, home: Store) -> bool:
+        try:
+            seconds = settings.grace()
+        except ValueError:  # share() has told the user; a finalizer cannot
+            return False
+        if not seconds:
+            return False
+        self.call(partial(home.release, held), seconds)
+        return True
+
+    def call(self, action: Callable[[], object], seconds: float) -> None:
+        self._arrivals.put((time.monotonic() + seconds, action))
+        self._ensure_thread()
+
+    def _ensure_thread(self) -> None:
+        if not self._starting.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
+                self._thread.start()
+        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more
+            self._thread = None
+            self.expire(everything=True)
+        finally:
+            self._starting.release()
+
+    def _run(self) -> None:
+        while True:
+            wait = min((until for until, _ in self._kept), default=time.monotonic()) - time.monotonic()
+            try:
+                arrival = self._arrivals.get(timeout=max(0.0, wait))
+                if arrival is not None:
+                    with self.closing:
+                        self._kept.append(arrival)
+            except queue.Empty:
+                pass
+            self.expire()
+            if not self._kept and self._starting.acquire(blocking=False):
+                self._thread = None
+                self._starting.release()
+                # What arrived while the lock was ours found no thread to start.
+                if not self._arrivals.empty():
+                    self._ensure_thread()
+                return
+
+    def expire(self, *, everything: bool = False) -> None:
+        """Let go of what has had its time, or of everything."""
+        with self.closing:
+            if everything:
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        if (arrival := self._arrivals.get_nowait()) is not None:
+                            self._kept.append(arrival)
+            now = time.monotonic()
+            kept, self._kept = self._kept, []
+            due = [entry for entry in kept if everything or entry[0] <= now]
+            if not everything:
+                self._kept += [entry for entry in kept if entry[0] > now]
+            for _, action in due:
+                action()
+
+    def wake(self) -> None:
+        self._arrivals.put(None)
+
+    def forget(self) -> None:
+        """In a forked child: the graces are the parent's; close its descriptors here, start anew."""
+        try:
+            self.expire(everything=True)
+        finally:
+            self.__init__()  # type: ignore[misc]
+
+
+_graces = _Graces()
+
+
+def soon(action: Callable[[], object]) -> None:
+    """Call something on the thread of the graces: for those that may not wait, such as callbacks."""
+    _graces.call(action, 0)
+
+
+def expire_graces() -> None:
+    """Let go of everything that only a grace keeps."""
+    _graces.expire(everything=True)
+    _graces.wake()
+
+
+_files: weakref.WeakSet[Hold] = weakref.WeakSet()
+_exit_arranged = 0
+
+
+def _release_at_exit() -> None:
+    """Arrange that files are let go when this process ends: the last holder has to unlink."""
+    global _exit_arranged
+    if _exit_arranged == os.getpid():
+        return
+    _exit_arranged = os.getpid()
+    atexit.register(_release_all, os.getpid())
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
+        from multiprocessing import util
+
+        util.Finalize(None, _release_all, (os.getpid(),), exitpriority=-100)
+
+
+def _release_all(pid: int) -> None:
+    if pid == os.getpid():
+        for hold in list(_files):
+            hold.let_go()
+        _graces.expire(everything=True)
+
+
+def _before_fork() -> None:
+    _graces.closing.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _graces.closing.release()
+
+
+def _after_fork_in_child() -> None:
+    _graces.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
