@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -21,7 +22,7 @@ def _can_unshare() -> bool:
     return subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def empty_cluster():
     with (
         LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster,
@@ -34,15 +35,20 @@ def _workers(client: Client) -> int:
     return len(client.scheduler_info(n_workers=-1)["workers"])
 
 
-def test_a_worker_in_another_pid_namespace_gets_the_bytes(empty_cluster: Client):
+@pytest.mark.parametrize("kind", ["memfd", "files"])
+def test_a_worker_in_another_pid_namespace_maps_files_and_gets_the_bytes_of_memfds(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+):
     if not _can_unshare():
         pytest.skip("needs unshare with the right to make a pid namespace")
-    client = empty_cluster
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}" if kind == "files" else kind)
+    client = request.getfixturevalue("empty_cluster")
     array = mori.share(np.arange(50_000))
     with worker_process(client.scheduler.address, before=_UNSHARE):
         wait_until(lambda: _workers(client) == 1)
         shared, name, total = client.submit(look, array, pure=False).result()
-        assert (shared, name, total) == (False, None, array.sum())
+        assert (shared, total) == (kind == "files", array.sum())
+        assert name == (mori.shared_name(array) if shared else None)
         future = client.scatter(array, direct=True)
         assert client.submit(look, future, pure=False).result()[2] == array.sum()
     wait_until(lambda: _workers(client) == 0)
