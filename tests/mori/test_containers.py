@@ -16,7 +16,7 @@ import mori
 SCALARS = [
     None, True, False, 0, 1, -1, 127, 128, -129, 2**63, -(2**200), 1.0, -0.0, math.inf, 5e-324,
     1j, "", "a", "mörî 森", "\ud800", "x\0y", b"", b"\0\xff", np.int8(3), np.float32(1.5), np.bool_(True),
-    np.datetime64("2024-01-01", "D"), np.timedelta64(3, "h"), np.datetime64("NaT"), np.complex64(1j),
+    np.datetime64("2024-01-01", "D"), np.timedelta64(3, "h"), np.datetime64("NaT", "s"), np.complex64(1j),
     np.uint64(2**64 - 1), np.longdouble("0.1"), np.float16(0.5), np.str_("text"), np.bytes_(b"x"),
 ]  # fmt: skip
 
