@@ -1,6 +1,7 @@
 """Real clusters for the tests of mori_dask: a scheduler, nannies and worker processes."""
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -38,7 +39,14 @@ def _held() -> dict[str, tuple[int, ...]]:
 def no_region_outlives_its_cluster() -> Iterator[None]:
     """Fail a module that leaves a region behind when its clusters are closed."""
     before = _held()
+    # Records that pytest captures keep their tracebacks, and with them a scheduler that was closed.
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
+    propagated = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
     yield
+    for logger, did in zip(loggers, propagated, strict=True):
+        logger.propagate = did
 
     limit = time.monotonic() + 20
     while True:
