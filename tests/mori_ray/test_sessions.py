@@ -144,8 +144,11 @@ def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:
     pytest.importorskip("grpc")
     printed = run("""
         import mori, numpy as np, ray
-        from ray.util.client.ray_client_helpers import ray_start_client_server
-        with ray_start_client_server() as api:
+        from ray.cluster_utils import Cluster
+        from ray.util.client.ray_client_helpers import ray_start_client_server_for_address
+        # Started before there are threads of gRPC, in the midst of which a fork may hang.
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        with ray_start_client_server_for_address(cluster.address) as api:
             x = mori.share(np.arange(100_000))
             @api.remote
             def look(theirs):
@@ -156,6 +159,7 @@ def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:
             print(api.get(look.remote(x)), api.get(look.remote(api.put(x))), api.get(closure.remote()))
             back = api.get(api.put(x))
             print(mori.is_shared(back), int(back.sum()))
+        cluster.shutdown()
     """)
     one = "(False, 4999950000)"
     assert printed.split("\n") == [f"{one} {one} {one}", "False 4999950000"]
