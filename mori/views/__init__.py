@@ -1,0 +1,7 @@
+"""Lazy containers over nodes: one noun a file, what they have in common in `view`."""
+
+from mori.views.mapping import SharedDict
+from mori.views.sequences import SharedList, SharedTuple
+from mori.views.view import View
+
+__all__ = ["SharedDict", "SharedList", "SharedTuple", "View"]

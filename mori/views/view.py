@@ -1,0 +1,96 @@
+"""What the lazy containers have in common: a node, or the private container it turned into.
+
+Imports reference, reader and array. Never subclasses of the builtins, which C code and engines would
+walk or take for empty. A structural change turns this view, and no other, into a private container
+whose untouched elements are still shared.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Final, Generic, TypeVar
+
+from mori import reference
+from mori.array import SharedArray
+from mori.reader import Node, open_node
+
+__all__ = ["SHOWN", "View"]
+
+SHOWN: Final = 6
+"""Elements that a repr shows."""
+
+Own = TypeVar("Own", bound=Any)
+
+
+class View(Generic[Own]):
+    """What the lazy containers have in common: the node, or the private container it turned into."""
+
+    __slots__ = ("__weakref__", "_above", "_frames", "_node", "_opened", "_own")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._own: Own | None = None
+        self._above: tuple[View[Any], Any] | None = None
+        # Handed-out parts, so that the same part is the same object, and a write to it is not lost.
+        self._opened: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._frames: dict[int, Any] = {}
+
+    def _items(self) -> Node:
+        """Return the node whose children are the elements."""
+        return self._node
+
+    def _open(self, index: int) -> Any:
+        part = self._opened.get(index)
+        if part is None:
+            part = self._frames.get(index)
+        if part is None:
+            part = open_node(self._items().child(index))
+            if isinstance(part, SharedArray | View):
+                part._above = (self, index)
+                self._opened[index] = part
+            elif hasattr(part, "_mori_is_intact"):
+                # pandas writes to a frame without telling anyone: keep it, and look when pickling.
+                self._frames[index] = part
+        return part
+
+    def _adopt(self, index: Any, part: object) -> None:
+        """Take note that a part has become private: from now on this container is private, too."""
+        raise NotImplementedError
+
+    def _private(self) -> Own:
+        """Turn into a private container, for a change of structure."""
+        if self._own is None:
+            self._own = self._copy()
+            self._opened.clear()
+            self._frames.clear()
+            if self._above is not None:
+                above, index = self._above
+                self._above = None
+                above._adopt(index, self)
+        return self._own
+
+    def _copy(self) -> Own:
+        raise NotImplementedError
+
+    def _plain(self) -> Any:
+        """Return a builtin container of the elements as they are."""
+        return self._copy() if self._own is None else self._own
+
+    def __len__(self) -> int:
+        return len(self._items() if self._own is None else self._own)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        changed = self._own is not None or not all(frame._mori_is_intact() for frame in self._frames.values())
+        if changed:
+            return _rebuild, (self._plain(),)
+        mapping = self._node.mapping
+        if reference.is_wanted(mapping):
+            return reference.by_reference(mapping, self._node.offset)
+        return reference.by_value(self._node, protocol)
+
+    def __copy__(self) -> Any:
+        return self._copy() if self._own is None else type(self._own)(self._own)
+
+
+def _rebuild(plain: Any) -> Any:
+    return plain
