@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -35,19 +36,25 @@ def _held() -> dict[str, tuple[int, ...]]:
     return {entry.name: entry.holders for entry in store.current().entries() if family & {*entry.holders}}
 
 
+def _record_without_frames(*args: Any, **kwargs: Any) -> logging.LogRecord:
+    """Make a log record that keeps its text alone, and nothing that its arguments and traceback hold."""
+    record = logging.LogRecord(*args, **kwargs)
+    record.msg, record.args = record.getMessage(), ()
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = logging.Formatter().formatException(record.exc_info)
+        record.exc_info = None
+    return record
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_region_outlives_its_cluster() -> Iterator[None]:
     """Fail a module that leaves a region behind when its clusters are closed."""
     before = _held()
-    # Records that pytest captures keep their tracebacks, and with them a scheduler that was closed.
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    propagated = [logger.propagate for logger in loggers]
-    for logger in loggers:
-        logger.propagate = False
+    # pytest keeps the records it captures, and in the traceback of a broken connection stands its buffer.
+    plain = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_record_without_frames)
     yield
-    for logger, did in zip(loggers, propagated, strict=True):
-        logger.propagate = did
-
+    logging.setLogRecordFactory(plain)
     limit = time.monotonic() + 20
     while True:
         hold.expire_graces()
