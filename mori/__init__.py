@@ -8,6 +8,7 @@ from mori.api import by_value, is_shared, map_shared, materialize, prune_shared,
 from mori.array import SharedArray
 from mori.errors import (
     CorruptRegionError,
+    LimitError,
     MoriError,
     NotShareableError,
     ObjectColumnWarning,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CorruptRegionError",
+    "LimitError",
     "MoriError",
     "NotShareableError",
     "ObjectColumnWarning",

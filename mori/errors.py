@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "CorruptRegionError",
+    "LimitError",
     "MoriError",
     "NotShareableError",
     "ObjectColumnWarning",
@@ -129,6 +130,18 @@ class StoreFullError(MoriError, MemoryError):
             store=store,
             asked=asked,
             free=free,
+            remedy=remedy,
+        )
+
+
+class LimitError(MoriError, OSError):
+    """A limit of this process or system that is no lack of memory: open files, mappings, addresses."""
+
+    def __init__(self, *, asked: str, found: str, remedy: str) -> None:
+        super().__init__(
+            f"cannot {asked}: {found}. {remedy}",
+            asked=asked,
+            found=found,
             remedy=remedy,
         )
 

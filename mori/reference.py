@@ -19,7 +19,7 @@ import numpy as np
 
 from mori import engines, layout, region
 from mori.codecs.ndarray import dtype_from_plain
-from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError, StoreError
+from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, open_node, root_of
@@ -195,14 +195,7 @@ def _load(payload: bytes) -> Any:
     form, place = kind & ~_KIND, kind & _KIND
     if form not in (0, _VIEW, _PART) or place not in _STORES:
         raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
-    try:
-        mapping = region.find(Where(pid, number, region_id, holder, fd), place)
-    except MoriError:
-        raise
-    except OSError as error:
-        raise StoreError(
-            store=name, found=str(error), remedy="Raise the limit that it names (ulimit -n for open files)"
-        ) from error
+    mapping = region.find(Where(pid, number, region_id, holder, fd), place)
     if mapping is None:
         raise RegionNotFoundError(name=name, store=_STORES[place])
     node = root_of(mapping)

@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mori import layout, settings, store
-from mori.errors import CorruptRegionError, StoreFullError
+from mori import layout, limits, settings, store
+from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name
 from mori.store import Draft, Held, Store, Where
@@ -42,6 +42,7 @@ Bytes = npt.NDArray[np.uint8]
 
 _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 _FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -135,6 +136,8 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
     ------
     StoreFullError
         If there is no room, even after a garbage collection. Nothing is left behind.
+    LimitError
+        If this process may not open or map any more.
     """
     settings.grace()
     home = store.current()
@@ -145,15 +148,25 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
     try:
         return _create(home, nbytes, write, root)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+        if not _may_help(error):
             raise
     _make_room()
     try:
         return _create(home, nbytes, write, root)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+        if limits.is_out_of_descriptors(error):
+            raise limits.descriptors_error(error) from error
+        if error.errno not in _FULL:
             raise
         raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
+
+
+def _may_help(error: OSError) -> bool:
+    """Say whether to try again once what is not needed has been let go."""
+    if limits.is_out_of_descriptors(error):
+        limits.raise_descriptors()
+        return True
+    return isinstance(error, LimitError) or error.errno in _FULL
 
 
 def _make_room() -> None:
@@ -191,7 +204,7 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
         os.close(fd)
     if address == _FAILED:
         home.release(held)
-        raise OSError(number, f"cannot map {header.nbytes} bytes: {os.strerror(number)}")
+        raise limits.mapping_error(header.nbytes, number)
     mapping = Mapping(header, address, Hold(held, home))
     _mappings[header.region_id] = mapping
     return mapping
@@ -217,10 +230,27 @@ def find(where: Where, kind: int) -> Mapping | None:
     ------
     CorruptRegionError, UnsafeRegionError
         If what is found there is not a region of this user.
+    LimitError
+        If this process may not open or map any more.
     """
     if where.region_id is not None and (mapping := _mappings.get(where.region_id)) is not None:
         return mapping
     home = store.of_kind(kind)
+    try:
+        return _find(home, where)
+    except OSError as error:
+        if not _may_help(error):
+            raise
+    _make_room()
+    try:
+        return _find(home, where)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise limits.descriptors_error(error) from error
+        raise
+
+
+def _find(home: Store, where: Where) -> Mapping | None:
     held = home.find(where)
     if held is None:
         return None

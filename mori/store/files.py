@@ -1,6 +1,6 @@
 """The files store: a file a region in a directory, for any POSIX system and across pid namespaces.
 
-Imports identifier, errors and store. Every holder keeps a shared flock, which the kernel drops with
+Imports identifier, limits, errors and store. Every holder keeps a shared flock, which the kernel drops with
 the process; whoever can take it exclusively is the last, and unlinks. No pid is ever believed.
 """
 
@@ -13,6 +13,7 @@ import stat
 import time
 from collections.abc import Iterator
 
+from mori import limits
 from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
 from mori.store import FILES, Draft, Entry, Held, Where, boot_id
@@ -138,6 +139,8 @@ class FilesStore:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if limits.is_out_of_descriptors(error):
+                raise
             raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
         try:
             found = os.fstat(fd)

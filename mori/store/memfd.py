@@ -1,17 +1,17 @@
 """The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
 
-Imports identifier, errors and store. A region's memfd carries its name and id as the name of the
+Imports identifier, limits, errors and store. A region's memfd carries its name and id as the name of the
 file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from typing import Final
 
+from mori import limits
 from mori.errors import UnsafeRegionError
 from mori.identifier import format_label, parse_label
 from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id
@@ -159,7 +159,7 @@ class MemfdStore:
                 return None
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if limits.is_out_of_descriptors(error):
                 raise
             return None
         try:
@@ -185,7 +185,9 @@ def _processes() -> Iterator[int]:
     me, uid = os.getpid(), os.geteuid()
     try:
         entries = [entry for entry in os.scandir("/proc") if entry.name.isdigit()]
-    except OSError:
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
         return
     for entry in entries:
         try:
@@ -201,7 +203,9 @@ def _descriptors(pid: int) -> Iterator[tuple[str, str]]:
     directory = f"/proc/{pid}/fd"
     try:
         numbers = os.listdir(directory)
-    except OSError:
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise  # not "there is nothing"
         return
     for number in numbers:
         try:

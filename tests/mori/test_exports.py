@@ -7,6 +7,7 @@ import mori
 
 EXPECTED = [
     "CorruptRegionError",
+    "LimitError",
     "MoriError",
     "NotShareableError",
     "ObjectColumnWarning",

@@ -40,6 +40,7 @@ _ERRORS = [
     errors.PartNotFoundError(name="/mori_1_1[3]", found="no such part"),
     errors.StoreError(store="files:/x", found="no such directory", remedy="Create it"),
     errors.StoreFullError(store="memfd", asked=10, free=5, remedy="Free memory"),
+    errors.LimitError(asked="open a region", found="no descriptor is left", remedy="Raise ulimit -n"),
     errors.UnsafeRegionError(name="/mori_1_1", found="a FIFO"),
     errors.NotShareableError(path="obj[0]", found="it does not pickle"),
     errors.ReadOnlyViewError(),
