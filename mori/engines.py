@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Final
 
 __all__ = ["meet"]
 
 _ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
 _met: set[str] = set()
+_missed: set[str] = set()  # engines whose adapter cannot be imported
 
 
 def meet() -> bool:
@@ -22,7 +24,8 @@ def meet() -> bool:
     Returns
     -------
     bool
-        Whether one was imported only now, perhaps in the middle of a dump that its engine has begun.
+        Whether an engine may be in the middle of a dump without an adapter that knows where it goes: one
+        was imported only now, or could not be.
     """
     new = False
     for engine, adapter in _ADAPTERS.items():
@@ -32,7 +35,21 @@ def meet() -> bool:
             if spec is not None and getattr(spec, "_initializing", False):
                 continue  # half-imported: next time
             # Met only when it is ready: until then other threads wait here, for the import's own lock.
-            importlib.import_module(adapter)
+            fault: Exception | None = None
+            try:
+                importlib.import_module(adapter)
+            except Exception as error:
+                fault = error
+                _missed.add(engine)
             _met.add(engine)
             new = True
-    return new
+            if fault is not None:
+                warnings.warn(
+                    f"{adapter} does not work with the {engine} {getattr(module, '__version__', '')} that is "
+                    f"installed ({type(fault).__name__}: {fault}). Shared objects go by value in this "
+                    f"process: right everywhere, but copied. Install a supported version: "
+                    f"pip install 'mori[{adapter.removeprefix('mori_')}]'",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+    return new or bool(_missed)
