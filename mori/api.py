@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import codec, engines, reference, region, store, writer
+from mori import codec, engines, rebuilt, reference, region, store, writer
 from mori.array import SharedArray, is_same_view
-from mori.errors import PartNotFoundError, RegionNotFoundError
+from mori.codecs.pickle5 import remake
+from mori.errors import NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
@@ -91,17 +92,19 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
         return obj
     by = codec.for_type(type(obj))
-    if by is None or by.id in (Id.SCALAR, Id.PICKLE):
-        return obj
-    if by.id in (Id.DATAFRAME, Id.SERIES):
+    if by is not None and by.id in (Id.DATAFRAME, Id.SERIES):
         from mori.frames import prepare
 
         obj = prepare(obj, strings)
-    plan = None
-    with reference.travel("value"):  # a region refers to no other
-        plan = measure(obj)
-    if plan.codec == Id.PICKLE:  # an array of objects: it has nothing that could be mapped
-        return obj
+    try:
+        with reference.travel("value"):  # a region refers to no other
+            plan = measure(obj)
+    except NotShareableError:
+        if by is None:  # of a class that mori does not know: it is the user's to know what pickles
+            return obj
+        raise
+    if plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1:
+        return obj  # a pickle alone: there is nothing to map
 
     def write(fd: int, header: Header) -> None:
         writer.to_file(plan, header, fd)
@@ -121,8 +124,9 @@ def _node_of(obj: object) -> Node | None:
     if "pandas" in sys.modules and type(obj).__module__.partition(".")[0] == "pandas":
         from mori.frames import node_of
 
-        return node_of(obj)
-    return None
+        if (node := node_of(obj)) is not None:
+            return node
+    return rebuilt.node_of(obj)
 
 
 def is_shared(x: object) -> bool:
@@ -240,7 +244,10 @@ def materialize(x: Any) -> Any:
     if "pandas" in sys.modules:
         from mori.frames import materialize_pandas
 
-        return materialize_pandas(x)
+        x = materialize_pandas(x)
+    if rebuilt.node_of(x) is not None:
+        with reference.travel("value"):
+            return remake(x, materialize)
     return x
 
 

@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from mori.layout import Codec as Id
 
-__all__ = ["Buffer", "Buffers", "Codec", "Encoded", "Pickled", "for_id", "for_type", "register"]
+__all__ = [
+    "Buffer",
+    "Buffers",
+    "Codec",
+    "Encoded",
+    "Pickled",
+    "UnpicklableError",
+    "for_id",
+    "for_type",
+    "register",
+]
 
 Buffer = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 """What a codec wants written: an array of any strides (its elements in C or F order, whichever is its
@@ -62,6 +72,14 @@ class Pickled:
 
     def __init__(self, value: object) -> None:
         self.value = value
+
+
+class UnpicklableError(TypeError):
+    """Says which part of an object does not pickle: how a user writes the way to it, and why."""
+
+    def __init__(self, way: str, found: str) -> None:
+        super().__init__(found)
+        self.way = way
 
 
 _BUILT_IN: Final = "mori.codecs.builtin"

@@ -101,6 +101,8 @@ def _enter(obj: Any, levels: list[_Level], above: set[int]) -> PlanNode:
             assert by is not None
             encoded = by.encode(obj)
             assert encoded is not None
+    except codec.UnpicklableError as error:
+        raise NotShareableError(path=_path(levels) + error.way, found=str(error)) from error
     except Exception as error:
         raise NotShareableError(
             path=_path(levels), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"

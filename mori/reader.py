@@ -202,11 +202,14 @@ def decode(node: Node) -> Any:
 
 def _unpickle(node: Node, by: codec.Codec, buffers: Buffers) -> Any:
     """Unpickle what has passed its checksum: what its own classes raise then is theirs to say."""
-    from mori.codecs.pickle5 import is_intact
+    from mori.codecs.pickle5 import PartNumberError, is_intact
 
     if not is_intact(node.meta, buffers):
         raise node.decode_error("the checksum of its pickle does not match")
-    return by.decode(node.meta, buffers, ())
+    try:
+        return by.decode(node.meta, buffers, _Children(node))
+    except PartNumberError as error:
+        raise node.decode_error(str(error)) from error
 
 
 def open_node(node: Node) -> Any:

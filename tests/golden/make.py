@@ -6,6 +6,7 @@ Delete the directory first while the version is unreleased.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -74,6 +75,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         ("a", 1): {2: np.zeros((1, 1), "<f4"), None: "n"},
         "pickled": {1},
     },
+    "pickled": lambda: [OrderedDict(x=np.arange(200.0), n=1)],
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

@@ -93,7 +93,7 @@ def test_a_scalar_is_written_as_documented(row: list[str]) -> None:
 @pytest.mark.parametrize("row", _tables("Examples")[0], ids=lambda row: row[1].strip("`"))
 def test_an_example_is_encoded_as_documented(row: list[str]) -> None:
     number, example, meta, buffers, children = row
-    value = eval(example.strip("`"), {"np": np, "pd": pd})
+    value = eval(example.strip("`"), {"np": np, "pd": pd, "Pickled": codec.Pickled})
     by = codec.for_type(type(value))
     assert by is not None
     assert by.id == int(number)
