@@ -202,7 +202,7 @@ def map_shared(name: object) -> Any:
                 raise PartNotFoundError(name=here, found=f"the frame has {frame.shape[1]} columns")
             return frame.iloc[:, step]
         if node.record.codec == Id.DICT:
-            node = node.child(1)
+            node = node.child(len(node) - 1)  # the values
         elif node.record.codec not in (Id.LIST, Id.TUPLE):
             raise PartNotFoundError(name=here, found="what it leads into is not a container")
         if step >= len(node):

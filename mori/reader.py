@@ -123,7 +123,7 @@ class Node:
         while (above := node.parent()) is not None:
             index = node.record.place
             if above.record.codec == Id.DICT:
-                if node is self or index != 1:  # its lists of keys and of values are not parts
+                if node is self or index != len(above) - 1:  # its keys and its list of values are no parts
                     return None
             elif above.record.codec in (Id.LIST, Id.TUPLE):
                 steps.append(index)

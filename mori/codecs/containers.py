@@ -1,6 +1,6 @@
-"""list, tuple and dict: nodes with one child an element, decoded by the views when they are asked.
+"""list and tuple: nodes with one child an element, decoded by the views when they are asked.
 
-Imports codec and layout. A dict has two children, the list of its keys and the list of its values.
+Imports codec and layout.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.layout import Codec as Id
 
-__all__ = ["DictCodec", "SequenceCodec", "Values"]
+__all__ = ["SequenceCodec", "Values"]
 
 
 class Values(list[Any]):
@@ -38,23 +38,5 @@ class SequenceCodec:
         return f"[{obj.keys[index]!r}]" if isinstance(obj, Values) else f"[{index}]"
 
 
-class DictCodec:
-    """A dict, in its order."""
-
-    id = Id.DICT
-
-    def encode(self, obj: dict[Any, Any]) -> Encoded:
-        keys, values = list(obj), Values(obj.values())
-        values.keys = keys
-        return Encoded(b"", (), (keys, values))
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
-        return dict(zip(*children, strict=True))
-
-    def step(self, obj: Any, index: int) -> str:
-        return "" if index else ".keys()"
-
-
 codec.register(SequenceCodec(Id.LIST), list, Values)
 codec.register(SequenceCodec(Id.TUPLE), tuple)
-codec.register(DictCodec(), dict)

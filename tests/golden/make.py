@@ -76,6 +76,9 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         "pickled": {1},
     },
     "pickled": lambda: [OrderedDict(x=np.arange(200.0), n=1)],
+    "str_index": lambda: {**{f"key {i}": i for i in range(17)}, "ä": None, "\udc80": "u", "": 0.5},
+    "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(16)},
+    "int_index": lambda: {(-3) ** i: [i] for i in range(33)},
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

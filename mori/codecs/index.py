@@ -1,0 +1,248 @@
+"""Keys that are looked up where they lie: all of them str, all bytes, or all int.
+
+Imports numpy only. The keys stand one behind the other in their order; a table sorts their positions into
+buckets by a hash that is the same in every process. Nothing is built when it is opened, and a lookup
+reads one bucket: what it finds there is compared with the key itself, so a hash that many keys
+share makes it slower and never wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
+
+FEWEST: Final = 16
+"""Keys from which on a dict has an index; a table of fewer is built as fast as an index is opened."""
+
+_META: Final = struct.Struct("<cBQ")  # what the keys are, the bits of a bucket's number, how many keys
+_PLACE: Final = struct.Struct("<I")
+_BUCKET: Final = struct.Struct("<II")
+_INT: Final = struct.Struct("<q")
+_SPAN: Final = struct.Struct("<qq")
+_FACTOR: Final = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio: neighbours come into buckets far apart
+_WORD: Final = (1 << 64) - 1
+_MOST_BITS: Final = 32
+_BLOCK: Final = 1 << 12  # keys that are decoded together
+_PIECE: Final = 1 << 16  # keys that are encoded together
+
+
+class Indexed(NamedTuple):
+    """Keys and their index, as they are written."""
+
+    meta: bytes
+    buffers: list[Any]
+
+
+def kind_of(keys: Iterable[object]) -> bytes:
+    """Return ``b"s"``, ``b"b"`` or ``b"i"`` where all keys are of exactly one type, else an empty one."""
+    types = set(map(type, keys))
+    return _KINDS.get(types.pop(), b"") if len(types) == 1 else b""
+
+
+def build(keys: Sequence[Any]) -> Indexed | None:
+    """Return distinct keys with their index, None for keys that cannot have one."""
+    count = len(keys)
+    kind = kind_of(keys)
+    if not kind or not FEWEST <= count < 1 << _MOST_BITS:
+        return None
+    if kind == b"i":
+        try:
+            values = np.fromiter(keys, "<i8", count)
+        except OverflowError:
+            return None
+        stored: list[Any] = [values]
+        hashes = values.view("<u8")
+    else:
+        offsets, pieces, hashes = _encoded(keys, kind)
+        stored = [offsets, pieces]
+    bits = (count - 1).bit_length()
+    buckets = (hashes * np.uint64(_FACTOR)) >> np.uint64(64 - bits)
+    # One number sorts by bucket and then by position, so the same keys give the same bytes everywhere.
+    order = np.sort(buckets << np.uint64(_MOST_BITS) | np.arange(count, dtype="<u8"))
+    starts = np.zeros((1 << bits) + 1, "<u4")
+    starts[1:] = np.cumsum(np.bincount(buckets.astype(np.int64), minlength=1 << bits))
+    return Indexed(_META.pack(kind, bits, count), [starts, order.astype("<u4"), *stored])
+
+
+def _encoded(
+    keys: Iterable[Any], kind: bytes
+) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]], npt.NDArray[Any]]:
+    """Return the offsets of strings or bytes, their bytes in pieces, and their hashes."""
+    waiting = iter(keys)
+    lengths, pieces, hashes = [np.zeros(1, "<i8")], [], []
+    while block := list(itertools.islice(waiting, _PIECE)):
+        if kind == b"s":
+            try:
+                block = list(map(str.encode, block))
+            except UnicodeEncodeError:
+                block = [key.encode("utf-8", "surrogatepass") for key in block]
+        lengths.append(np.fromiter(map(len, block), "<i8", len(block)))
+        hashes.append(np.fromiter(map(zlib.crc32, block), "<u8", len(block)))
+        pieces.append(np.frombuffer(b"".join(block), np.uint8))
+    return np.cumsum(np.concatenate(lengths)), pieces, np.concatenate(hashes)
+
+
+class Index:
+    """The keys of a node, opened in constant time.
+
+    Raises
+    ------
+    ValueError
+        When it is made, if the buffers do not have the lengths that belong to so many keys; from any
+        method, if what was read is no bucket, no position or no key.
+    """
+
+    __slots__ = ("_count", "_kind", "_order", "_shift", "_spans", "_starts", "_text")
+    _count: int
+    _kind: bytes
+    _shift: int
+
+    def __init__(self, meta: bytes, buffers: Sequence[npt.NDArray[np.uint8]]) -> None:
+        kind, bits, count = _META.unpack(meta)
+        starts, order, *stored = buffers
+        width = 8 * count if kind == b"i" else 8 * (count + 1)
+        if kind not in _TYPES or not 0 < bits <= _MOST_BITS or len(stored) != (1 if kind == b"i" else 2):
+            raise ValueError(f"{meta!r} is no index")
+        if (starts.nbytes, order.nbytes, stored[0].nbytes) != (4 * (1 << bits) + 4, 4 * count, width):
+            raise ValueError(f"its index has not the length that belongs to {count} keys")
+        self._count = count
+        self._kind = kind
+        self._shift = 64 - bits
+        self._starts, self._order, self._spans = memoryview(starts), memoryview(order), memoryview(stored[0])
+        self._text = memoryview(stored[-1])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def find(self, key: Any) -> int | None:
+        """Return the position of an equal key, None if there is none.
+
+        Raises
+        ------
+        TypeError
+            For a key that cannot be hashed, with Python's text.
+        LookupError
+            For a key of a type that may be equal to anything: it takes a table of all keys.
+        """
+        kind = self._kind
+        if type(key) is not _TYPES[kind]:
+            key = _as_stored(key, kind)
+            if key is None:
+                return None
+        if kind == b"i":
+            if not -1 << 63 <= key < 1 << 63:
+                return None
+            sought = _INT.pack(key)
+            hashed = key
+        else:
+            sought = key if kind == b"b" else key.encode("utf-8", "surrogatepass")
+            hashed = zlib.crc32(sought)
+        bucket: int = (hashed * _FACTOR & _WORD) >> self._shift
+        first, end = _BUCKET.unpack_from(self._starts, 4 * bucket)
+        if not first <= end <= self._count:
+            raise ValueError("a bucket of its index lies outside of it")
+        for place in range(4 * first, 4 * end, 4):
+            (position,) = _PLACE.unpack_from(self._order, place)
+            found = self._bytes(position)
+            if found == sought:
+                return int(position)
+            if self._bucket_of(found) != bucket:
+                raise ValueError("a key of its index stands in another's bucket")
+        return None
+
+    def _bytes(self, position: int) -> bytes:
+        """Return the bytes of a key."""
+        if position >= self._count:
+            raise ValueError("a position of its index lies outside of it")
+        if self._kind == b"i":
+            return bytes(self._spans[8 * position : 8 * position + 8])
+        start, end = _SPAN.unpack_from(self._spans, 8 * position)
+        if not 0 <= start <= end <= len(self._text):
+            raise ValueError("a key lies outside of its text")
+        return bytes(self._text[start:end])
+
+    def _bucket_of(self, key: bytes) -> int:
+        hashed = _INT.unpack(key)[0] if self._kind == b"i" else zlib.crc32(key)
+        return int((hashed * _FACTOR & _WORD) >> self._shift)
+
+    def key(self, position: int) -> Any:
+        """Return one key."""
+        raw = self._bytes(position)
+        if self._kind == b"i":
+            return int(_INT.unpack(raw)[0])
+        return raw if self._kind == b"b" else raw.decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, self._count, _BLOCK):
+            yield from self._keys(start, min(start + _BLOCK, self._count))
+
+    def __reversed__(self) -> Iterator[Any]:
+        for end in range(self._count, 0, -_BLOCK):
+            yield from reversed(self._keys(max(0, end - _BLOCK), end))
+
+    def _keys(self, start: int, end: int) -> list[Any]:
+        """Return a block of keys."""
+        if self._kind == b"i":
+            numbers: list[Any] = np.frombuffer(self._spans[8 * start : 8 * end], "<i8").tolist()
+            return numbers
+        spans = np.frombuffer(self._spans[8 * start : 8 * end + 8], "<i8")
+        first, last = int(spans[0]), int(spans[-1])
+        if not 0 <= first <= last <= len(self._text) or bool((spans[1:] < spans[:-1]).any()):
+            raise ValueError("keys lie outside of their text")
+        raw = bytes(self._text[first:last])
+        ends = (spans - first).tolist()
+        if self._kind == b"b":
+            return [raw[a:b] for a, b in itertools.pairwise(ends)]
+        if raw.isascii():
+            text = raw.decode("ascii")
+            return [text[a:b] for a, b in itertools.pairwise(ends)]
+        return [raw[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]
+
+
+_KINDS: Final[dict[type, bytes]] = {str: b"s", bytes: b"b", int: b"i"}
+_TYPES: Final = {kind: cls for cls, kind in _KINDS.items()}
+_OTHERS: Final = frozenset({type(None), bool, int, float, complex, str, bytes, tuple, frozenset, type})
+_NOTHING: Final[dict[Any, Any]] = {}
+
+
+def _as_stored(key: Any, kind: bytes) -> Any:
+    """Return the key of the index's own type that equals a key of another type, None if there is none."""
+    _NOTHING.get(key)  # raises Python's own TypeError for what cannot be hashed
+    cls, wanted = type(key), _TYPES[kind]
+    if issubclass(cls, wanted) and _compares_like(cls, wanted):
+        return _EXACTLY[kind](key)
+    if isinstance(key, np.bool_ | np.integer | np.floating) and cls.__module__ == "numpy":
+        key = key.item()
+        cls = type(key)
+        if cls is wanted:
+            return key
+    if cls in _OTHERS:
+        if kind != b"i":
+            return None
+        if cls is bool or (cls is float and key.is_integer()):
+            return int(key)
+        if cls is complex and not key.imag and key.real.is_integer():
+            return int(key.real)
+        return None
+    raise LookupError(key)
+
+
+def _compares_like(cls: type, wanted: type) -> bool:
+    """Say whether a subclass leaves hash and equality as they are; numpy's own mean the same."""
+    same = cls.__eq__ is wanted.__eq__ and cls.__hash__ is wanted.__hash__
+    return same or cls in (np.str_, np.bytes_)
+
+
+_EXACTLY: Final[dict[bytes, Callable[[Any], Any]]] = {
+    b"s": str.__str__,
+    b"b": lambda key: b"".join((key,)),
+    b"i": int.__int__,
+}

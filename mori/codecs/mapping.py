@@ -1,0 +1,42 @@
+"""dict: its values in a child, its keys in an index of its own, or in a child where they cannot have one.
+
+Imports codec, layout, the lists and the index. The values are the last child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.containers import Values
+from mori.codecs.index import Index, build
+from mori.layout import Codec as Id
+
+__all__ = ["DictCodec"]
+
+
+class DictCodec:
+    """A dict, in its order."""
+
+    id = Id.DICT
+
+    def encode(self, obj: dict[Any, Any]) -> Encoded:
+        keys, values = list(obj), Values(obj.values())
+        values.keys = keys
+        index = build(keys)
+        if index is not None:
+            return Encoded(index.meta, index.buffers, (values,))
+        return Encoded(b"", (), (keys, values))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
+        *keys, values = children
+        return dict(zip(Index(meta, buffers) if meta else keys[0], values, strict=True))
+
+    def step(self, obj: Any, index: int) -> str:
+        # Only keys that have no index are a child, and they alone can fail.
+        return ".keys()" if index == 0 and build(list(obj)) is None else ""
+
+
+codec.register(DictCodec(), dict)
