@@ -6,6 +6,7 @@ a name of about a hundred bytes.
 
 from mori.api import by_value, is_shared, map_shared, materialize, prune_shared, share, shared_name
 from mori.array import SharedArray
+from mori.buffer import SharedBytes
 from mori.errors import (
     CorruptRegionError,
     LimitError,
@@ -35,6 +36,7 @@ __all__ = [
     "RegionNotFoundError",
     "SettingError",
     "SharedArray",
+    "SharedBytes",
     "SharedDict",
     "SharedList",
     "SharedTuple",

@@ -14,6 +14,7 @@ import numpy as np
 
 from mori import codec, engines, rebuilt, reference, region, store, writer
 from mori.array import SharedArray, is_same_view
+from mori.buffer import SharedBytes
 from mori.codecs.pickle5 import remake
 from mori.errors import NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
@@ -41,7 +42,6 @@ _UNCHANGED: Final = (
     float,
     complex,
     str,
-    bytes,
     type,
     FunctionType,
     BuiltinFunctionType,
@@ -103,8 +103,8 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
         if by is None:  # of a class that mori does not know: it is the user's to know what pickles
             return obj
         raise
-    if plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1:
-        return obj  # a pickle alone: there is nothing to map
+    if plan.codec == Id.SCALAR or (plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1):
+        return obj  # there is nothing to map
 
     def write(fd: int, header: Header) -> None:
         writer.to_file(plan, header, fd)
@@ -233,6 +233,8 @@ def materialize(x: Any) -> Any:
 
     What is not shared comes back as it is; builtin containers are looked through.
     """
+    if isinstance(x, SharedBytes):
+        return x.plain()
     if isinstance(x, SharedArray):
         return np.array(x, copy=True, subok=False, order="K")
     if isinstance(x, SharedDict) or type(x) is dict:

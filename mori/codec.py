@@ -33,11 +33,15 @@ own), or pieces that are to stand one behind the other."""
 
 
 class Encoded(NamedTuple):
-    """An object taken apart: plain bytes, buffers that are written as they are, and further objects."""
+    """An object taken apart: plain bytes, buffers that are written as they are, and further objects.
+
+    `codec` is the id of the node where that is not the one of the codec that took it apart.
+    """
 
     meta: bytes
     buffers: Sequence[Buffer] = ()
     children: Sequence[object] = ()
+    codec: int | None = None
 
 
 class Buffers(list[npt.NDArray[np.uint8]]):

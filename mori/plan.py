@@ -107,7 +107,7 @@ def _enter(obj: Any, levels: list[_Level], above: set[int]) -> PlanNode:
         raise NotShareableError(
             path=_path(levels), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
         ) from error
-    node = PlanNode(by.id, encoded.meta, encoded.buffers)
+    node = PlanNode(by.id if encoded.codec is None else encoded.codec, encoded.meta, encoded.buffers)
     if not encoded.children:
         node.close()
         return node

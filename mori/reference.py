@@ -207,7 +207,7 @@ def _load(payload: bytes) -> Any:
 
 
 def _load_view(node: Node, tail: bytes) -> Any:
-    if node.record.codec != Id.NDARRAY:
+    if node.record.codec not in _views:
         raise node.decode_error("a reference takes it for an array")
     whole = decode(node)
     try:
@@ -238,7 +238,7 @@ def _load_view(node: Node, tail: bytes) -> Any:
             raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
     except (struct.error, ValueError, TypeError, MemoryError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
-    return _views[Id.NDARRAY](node, array)
+    return _views[node.record.codec](node, array)
 
 
 def _load_part(node: Node, tail: bytes) -> Any:

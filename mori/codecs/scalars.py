@@ -1,6 +1,7 @@
 """None, numbers, strings, bytes and numpy scalars: one tag and their value, in the meta.
 
-Imports codec, layout and the dtype form of `ndarray`. Exact types only: True is not 1 and 1 is not 1.0.
+Imports codec, layout, `binary` and the dtype form of `ndarray`. Exact types only: True is not 1 and
+1 is not 1.0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs.binary import LEAST, encode_bytes
 from mori.codecs.ndarray import dtype_from_plain
 from mori.layout import Codec as Id
 
@@ -43,6 +45,8 @@ class ScalarCodec:
         elif cls is str:
             meta = b"s" + obj.encode("utf-8", "surrogatepass")
         elif cls is bytes:
+            if len(obj) >= LEAST:
+                return encode_bytes(obj)
             meta = b"b" + obj
         elif cls.__module__ == "numpy" and obj.dtype.kind in "biufcmM":
             meta = b"g" + obj.dtype.str.encode() + b"\0" + obj.tobytes()

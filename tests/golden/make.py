@@ -79,6 +79,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "str_index": lambda: {**{f"key {i}": i for i in range(17)}, "ä": None, "\udc80": "u", "": 0.5},
     "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(16)},
     "int_index": lambda: {(-3) ** i: [i] for i in range(33)},
+    "bytes": lambda: [bytes(range(256)) * 16, bytearray(4096), memoryview(b"abc"), b"short"],
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

@@ -81,6 +81,7 @@ def _objects() -> dict[str, Any]:
         "str index": {f"k{i}": i for i in range(20)},
         "int index": {i * i: "x" for i in range(16)},
         "nest": {"a": [np.arange(3), (1, ("x", {}))], ("k", 1): {"deep": [[[]]]}, 3: "c"},
+        "long bytes": [bytes(range(256)) * 16, (bytearray(5000), memoryview(b"abc"))],
         "frame": frame,
         "dates index": frame.set_index("t")[["i", "s"]],
         "multi": frame.set_index(["c", "i"])[["f"]],
@@ -152,7 +153,7 @@ def same(a: Any, b: Any) -> bool:
         return list(a) == list(b) and all(same(a[key], b[key]) for key in b)
     if isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and bool(a == b)
+    return type(a) in (type(b), mori.SharedBytes) and bool(a == b)
 
 
 def attempt(name: str, damaged: bytearray, *, intact: bool) -> None:

@@ -16,6 +16,7 @@ EXPECTED = [
     "RegionNotFoundError",
     "SettingError",
     "SharedArray",
+    "SharedBytes",
     "SharedDict",
     "SharedList",
     "SharedTuple",

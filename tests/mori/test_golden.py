@@ -49,6 +49,9 @@ def _check(got: Any, expected: Any) -> None:
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
             _check(one, other)
+    elif isinstance(got, mori.SharedBytes):
+        assert got == expected
+        assert type(mori.materialize(got)) is (bytes if isinstance(expected, memoryview) else type(expected))
     else:
         assert type(got) is type(expected)
         assert got == expected

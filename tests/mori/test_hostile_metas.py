@@ -39,6 +39,7 @@ HOSTILE: list[tuple[Any, str]] = [
     *((_STRINGS, f'{{"length":{huge},"missing":0,"na":"NA"}}') for huge in (*_HUGE, -1, 1.0)),
     *((_STRINGS, f'{{"length":2,"missing":{huge},"na":"NA"}}') for huge in (*_HUGE, -1, 1)),
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
+    *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
     (pd.Index([1, 2]), '{"class":"Index","freq":"D","name":[0]}'),
     *(
         (pd.MultiIndex.from_arrays([[1], [2]]), f'{{"levels":{n},"sortorder":null}}')

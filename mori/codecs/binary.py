@@ -1,0 +1,61 @@
+"""bytes, bytearray and memoryview: one byte that says which, and the bytes in one buffer.
+
+Imports codec and the codec of arrays. bytes that are shorter than `LEAST` are scalars, and a short
+bytearray goes by pickle: both come back as what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.ndarray import NdarrayCodec
+from mori.layout import Codec as Id
+
+__all__ = ["KINDS", "LEAST", "BytesCodec", "encode_bytes"]
+
+LEAST: Final = 4096  # bytes; what is shorter is read faster than it is mapped
+KINDS: Final = (bytes, bytearray, memoryview)
+"""What a node of this codec was, by the byte in its meta."""
+
+
+def encode_bytes(obj: bytes | bytearray | memoryview) -> Encoded:
+    """Take something apart whose elements are bytes."""
+    return Encoded(bytes([KINDS.index(type(obj))]), (np.asarray(memoryview(obj).cast("B")),), codec=Id.BYTES)
+
+
+class BytesCodec:
+    """A bytearray, or a memoryview; ScalarCodec hands long bytes over."""
+
+    id = Id.BYTES
+
+    def encode(self, obj: bytearray | memoryview | npt.NDArray[np.uint8]) -> Encoded | None:
+        if isinstance(obj, np.ndarray):  # SharedBytes
+            return Encoded(bytes([KINDS.index(obj._kind)]), (obj.view(np.ndarray),))  # type: ignore[attr-defined]
+        if type(obj) is bytearray:
+            return encode_bytes(obj) if len(obj) >= LEAST else None
+        assert type(obj) is memoryview
+        if obj.ndim == 1 and obj.format in ("B", "c"):
+            return encode_bytes(obj if obj.contiguous else memoryview(obj.tobytes()))
+        array = NdarrayCodec().encode(np.asarray(obj))
+        if array is None:
+            raise TypeError(f"a memoryview of {obj.format!r} holds no plain elements")
+        return array._replace(codec=Id.NDARRAY)  # of numbers: it comes back as an array of them
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[np.uint8]:
+        (kind,) = meta
+        (data,) = buffers
+        if kind >= len(KINDS) or len(children):
+            raise ValueError(f"bytes of the kind {kind} with {len(children)} parts")
+        return data
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("bytes have no parts")
+
+
+codec.register(BytesCodec(), bytearray, memoryview)
