@@ -24,6 +24,7 @@ __all__ = [
     "UnpicklableError",
     "for_id",
     "for_type",
+    "is_of_pandas",
     "register",
 ]
 
@@ -88,8 +89,22 @@ class UnpicklableError(TypeError):
 
 _BUILT_IN: Final = "mori.codecs.builtin"
 _PANDAS: Final = "mori.codecs.pandas"
-_MODULES_BY_LIBRARY: Final = {"builtins": _BUILT_IN, "numpy": _BUILT_IN, "mori": _BUILT_IN, "pandas": _PANDAS}
-_FIRST_PANDAS_ID: Final = Id.DATAFRAME
+_ARROW: Final = "mori.codecs.arrow"
+_MODULES_BY_LIBRARY: Final = {
+    "builtins": _BUILT_IN,
+    "numpy": _BUILT_IN,
+    "mori": _BUILT_IN,
+    "pandas": _PANDAS,
+    "pyarrow": _ARROW,
+}
+_MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that no codec has
+    (1, _BUILT_IN),
+    (16, _PANDAS),
+    (32, None),
+    (36, _ARROW),
+    (40, None),
+)
+_EXTRAS: Final = {_PANDAS: "pandas", _ARROW: "arrow"}
 
 _by_type: dict[type, Codec] = {}
 _by_id: dict[int, Codec] = {}
@@ -114,9 +129,34 @@ def for_type(cls: type) -> Codec | None:
 
 
 def for_id(number: int) -> Codec | None:
-    """Return the codec of an id, None for an id that this mori does not know."""
+    """Return the codec of an id, None for an id that this mori does not know.
+
+    Raises
+    ------
+    ImportError
+        If the library of its objects is not installed; it names the extra.
+    """
     codec = _by_id.get(number)
     if codec is None and 0 < number < 64:
-        importlib.import_module(_PANDAS if number >= _FIRST_PANDAS_ID else _BUILT_IN)
-        codec = _by_id.get(number)
+        module = next(module for first, module in reversed(_MODULES_BY_ID) if first <= number)
+        if module is not None:
+            _import(module)
+            codec = _by_id.get(number)
     return codec
+
+
+def is_of_pandas(number: int) -> bool:
+    """Say whether an id is of a codec for pandas, whose objects `mori.frames` hands out."""
+    return Id.DATAFRAME <= number < 32
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if module not in _EXTRAS:
+            raise
+        extra = _EXTRAS[module]
+        raise ImportError(
+            f"this region holds what only {error.name} can open: install mori[{extra}]", name=error.name
+        ) from error

@@ -95,6 +95,10 @@ class Codec:
     MASKED_ARRAY: Final = 24
     STRING_ARRAY: Final = 25
     OBJECT_ARRAY: Final = 26
+    ARROW_ARRAY: Final = 36
+    ARROW_CHUNKED_ARRAY: Final = 37
+    ARROW_RECORD_BATCH: Final = 38
+    ARROW_TABLE: Final = 39
 
 
 class Header(NamedTuple):

@@ -215,7 +215,8 @@ def _unpickle(node: Node, by: codec.Codec, buffers: Buffers) -> Any:
 def open_node(node: Node) -> Any:
     """Return the object that a user holds of a node."""
     number = node.record.codec
-    if number not in _openers and number >= Id.DATAFRAME:
+    if number not in _openers and codec.is_of_pandas(number):
+        codec.for_id(number)  # says what is missing if pandas is
         importlib.import_module("mori.frames")
     return _openers.get(number, decode)(node)
 

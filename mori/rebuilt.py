@@ -55,3 +55,11 @@ def _open(node: Node) -> Any:
     """Rebuild an object; one without anything mapped may be a constant of its module, such as an enum's."""
     obj = decode(node)
     return remember(obj, node) if len(node) or node.record.buffers > _STREAM else obj
+
+
+def _open_of_library(node: Node) -> Any:
+    return remember(decode(node), node)
+
+
+for _number in range(Id.ARROW_ARRAY, 56):  # of pyarrow, polars, scipy, xarray and torch
+    opener(_number)(_open_of_library)

@@ -117,7 +117,7 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
         codes = pa.Array.from_buffers(kind.index_type, length, own, nulls)
         return pa.DictionaryArray.from_arrays(codes, dictionary, ordered=kind.ordered, safe=False)
     if types.is_run_end_encoded(kind):
-        inner = (kind.run_end_type, kind.value_type)
+        inner = [kind.run_end_type, kind.value_type]
         children = [put_together(*child, buffers) for child in zip(inner, parts, strict=True)]
         return pa.RunEndEncodedArray.from_buffers(kind, length, [None], 0, 0, children)
     inner = [kind.field(number).type for number in range(kind.num_fields)]
@@ -210,7 +210,7 @@ def _take_union(array: pa.UnionArray) -> tuple[list[npt.NDArray[Any]], list[pa.A
         return [ids], children
     offsets = _integers(own[2], "<i4", start, length)
     windows = []
-    for code, child in zip(kind.type_codes, children, strict=True):
+    for code in kind.type_codes:
         used = offsets[ids.view(np.int8) == code]
         windows.append((int(used.min()), int(used.max()) + 1) if len(used) else (0, 0))
     if 2 * sum(last - first for first, last in windows) < sum(map(len, children)):

@@ -48,6 +48,19 @@ def _levels() -> pd.Series[Any]:
     return pd.Series(np.array([1, 2, 3], "<u2"), index=index, name="v")
 
 
+def _arrow() -> list[Any]:
+    import pyarrow as pa
+
+    schema = pa.schema(
+        [pa.field("i", pa.int16(), nullable=False), pa.field("s", pa.string())], metadata={"k": "v"}
+    )
+    batch = pa.record_batch([pa.array([1, 2], pa.int16()), pa.array(["a", None])], schema=schema)
+    codes = pa.DictionaryArray.from_arrays(pa.array([1, None], pa.int8()), pa.array(["x", "y"]))
+    nest = pa.array([[{"a": 1.5}], None, []], pa.list_(pa.struct([("a", pa.float64())])))
+    return [pa.Table.from_batches([batch, batch.slice(1)]), batch, pa.chunked_array([codes, codes]), nest]
+
+
+NEEDS: Final = {"arrow": "pyarrow"}
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -86,6 +99,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         pd.timedelta_range("1h", periods=2, freq="h", unit="ns").array,
         index=pd.date_range("2020", periods=2, freq="D", tz="Europe/Paris", unit="ns", name="t"),
     ),
+    "arrow": _arrow,
     "no_columns": lambda: pd.DataFrame(index=pd.RangeIndex(2), columns=pd.RangeIndex(0)),
 }
 

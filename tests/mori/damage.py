@@ -102,7 +102,7 @@ def mutate(data: bytes, choose: Choose, *, pickles: bool = True) -> bytearray:
                 old // 2,
             ]
             if size == 2:
-                near = list(range(27))
+                near = list(range(64))
             new = near[choose(len(near))] % (1 << 8 * size)
             damaged[start : start + size] = new.to_bytes(size, "little")
         else:
@@ -123,7 +123,7 @@ def forge(data: bytes, choose: Choose) -> bytearray:
         meta, table = start + layout.NODE.size, start + layout.head_nbytes(record.meta_nbytes, record.buffers)
         how = choose(4)
         if how == 0:  # another codec
-            struct.pack_into("<H", forged, start + 4, choose(27))
+            struct.pack_into("<H", forged, start + 4, choose(64))
         elif how == 1 and record.children:  # another child
             place, (other, _) = choose(record.children), nodes[choose(len(nodes))]
             if other > start:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from mori import layout, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
 from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate
+from tests.mori.test_arrow import ARRAYS, table
 
 _SLACK = 2 << 20  # what repr and pandas' own machinery take, whatever the region
 
@@ -87,6 +89,12 @@ def _objects() -> dict[str, Any]:
         "multi": frame.set_index(["c", "i"])[["f"]],
         "range": pd.Series(np.arange(4.0), index=pd.RangeIndex(4, name="r"), name="v"),
         "strings": pd.Series(["a", None, "b"], dtype="str"),
+        "arrow": {
+            name: array
+            for name, array in ARRAYS.items()
+            if name in ("string", "nest", "dictionaries", "runs", "dense_union", "list_view", "map", "bool")
+        },
+        "arrow table": [table(), table().to_batches()[1], table().column(1)],
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 
@@ -136,6 +144,10 @@ def use(obj: Any, most: int) -> None:
         use(obj.index, most)
         if len(obj) <= most:
             obj.tolist(), obj.isna().sum(), obj.iloc[::-1].copy(), str(obj.dtype)
+    elif isinstance(obj, pa.Table | pa.RecordBatch | pa.ChunkedArray | pa.Array):
+        obj.validate(full=True)
+        if obj.nbytes <= 64 * most and (len(obj) if hasattr(obj, "__len__") else obj.num_rows) <= most:
+            str(obj), obj.equals(obj)
     elif isinstance(obj, pd.Index) and len(obj) <= most:
         obj.tolist(), obj[:2], str(obj.dtype)
 
@@ -149,6 +161,8 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(b, pd.Series):
         pd.testing.assert_series_equal(pd.Series(a), b)
         return True
+    if isinstance(b, pa.Table | pa.RecordBatch):
+        return bool(a.equals(b, check_metadata=True))
     if isinstance(b, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in b)
     if isinstance(b, list | tuple):

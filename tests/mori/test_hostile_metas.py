@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import mori
 from mori import layout, region, writer
+from mori.codecs.arrow_buffers import schema_to_plain
 from mori.plan import measure
 from mori.reader import open_node, root_of
 
 _FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
 _STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))
+_ARROW = pa.array(["a", None])
+_TYPE = schema_to_plain(pa.schema([pa.field("", pa.string())]))
+_NO_FIELDS = schema_to_plain(pa.schema([]))
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
 
 HOSTILE: list[tuple[Any, str]] = [
@@ -45,6 +50,20 @@ HOSTILE: list[tuple[Any, str]] = [
         (pd.MultiIndex.from_arrays([[1], [2]]), f'{{"levels":{n},"sortorder":null}}')
         for n in (*_HUGE, -1, 0, 3)
     ),
+    *(
+        (_ARROW, f'{{"schema":"{_TYPE}","array":{array}}}')
+        for huge in (*_HUGE, -1, 3, 2.0, "null")
+        for array in (f"[{huge},1,[0,1,2],[]]", f"[2,{huge},[0,1,2],[]]", f"[2,1,[0,{huge},2],[]]")
+    ),
+    *(
+        (_ARROW, f'{{"schema":"{_TYPE}","array":{array}}}')
+        for array in ("[2,1,[-1,1,2],[]]", "[2,1,[0,-1,2],[]]", "[2,1,[0,1],[]]", "[2,1,[0,1,2],[[]]]", "[]")
+    ),
+    *(
+        (_ARROW, f'{{"schema":"{text}","array":[2,1,[0,1,2],[]]}}')
+        for text in ("", "AAAA", "ä", _TYPE[:-8], "/" * 400)
+    ),
+    *((pa.table({}), f'{{"schema":"{_NO_FIELDS}","rows":{huge}}}') for huge in (1 << 62, -1, 0.5, "null")),
 ]
 
 

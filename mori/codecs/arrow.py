@@ -1,0 +1,130 @@
+"""pyarrow: arrays, chunked arrays, record batches and tables.
+
+Imports codec, layout, arrow_buffers and pyarrow. What comes back are pyarrow's own classes over the
+region's buffers: chunks, field and schema metadata are kept. Scalars, types and schemas go by pickle.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.arrow_buffers import (
+    Pieces,
+    checked,
+    put_together,
+    schema_from_plain,
+    schema_to_plain,
+    take_apart,
+)
+from mori.layout import Codec as Id
+
+__all__ = ["ArrayCodec", "ChunkedCodec", "TableCodec"]
+
+
+def _json(**plain: object) -> bytes:
+    return json.dumps(plain, separators=(",", ":")).encode()
+
+
+def _encoded(kind: pa.DataType, chunks: Sequence[pa.Array], name: str) -> Encoded | None:
+    pieces = Pieces()
+    try:
+        schema = schema_to_plain(pa.schema([pa.field("", kind)]))
+        plain = [take_apart(chunk, pieces) for chunk in chunks]
+        for chunk in plain:  # an older pyarrow has arrays that it cannot put together
+            put_together(kind, chunk, pieces)
+    except (ValueError, NotImplementedError):
+        return None
+    return Encoded(_json(schema=schema, **{name: plain if name == "chunks" else plain[0]}), pieces)
+
+
+def _kind(plain: dict[str, Any]) -> pa.DataType:
+    (field,) = schema_from_plain(plain["schema"])
+    return field.type
+
+
+class ArrayCodec:
+    """An array of any type."""
+
+    id = Id.ARROW_ARRAY
+
+    def encode(self, obj: pa.Array) -> Encoded | None:
+        return _encoded(obj.type, [obj], "array")
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pa.Array:
+        plain = json.loads(meta)
+        return checked(put_together(_kind(plain), plain["array"], buffers), sealed=buffers.sealed)
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("an array has no parts")
+
+
+class ChunkedCodec:
+    """A chunked array; its chunks have their buffers in one node, what they share but once."""
+
+    id = Id.ARROW_CHUNKED_ARRAY
+
+    def encode(self, obj: pa.ChunkedArray) -> Encoded | None:
+        return _encoded(obj.type, obj.chunks, "chunks")
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pa.ChunkedArray:
+        plain = json.loads(meta)
+        kind = _kind(plain)
+        chunks = [
+            checked(put_together(kind, chunk, buffers), sealed=buffers.sealed) for chunk in plain["chunks"]
+        ]
+        return pa.chunked_array(chunks, kind)
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("an array has no parts")
+
+
+class TableCodec:
+    """A table or a record batch: its schema, and its columns as children."""
+
+    def __init__(self, number: int, cls: Any, column: Any) -> None:
+        self.id = number
+        self._cls = cls
+        self._column = column
+
+    def encode(self, obj: Any) -> Encoded | None:
+        try:
+            schema = schema_to_plain(obj.schema)
+        except ValueError:
+            return None
+        return Encoded(_json(schema=schema, rows=obj.num_rows), (), obj.columns)
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        plain = json.loads(meta)
+        schema, rows = schema_from_plain(plain["schema"]), plain["rows"]
+        columns = list(children)
+        if not columns and not len(schema):
+            return self._of_no_columns(rows, schema)
+        for field, column in zip(schema, columns, strict=True):
+            if not isinstance(column, self._column) or column.type != field.type or len(column) != rows:
+                raise ValueError(f"a column of {type(column).__name__} for {rows} of {field.type}")
+        return self._cls.from_arrays(columns, schema=schema)
+
+    def _of_no_columns(self, rows: int, schema: pa.Schema) -> Any:
+        """Return a table that has rows all the same, as `select` makes one."""
+        if type(rows) is not int or not 0 <= rows < 1 << 62:
+            raise ValueError(f"{rows} rows")
+        return self._cls.from_arrays([pa.nulls(rows)], names=[""], metadata=schema.metadata).select([])
+
+    def step(self, obj: Any, index: int) -> str:
+        return f"[{obj.schema.names[index]!r}]"
+
+
+codec.register(
+    ArrayCodec(),
+    *(cls for cls in vars(pa.lib).values() if inspect.isclass(cls) and issubclass(cls, pa.Array)),
+)
+codec.register(ChunkedCodec(), pa.ChunkedArray)
+codec.register(TableCodec(Id.ARROW_TABLE, pa.Table, pa.ChunkedArray), pa.Table)
+codec.register(TableCodec(Id.ARROW_RECORD_BATCH, pa.RecordBatch, pa.Array), pa.RecordBatch)
