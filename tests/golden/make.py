@@ -6,6 +6,7 @@ Delete the directory first while the version is unreleased.
 
 from __future__ import annotations
 
+import zoneinfo
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mori import layout, writer
+from mori.codecs.pandas import string_dtype
 from mori.plan import measure
 
 DIRECTORY: Final = Path(__file__).parent / str(layout.VERSION)
@@ -29,7 +31,7 @@ def _frame() -> pd.DataFrame:
             "f": np.array([0.5, np.nan, -1.0]),
             "j": np.array([4, 5, 6], "<i8"),
             "b": np.array([True, False, True]),
-            "s": pd.array(["a", None, "ccc"], pd.StringDtype("pyarrow", na_value=np.nan)),
+            "s": pd.array(["a", None, "ccc"], string_dtype(nan=True)),
             "c": pd.Categorical.from_codes([1, -1, 0], pd.Index(np.array([10, 20], "<i8")), ordered=True),
             "n": pd.array([1, None, 3], "Int16"),
             "t": np.array(["2020-01-01", "NaT", "2020-01-03"], "<M8[ns]"),
@@ -38,7 +40,7 @@ def _frame() -> pd.DataFrame:
         index=pd.RangeIndex(10, 16, 2, name="row"),
     )
     frame["z"] = pd.DatetimeIndex(np.array([0, 1, 2], "<M8[s]")).tz_localize("UTC")
-    frame.columns = pd.Index(list(frame.columns), dtype=pd.StringDtype("pyarrow", na_value=np.nan))
+    frame.columns = pd.Index(list(frame.columns), dtype=string_dtype(nan=True))
     return frame
 
 
@@ -96,8 +98,10 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(
-        pd.timedelta_range("1h", periods=2, freq="h", unit="ns").array,
-        index=pd.date_range("2020", periods=2, freq="D", tz="Europe/Paris", unit="ns", name="t"),
+        np.array([3600 * 10**9, 7200 * 10**9], "<m8[ns]"),
+        index=pd.date_range(
+            "2020", periods=2, freq="D", tz=zoneinfo.ZoneInfo("Europe/Paris"), unit="ns", name="t"
+        ),
     ),
     "arrow": _arrow,
     "no_columns": lambda: pd.DataFrame(index=pd.RangeIndex(2), columns=pd.RangeIndex(0)),

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 
 def base() -> pd.DataFrame:
@@ -18,7 +19,7 @@ def base() -> pd.DataFrame:
             "i": np.arange(8),
             "f": np.arange(8) / 2,
             "g": [1.5, None, 2, 3, 4, 5, 6, 7],
-            "s": pd.array(["a", None, *"cdefgh"], dtype="str"),
+            "s": pd.array(["a", None, *"cdefgh"], dtype=NAN_STRINGS),
             "c": pd.Categorical(["x", "y"] * 4),
             "n": pd.array([1, None] * 4, dtype="Int64"),
             "t": pd.date_range("2024", periods=8, freq="D"),
@@ -58,12 +59,30 @@ FRAME_WRITES = {
     "set_index": lambda x: x.set_index("i", inplace=True),
     "reset_index": lambda x: x.reset_index(inplace=True),
     "enlarge": lambda x: x.loc.__setitem__((99, "i"), 1),
+    "column += in place": lambda x: operator.setitem(x, "i", operator.iadd(x["i"], 1)),
+    "all rows of one column": lambda x: x.loc.__setitem__((slice(None), "i"), 7),
+    "all columns": lambda x: x.iloc.__setitem__((1, slice(None)), x.iloc[0].tolist()),
+    "two columns": lambda x: x.__setitem__(["i", "f"], 0),
+    "mask of a frame": lambda x: x.__setitem__(x == 3, 5),
+    "isetitem": lambda x: x.isetitem(1, np.zeros(8)),
+    "attribute": lambda x: setattr(x, "f", 2.5),
+    "update": lambda x: x.update(pd.DataFrame({"f": [100.0, None]})),
+    "eval": lambda x: x.eval("h = i + f", inplace=True),
+    "eval of a column": lambda x: x.eval("i = i * 2", inplace=True),
+    "interpolate": lambda x: x.__setitem__("g", x["g"].interpolate()),
+    "drop rows": lambda x: x.drop(index=[1, 2], inplace=True),
+    "dropna": lambda x: x.dropna(inplace=True),
+    "drop_duplicates": lambda x: x.drop_duplicates("c", inplace=True),
+    "sort_index": lambda x: x.sort_index(ascending=False, inplace=True),
+    "rename_axis": lambda x: x.rename_axis("rows", inplace=True),
+    "query": lambda x: x.query("i > 3", inplace=True),
     "where": lambda x: x["f"].where(x["f"] > 1, 0, inplace=True),
 }
 
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.ChainedAssignmentError")
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
+@pytest.mark.filterwarnings("ignore:A value is trying to be set on a copy:FutureWarning")
 @pytest.mark.parametrize("how", FRAME_WRITES)
 def test_a_write_to_a_frame_is_what_travels_and_changes_no_other(store, worker, how):
     plain, expected = base(), base()
@@ -136,7 +155,7 @@ def test_a_write_copies_the_touched_column_and_no_other():
 def test_untouched_columns_of_a_written_frame_still_travel_as_references(store, worker):
     size = 10_000
     frame = pd.DataFrame(
-        {"a": np.arange(size), "s": pd.array(["x" * 20] * size, dtype="str"), "f": np.ones(size)}
+        {"a": np.arange(size), "s": pd.array(["x" * 20] * size, dtype=NAN_STRINGS), "f": np.ones(size)}
     )
     frame["t"] = pd.date_range("2024", periods=size, freq="s")
     shared = mori.share(frame)

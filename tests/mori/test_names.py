@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 import mori
+from tests.mori.pandas_versions import str_frame
 
 
 def test_a_column_of_a_frame_has_a_name_of_its_place(store, worker):
-    frame = pd.DataFrame({"a": [1, 2], "s": ["x", "y"], "b": [3, 4], "t": pd.to_datetime([1, 2])})
+    frame = str_frame({"a": [1, 2], "s": ["x", "y"], "b": [3, 4], "t": pd.to_datetime([1, 2])})
     root = mori.shared_name(shared := mori.share(frame))
     inside = mori.share([0, {"k": frame}])
     for place, column in enumerate(frame):

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NA_STRINGS, NAN_STRINGS, str_frame
 
 DAYS = pd.date_range("2024-03-30", periods=4, freq="D")
 COLUMNS = {
@@ -33,8 +34,8 @@ COLUMNS = {
     "timedelta": pd.to_timedelta(["1D", None, "2h", "-3s"]),
     "period": pd.period_range("2024-01", periods=4, freq="M"),
     "interval": pd.IntervalIndex.from_breaks([0, 1, 2, 3, 4]),
-    "str": pd.array(["a", None, "", "mörî 森"], dtype="str"),
-    "string": pd.array(["a", pd.NA, "", "x\0y"], dtype="string[pyarrow]"),
+    "str": pd.array(["a", None, "", "mörî 森"], dtype=NAN_STRINGS),
+    "string": pd.array(["a", pd.NA, "", "x\0y"], dtype=NA_STRINGS),
     "string in python": pd.array(["a", pd.NA, "", "x"], dtype="string[python]"),
     "category": pd.Categorical(["b", None, "a", "b"]),
     "ordered": pd.Categorical(["lo", "hi", "lo", None], ["lo", "mid", "hi"], ordered=True),
@@ -55,7 +56,7 @@ INDEXES = {
     "int": pd.Index([3, 1, 2, 2], name="i"),
     "float": pd.Index([0.5, np.nan, 1, 2]),
     "bool": pd.Index([True, False, True, True]),
-    "str": pd.Index(["a", None, "", "d"], dtype="str", name="s"),
+    "str": pd.Index(["a", None, "", "d"], dtype=NAN_STRINGS, name="s"),
     "object": pd.Index([1, "two", None, (3, 4)], dtype=object, name=("a", 1)),
     "datetime with freq": DAYS,
     "datetime with business freq": pd.date_range("2024-01-31", periods=4, freq="BME", name="b"),
@@ -95,7 +96,7 @@ def assert_same(shared, expected) -> None:
 
 
 def frames() -> dict[str, pd.DataFrame]:
-    plain = pd.DataFrame({"a": [1, 2, 3, 4], "b": [1.5, 2, 3, 4], "c": list("wxyz"), "d": [5, 6, 7, 8]})
+    plain = str_frame({"a": [1, 2, 3, 4], "b": [1.5, 2, 3, 4], "c": list("wxyz"), "d": [5, 6, 7, 8]})
     attrs = plain.copy()
     attrs.attrs = {"source": "here", "nested": {"a": [1, 2]}}
     unique = plain.set_flags(allows_duplicate_labels=False)
@@ -206,7 +207,7 @@ def test_an_object_column_of_strings_can_be_shared_as_arrow(store, worker):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shared = mori.share(frame, strings="arrow")
-    assert_same(shared, frame.astype({"s": pd.StringDtype("pyarrow", na_value=np.nan)}))
+    assert_same(shared, frame.astype({"s": NAN_STRINGS}))
     assert mori.is_shared(shared["s"])
     assert worker(lambda x: x["s"].tolist()[:2], shared) == ["a", "b"]
 

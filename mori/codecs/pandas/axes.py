@@ -1,0 +1,100 @@
+"""Every kind of Index. They keep SharedArrays, to travel as references by themselves.
+
+Imports parts, codec, layout and pandas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.pandas.parts import Parts, as_child, extra, need_array, pack
+from mori.codecs.pandas.times import freq_of, set_freq, without_freq
+from mori.layout import Codec as Id
+
+__all__ = ["IndexCodec", "MultiIndexCodec", "RangeIndexCodec"]
+
+_INDEXES: Final = {
+    cls.__name__: cls
+    for cls in (
+        pd.Index,
+        pd.DatetimeIndex,
+        pd.TimedeltaIndex,
+        pd.PeriodIndex,
+        pd.CategoricalIndex,
+        pd.IntervalIndex,
+    )
+}
+
+
+class IndexCodec(Parts):
+    """An Index of one level: its array and its name."""
+
+    id = Id.INDEX
+
+    def encode(self, obj: pd.Index[Any]) -> Encoded:
+        plain = {"class": type(obj).__name__}
+        return pack(plain, (as_child(without_freq(obj._data)),), name=obj.name, freq=freq_of(obj))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Index[Any]:
+        plain = json.loads(meta)
+        cls = _INDEXES[plain["class"]]
+        values = children[0]
+        need_array(values)
+        own = (
+            made for made in _INDEXES.values() if made is not pd.Index and isinstance(values, made._data_cls)
+        )
+        if values.ndim != 1 or next(own, pd.Index) is not cls:
+            raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
+        # The public constructors would strip the SharedArray, and the index would travel by value.
+        index = cls._simple_new(values, name=extra(plain, children, "name"))
+        if (freq := extra(plain, children, "freq")) is not None:
+            set_freq(index, freq)
+        return index
+
+
+class RangeIndexCodec(Parts):
+    """A RangeIndex: three numbers and a name."""
+
+    id = Id.RANGE_INDEX
+
+    def encode(self, obj: pd.RangeIndex) -> Encoded:
+        return pack({"range": [obj.start, obj.stop, obj.step]}, (), name=obj.name)
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.RangeIndex:
+        plain = json.loads(meta)
+        return pd.RangeIndex(*plain["range"], name=extra(plain, children, "name"))
+
+
+class MultiIndexCodec(Parts):
+    """A MultiIndex: the names, then its levels, then its codes."""
+
+    id = Id.MULTI_INDEX
+
+    def encode(self, obj: pd.MultiIndex) -> Encoded:
+        codes = [np.asarray(code) for code in obj.codes]
+        plain = {"levels": obj.nlevels, "sortorder": obj.sortorder}
+        return pack(plain, (*obj.levels, *codes), names=tuple(obj.names))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.MultiIndex:
+        plain = json.loads(meta)
+        count = plain["levels"]
+        return pd.MultiIndex(
+            levels=children[:count],
+            codes=children[count : 2 * count],
+            sortorder=plain["sortorder"],
+            names=extra(plain, children, "names"),
+            copy=False,
+            verify_integrity=not buffers.sealed,
+        )
+
+
+codec.register(IndexCodec(), *_INDEXES.values())
+codec.register(RangeIndexCodec(), pd.RangeIndex)
+codec.register(MultiIndexCodec(), pd.MultiIndex)

@@ -1,0 +1,76 @@
+"""Arrow-backed strings, as Arrow's large_string lays them out.
+
+Imports parts, codec, layout, pandas and pyarrow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import codec
+from mori.codec import Buffer, Buffers, Encoded
+from mori.codecs.pandas.parts import Parts, to_json
+from mori.codecs.pandas.versions import STRING_ARRAYS, has_nan, pa, string_dtype
+from mori.layout import Codec as Id
+
+__all__ = ["StringCodec"]
+
+
+class StringCodec(Parts):
+    """Arrow-backed strings: validity, offsets and UTF-8, as Arrow's large_string lays them out."""
+
+    id = Id.STRING_ARRAY
+
+    def encode(self, obj: Any) -> Encoded | None:
+        nan = has_nan(obj.dtype)
+        if nan is None:
+            return None
+        array = obj.__arrow_array__()
+        chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+        chunks = [chunk.cast(pa.large_string()) for chunk in chunks if len(chunk)]
+        missing = sum(chunk.null_count for chunk in chunks)
+        pieces: list[npt.NDArray[Any]] = []
+        ends = [np.zeros(1, "<i8")]
+        for chunk in chunks:
+            offsets = np.frombuffer(chunk.buffers()[1], "<i8")[chunk.offset :][: len(chunk) + 1]
+            text = chunk.buffers()[2]
+            if text is not None:
+                pieces.append(np.frombuffer(text, np.uint8)[offsets[0] : offsets[-1]])
+            shift = ends[-1][-1] - offsets[0]
+            ends.append(offsets[1:] if not shift else offsets[1:] + shift)
+        validity = np.empty(0, np.uint8)
+        if missing:
+            valid = [np.asarray(chunk.is_valid()) for chunk in chunks]
+            validity = np.packbits(np.concatenate(valid), bitorder="little")
+        meta = to_json({"length": len(obj), "missing": missing, "na": "nan" if nan else "NA"})
+        buffers: list[Buffer] = [validity, ends, pieces]
+        return Encoded(meta, buffers)
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        if pa is None:
+            raise ImportError("this region holds strings in Arrow's layout: install mori[arrow]")
+        plain = json.loads(meta)
+        length, missing = plain["length"], plain["missing"]
+        validity, offsets, text = buffers
+        if offsets.nbytes != 8 * (length + 1) or not 0 <= missing <= length:
+            raise ValueError(f"{offsets.nbytes} bytes of offsets for {length} strings")
+        if validity.nbytes != ((length + 7) // 8 if missing else 0):
+            raise ValueError(f"{validity.nbytes} bytes of validity for {length} strings")
+        array = pa.LargeStringArray.from_buffers(
+            length,
+            pa.py_buffer(offsets),
+            pa.py_buffer(text),
+            pa.py_buffer(validity) if missing else None,
+            missing,
+        )
+        # O(1) on sealed memory; what somebody could have changed is read through once.
+        array.validate(full=not buffers.sealed)
+        return string_dtype(nan=plain["na"] != "NA").__from_arrow__(array)
+
+
+codec.register(StringCodec(), *STRING_ARRAYS)

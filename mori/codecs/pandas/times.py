@@ -1,0 +1,100 @@
+"""Arrays of dates and of differences of times, their zones and their frequencies.
+
+Imports parts, codec, layout and pandas.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import zoneinfo
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from pandas.arrays import DatetimeArray, TimedeltaArray
+from pandas.tseries.frequencies import to_offset
+from pandas.tseries.offsets import BaseOffset
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.pandas.parts import Parts, extra, need, pack
+from mori.layout import Codec as Id
+
+__all__ = ["DatetimeLikeCodec", "freq_of", "set_freq", "without_freq"]
+
+
+def freq_of(obj: Any) -> object:
+    """Return the frequency of dates: as a string where that says everything."""
+    freq = getattr(obj, "freq", None)
+    if freq is None or isinstance(obj, pd.PeriodIndex):  # a period's is its dtype's
+        return None
+    try:
+        if to_offset(freq.freqstr) == freq:
+            return freq.freqstr
+    except ValueError:
+        pass
+    return freq
+
+
+def without_freq(values: Any) -> Any:
+    """Return an index's array without the frequency that pandas 2 keeps there: the index says it."""
+    if getattr(values, "_freq", None) is None or not isinstance(values, DatetimeArray | TimedeltaArray):
+        return values
+    return type(values)._simple_new(values._ndarray, dtype=values.dtype)
+
+
+def set_freq(obj: Any, freq: Any) -> None:
+    """Give dates their frequency; the public way checks it against every value, and so reads them all."""
+    inner = getattr(obj, "_data", None)
+    target: Any = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
+    freq = to_offset(freq) if isinstance(freq, str) else freq
+    need(isinstance(freq, BaseOffset), f"a frequency of {type(freq).__name__}")
+    target._freq = freq
+
+
+def _zone(tz: object) -> object:
+    """Return a time zone: as its key where that says everything."""
+    if tz is dt.timezone.utc:
+        return "utc"
+    if type(tz) is zoneinfo.ZoneInfo and tz.key:
+        return f"zone:{tz.key}"
+    return tz
+
+
+_TIMES: Final = {kind: [np.dtype(f"{kind}8[{unit}]") for unit in ("s", "ms", "us", "ns")] for kind in "Mm"}
+
+
+class DatetimeLikeCodec(Parts):
+    """A DatetimeArray or TimedeltaArray, of one or two dimensions."""
+
+    def __init__(self, number: int, cls: Any) -> None:
+        self.id = number
+        self._cls = cls
+
+    def encode(self, obj: Any) -> Encoded:
+        zone = _zone(obj.tz) if self._cls is DatetimeArray else None
+        return pack({}, (obj._ndarray,), zone=zone, freq=freq_of(obj))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        plain = json.loads(meta)
+        values, zone = children[0], extra(plain, children, "zone")
+        kind = "M" if self._cls is DatetimeArray else "m"
+        dtype = values.dtype
+        need(dtype in _TIMES[kind] and values.ndim in (1, 2), f"times of {values.ndim} {dtype}")
+        need(zone is None or kind == "M", "a difference of times in a time zone")
+        if zone == "utc":
+            zone = dt.timezone.utc
+        elif isinstance(zone, str):
+            zone = zoneinfo.ZoneInfo(zone.removeprefix("zone:"))
+        if zone is not None:
+            dtype = pd.DatetimeTZDtype(np.datetime_data(dtype)[0], zone)
+        array = self._cls._simple_new(values, dtype=dtype)  # an index keeps the SharedArray; see bare
+        if (freq := extra(plain, children, "freq")) is not None and hasattr(self._cls, "freq"):
+            set_freq(array, freq)
+        return array
+
+
+codec.register(DatetimeLikeCodec(Id.DATETIME_ARRAY, DatetimeArray), DatetimeArray)
+codec.register(DatetimeLikeCodec(Id.TIMEDELTA_ARRAY, TimedeltaArray), TimedeltaArray)
