@@ -4,6 +4,7 @@
 a name of about a hundred bytes.
 """
 
+from mori.allocation import AllocatedArray, allocate
 from mori.api import by_value, is_shared, map_shared, materialize, prune_shared, share, shared_name
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
@@ -26,6 +27,7 @@ from mori.views import SharedDict, SharedList, SharedTuple
 __version__ = "0.1.0"
 
 __all__ = [
+    "AllocatedArray",
     "CorruptRegionError",
     "LimitError",
     "MoriError",
@@ -43,6 +45,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UnsafeRegionError",
+    "allocate",
     "by_value",
     "is_shared",
     "map_shared",

@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +30,20 @@ from mori.store import Draft, Held, Store, Where
 __all__ = [
     "Bytes",
     "Mapping",
+    "Unsealed",
     "at",
+    "begin",
     "create",
     "find",
     "held_by",
     "live",
+    "map_pages",
     "over",
+    "publish",
+    "unmap_pages",
 ]
 
+T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]
 
 _PROT_READ: Final = 1
@@ -62,6 +68,14 @@ _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 _numbers = itertools.count(1)
+
+
+class Unsealed(NamedTuple):
+    """A region that is being written: nobody can find it yet."""
+
+    home: Store
+    draft: Draft
+    header: layout.Header
 
 
 class Mapping:
@@ -139,20 +153,57 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
     LimitError
         If this process may not open or map any more.
     """
-    settings.grace()
     home = store.current()
+
+    def attempt() -> Mapping:
+        while (mapping := publish(_begin(home, nbytes, write, root))) is None:
+            continue  # its name was taken meanwhile
+        return mapping
+
+    return _with_room(home, nbytes, attempt)
+
+
+def begin(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Unsealed:
+    """Begin a new region, which is to be written further; see `create`."""
+    home = store.current()
+    return _with_room(home, nbytes, lambda: _begin(home, nbytes, write, root))
+
+
+def publish(unsealed: Unsealed) -> Mapping | None:
+    """Seal a region and return its mapping; None if its name was taken meanwhile.
+
+    Raises
+    ------
+    OSError
+        If it cannot be sealed, since a process (a forked child) still has it mapped to be written.
+    """
+    home, draft, header = unsealed
+    try:
+        held = home.publish(draft)
+    except BaseException:
+        home.discard(draft)
+        raise
+    if held is None:
+        home.discard(draft)
+        return None
+    return _map(held, home, header)
+
+
+def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
+    """Create something, and try once more after a garbage collection if there is no room for it."""
+    settings.grace()
     if nbytes > (1 << 20) and nbytes > home.free():
         _make_room()
         if nbytes > (free := home.free()):
             raise StoreFullError(store=home.name, asked=nbytes, free=free, remedy=home.remedy())
     try:
-        return _create(home, nbytes, write, root)
+        return attempt()
     except OSError as error:
         if not _may_help(error):
             raise
     _make_room()
     try:
-        return _create(home, nbytes, write, root)
+        return attempt()
     except OSError as error:
         if limits.is_out_of_descriptors(error):
             raise limits.descriptors_error(error) from error
@@ -174,22 +225,32 @@ def _make_room() -> None:
     expire_graces()
 
 
-def _create(home: Store, nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
+def _begin(home: Store, nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Unsealed:
     region_id = secrets.token_bytes(16)
-    while True:
-        draft: Draft | None = None
-        while draft is None:  # a number that is taken is passed over
-            draft = home.create(next(_numbers), region_id)
-        header = layout.Header(region_id, nbytes, root, draft.pid, draft.number, 0)
-        try:
-            write(draft.held.fds[0], header)
-            held = home.publish(draft)
-        except BaseException:
-            home.discard(draft)
-            raise
-        if held is not None:
-            return _map(held, home, header)
+    draft: Draft | None = None
+    while draft is None:  # a number that is taken is passed over
+        draft = home.create(next(_numbers), region_id)
+    header = layout.Header(region_id, nbytes, root, draft.pid, draft.number, 0)
+    try:
+        write(draft.held.fds[0], header)
+    except BaseException:
         home.discard(draft)
+        raise
+    return Unsealed(home, draft, header)
+
+
+def map_pages(fd: int, nbytes: int, protection: int, flags: int, at: int | None = None) -> int:
+    """Map a file and return the address; LimitError if that is refused."""
+    address = _mmap(at, nbytes, protection, flags, fd, 0)
+    if address == _FAILED:
+        raise limits.mapping_error(nbytes, ctypes.get_errno())
+    assert address is not None
+    return int(address)
+
+
+def unmap_pages(address: int, nbytes: int) -> None:
+    """Unmap a range of addresses that `map_pages` returned."""
+    _munmap(address, nbytes)
 
 
 def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
@@ -198,13 +259,14 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
     except OSError:
         home.release(held)
         raise
-    address = _mmap(None, header.nbytes, _PROT_READ, _MAP_SHARED, fd, 0)
-    number = ctypes.get_errno()
-    if fd != held.fds[0]:
-        os.close(fd)
-    if address == _FAILED:
+    try:
+        address = map_pages(fd, header.nbytes, _PROT_READ, _MAP_SHARED)
+    except OSError:
         home.release(held)
-        raise limits.mapping_error(header.nbytes, number)
+        raise
+    finally:
+        if fd != held.fds[0]:
+            os.close(fd)
     mapping = Mapping(header, address, Hold(held, home))
     _mappings[header.region_id] = mapping
     return mapping

@@ -44,6 +44,7 @@ class Draft(NamedTuple):
     held: Held
     pid: int
     number: int
+    path: str | None = None  # of the file while it is written
 
 
 class Entry(NamedTuple):

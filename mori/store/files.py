@@ -75,7 +75,7 @@ class FilesStore:
         if not _lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
             os.close(fd)
             return None
-        return Draft(held, pid, number)
+        return Draft(held, pid, number, path + _DRAFT)
 
     def publish(self, draft: Draft) -> Held | None:
         path = draft.held.path

@@ -6,6 +6,7 @@ import sys
 import mori
 
 EXPECTED = [
+    "AllocatedArray",
     "CorruptRegionError",
     "LimitError",
     "MoriError",
@@ -23,6 +24,7 @@ EXPECTED = [
     "StoreError",
     "StoreFullError",
     "UnsafeRegionError",
+    "allocate",
     "by_value",
     "is_shared",
     "map_shared",
