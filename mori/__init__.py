@@ -5,7 +5,17 @@ a name of about a hundred bytes.
 """
 
 from mori.allocation import AllocatedArray, allocate
-from mori.api import by_value, is_shared, map_shared, materialize, prune_shared, share, shared_name
+from mori.api import (
+    by_value,
+    frombuffer,
+    is_shared,
+    map_shared,
+    materialize,
+    prune_shared,
+    regions,
+    share,
+    shared_name,
+)
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
 from mori.errors import (
@@ -47,10 +57,12 @@ __all__ = [
     "UnsafeRegionError",
     "allocate",
     "by_value",
+    "frombuffer",
     "is_shared",
     "map_shared",
     "materialize",
     "prune_shared",
+    "regions",
     "share",
     "shared_name",
 ]

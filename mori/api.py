@@ -16,21 +16,23 @@ from mori import codec, engines, rebuilt, reference, region, store, writer
 from mori.array import SharedArray, is_same_view
 from mori.buffer import SharedBytes
 from mori.codecs.pickle5 import remake
-from mori.errors import NotShareableError, PartNotFoundError, RegionNotFoundError
+from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
 from mori.plan import measure
 from mori.reader import Node, decode, node_of_memory, open_node, root_of
-from mori.store import Where
+from mori.store import Entry, Where
 from mori.views import SharedDict, SharedList, SharedTuple, View
 
 __all__ = [
     "by_value",
+    "frombuffer",
     "is_shared",
     "map_shared",
     "materialize",
     "prune_shared",
+    "regions",
     "share",
     "shared_name",
 ]
@@ -226,6 +228,83 @@ def prune_shared() -> list[str]:
         their last holder, so there is never anything to do.
     """
     return store.current().prune()
+
+
+def regions() -> list[Entry]:
+    """List what is alive in this domain: in the store that `MORI_STORE` names, of this user.
+
+    Returns
+    -------
+    list of named tuples
+        Oldest first: ``name``; ``nbytes``; ``age``, seconds since it was written; ``owner``, the pid of the
+        process that wrote it, which may be gone; ``holders``, the pids of the processes that hold it; and
+        ``region_id``, where the store knows it.
+
+    Notes
+    -----
+    Nothing is opened and nothing is held by asking. Holders are those that ``/proc`` shows: not the
+    processes of other pid namespaces, and none on a system without it. What killed processes left in a
+    `files` store is removed first.
+
+    Examples
+    --------
+    >>> import mori, numpy, os
+    >>> x = mori.share(numpy.arange(1000))
+    >>> (entry,) = [entry for entry in mori.regions() if entry.name == mori.shared_name(x)]
+    >>> entry.nbytes > x.nbytes, entry.owner == os.getpid(), os.getpid() in entry.holders
+    (True, True, True)
+    """
+    home = store.current()
+    home.prune()
+    return sorted(home.entries(), key=lambda entry: -entry.age)
+
+
+def frombuffer(buffer: Any) -> Any:
+    """Open a buffer that holds a region: bytes, an mmap, a Ray buffer, whatever exports one.
+
+    Parameters
+    ----------
+    buffer : bytes-like
+        The region, from its first byte on; other bytes may follow. A shared object pickled with
+        `by_value` and protocol 5 hands its region out as its one out-of-band buffer, and a file of
+        the `files` store is one.
+
+    Returns
+    -------
+    object
+        What `share` gave for it. It lies in the buffer, which it keeps, and is not shared: `is_shared` is
+        False, and it pickles by value. Where the buffer does not start at a multiple of 8 bytes it
+        is copied once.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the buffer does not hold a whole region, or a damaged one.
+    TypeError
+        If it is no buffer.
+
+    Notes
+    -----
+    A buffer may have been changed since it was written, so what C code would trust is read through
+    once (offsets of strings, codes of categories). An object that was pickled is unpickled: open no
+    buffer that you would not unpickle. The buffer must not change while the object is in use.
+
+    Examples
+    --------
+    >>> import mori, numpy, pickle
+    >>> x, buffers = mori.share(numpy.arange(1000)), []
+    >>> with mori.by_value():
+    ...     head = pickle.dumps(x, 5, buffer_callback=buffers.append)
+    >>> int(mori.frombuffer(buffers[0])[-1])
+    999
+    """
+    engines.meet()
+    with memoryview(buffer) as view:
+        if not view.contiguous:
+            raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")
+        if not view.nbytes:
+            raise CorruptRegionError(name="in a buffer", found="it is empty")
+    return open_node(root_of(region.over(buffer)))
 
 
 def materialize(x: Any) -> Any:

@@ -9,13 +9,27 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from mori import settings
 from mori.errors import StoreError
+from mori.identifier import parse_label
 
-__all__ = ["FILES", "MEMFD", "Draft", "Entry", "Held", "Store", "Where", "boot_id", "current", "of_kind"]
+__all__ = [
+    "FILES",
+    "MEMFD",
+    "Draft",
+    "Entry",
+    "Held",
+    "Store",
+    "Where",
+    "boot_id",
+    "current",
+    "entry_of",
+    "of_kind",
+]
 
 MEMFD: Final = 0
 FILES: Final = 1
@@ -52,8 +66,23 @@ class Entry(NamedTuple):
 
     name: str
     nbytes: int
-    region_id: bytes | None
+    age: float
+    """Seconds since it was written."""
+    owner: int
+    """The process that wrote it, which may be gone."""
     holders: tuple[int, ...]
+    """The processes that are seen to hold it."""
+    region_id: bytes | None
+
+
+def entry_of(
+    label: str, status: os.stat_result, holders: Iterable[int], region_id: bytes | None = None
+) -> Entry:
+    """Return the entry of a region by the label and the status of its file."""
+    name = parse_label(label)
+    assert name is not None
+    age = max(0.0, time.time() - status.st_mtime)
+    return Entry(f"/{label}", status.st_size, age, name[0], tuple(sorted(holders)), region_id)
 
 
 class Store(Protocol):

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from mori import limits
 from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
-from mori.store import FILES, Draft, Entry, Held, Where, boot_id
+from mori.store import FILES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.processes import descriptors, processes
 
 __all__ = ["FilesStore"]
 
@@ -104,6 +105,7 @@ class FilesStore:
             _unlink_if_unheld(held.path)
 
     def entries(self) -> Iterator[Entry]:
+        holders = self._holders()
         for label, path in self._files():
             if path.endswith(_DRAFT):
                 continue
@@ -112,7 +114,22 @@ class FilesStore:
             except OSError:
                 continue
             if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-                yield Entry(f"/{label}", found.st_size, None, ())
+                yield entry_of(label, found, holders.get((found.st_dev, found.st_ino), ()))
+
+    def _holders(self) -> dict[tuple[int, int], set[int]]:
+        """Return who has which file open, as far as /proc shows it.
+
+        By its inode: the creator's descriptor goes by the name of the draft.
+        """
+        found: dict[tuple[int, int], set[int]] = {}
+        for pid in processes():
+            for number, link in descriptors(pid):
+                if "/mori_" not in link:
+                    continue
+                with contextlib.suppress(OSError):
+                    status = os.stat(f"/proc/{pid}/fd/{number}")
+                    found.setdefault((status.st_dev, status.st_ino), set()).add(pid)
+        return found
 
     def prune(self) -> list[str]:
         self._pruned = time.monotonic()

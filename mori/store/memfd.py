@@ -14,7 +14,8 @@ from typing import Final
 from mori import limits
 from mori.errors import UnsafeRegionError
 from mori.identifier import format_label, parse_label
-from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id
+from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.processes import descriptors, processes
 
 __all__ = ["MemfdStore"]
 
@@ -107,7 +108,7 @@ class MemfdStore:
                 tried.add(pid)
                 if held := self._search(pid, label, where.region_id):
                     return held
-        for pid in _processes():
+        for pid in processes():
             if pid not in tried and (held := self._search(pid, label, where.region_id)):
                 return held
         return None
@@ -117,29 +118,29 @@ class MemfdStore:
             os.close(fd)
 
     def entries(self) -> Iterator[Entry]:
-        found: dict[bytes, tuple[str, int, list[int]]] = {}
-        for pid in _processes():
-            for number, link in _descriptors(pid):
+        found: dict[bytes, tuple[str, os.stat_result, list[int]]] = {}
+        for pid in processes():
+            for number, link in descriptors(pid):
                 if (parsed := _parse_link(link)) is None:
                     continue
                 label, region_id = parsed
                 if region_id not in found:
                     try:
-                        nbytes = os.stat(f"/proc/{pid}/fd/{number}").st_size
+                        status = os.stat(f"/proc/{pid}/fd/{number}")
                     except OSError:
                         continue
-                    found[region_id] = (f"/{label}", nbytes, [])
+                    found[region_id] = (label, status, [])
                 holders = found[region_id][2]
                 if pid not in holders:
                     holders.append(pid)
-        for region_id, (name, nbytes, holders) in found.items():
-            yield Entry(name, nbytes, region_id, tuple(holders))
+        for region_id, (label, status, holders) in found.items():
+            yield entry_of(label, status, holders, region_id)
 
     def prune(self) -> list[str]:
         return []
 
     def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
-        for number, link in _descriptors(pid):
+        for number, link in descriptors(pid):
             parsed = _parse_link(link)
             if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
                 continue
@@ -178,37 +179,3 @@ class MemfdStore:
                 raise
             return None
         return Held((fd,))
-
-
-def _processes() -> Iterator[int]:
-    """Yield the processes of this user, this one last: it has looked in its own cache."""
-    me, uid = os.getpid(), os.geteuid()
-    try:
-        entries = [entry for entry in os.scandir("/proc") if entry.name.isdigit()]
-    except OSError as error:
-        if limits.is_out_of_descriptors(error):
-            raise
-        return
-    for entry in entries:
-        try:
-            if int(entry.name) != me and entry.stat().st_uid == uid:
-                yield int(entry.name)
-        except OSError:
-            continue
-    yield me
-
-
-def _descriptors(pid: int) -> Iterator[tuple[str, str]]:
-    """Yield number and link of each descriptor of a process; nothing if it cannot be looked into."""
-    directory = f"/proc/{pid}/fd"
-    try:
-        numbers = os.listdir(directory)
-    except OSError as error:
-        if limits.is_out_of_descriptors(error):
-            raise  # not "there is nothing"
-        return
-    for number in numbers:
-        try:
-            yield number, os.readlink(f"{directory}/{number}")
-        except OSError:
-            continue

@@ -26,10 +26,12 @@ EXPECTED = [
     "UnsafeRegionError",
     "allocate",
     "by_value",
+    "frombuffer",
     "is_shared",
     "map_shared",
     "materialize",
     "prune_shared",
+    "regions",
     "share",
     "shared_name",
 ]

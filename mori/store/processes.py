@@ -1,0 +1,47 @@
+"""The processes of this user and what they have open, as /proc shows them.
+
+Imports limits. What is gone, or cannot be looked into, is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mori import limits
+
+__all__ = ["descriptors", "processes"]
+
+
+def processes() -> Iterator[int]:
+    """Yield the processes of this user, this one last: it has looked in its own cache."""
+    me, uid = os.getpid(), os.geteuid()
+    try:
+        entries = [entry for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
+        return
+    for entry in entries:
+        try:
+            if int(entry.name) != me and entry.stat().st_uid == uid:
+                yield int(entry.name)
+        except OSError:
+            continue
+    yield me
+
+
+def descriptors(pid: int) -> Iterator[tuple[str, str]]:
+    """Yield number and link of each descriptor of a process; nothing if it cannot be looked into."""
+    directory = f"/proc/{pid}/fd"
+    try:
+        numbers = os.listdir(directory)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise  # not "there is nothing"
+        return
+    for number in numbers:
+        try:
+            yield number, os.readlink(f"{directory}/{number}")
+        except OSError:
+            continue
