@@ -52,6 +52,8 @@ _UNCHANGED: Final = (
     np.generic,
 )
 
+_WHOLE: Final = (Id.STRINGS, Id.PACKED)  # what has its elements in one node
+
 
 def share(obj: Any, *, strings: str | None = None) -> Any:
     """Write an object once into shared memory and return its shared version.
@@ -205,12 +207,28 @@ def map_shared(name: object) -> Any:
             return frame.iloc[:, step]
         if node.record.codec == Id.DICT:
             node = node.child(len(node) - 1)  # the values
-        elif node.record.codec not in (Id.LIST, Id.TUPLE):
+        if node.record.codec in _WHOLE:
+            return _inside(open_node(node), parsed, done)
+        if node.record.codec not in (Id.LIST, Id.TUPLE):
             raise PartNotFoundError(name=here, found="what it leads into is not a container")
         if step >= len(node):
             raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(node)} elements")
         node = node.child(step)
     return open_node(node)
+
+
+def _inside(part: Any, name: Name, done: int) -> Any:
+    """Follow the rest of a path, whose first steps are done, into what stands in one node."""
+    for depth, step in enumerate(name.path[done:], done + 1):
+        here = format_name(name._replace(path=name.path[:depth]))
+        if isinstance(part, dict):
+            part = list(part.values())
+        if not isinstance(part, list | tuple | SharedList | SharedTuple):
+            raise PartNotFoundError(name=here, found="what it leads into is not a container")
+        if step >= len(part):
+            raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(part)} elements")
+        part = part[step]
+    return part
 
 
 def _live(name: Name) -> region.Mapping | None:

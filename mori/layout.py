@@ -81,7 +81,7 @@ class Codec:
     DICT: Final = 5
     PICKLE: Final = 6
     STRINGS: Final = 7  # packed strings, Arrow's large_string
-    PACKED: Final = 8  # reserved: packed lists of int, float, bool, bytes
+    PACKED: Final = 8  # packed lists of int, float, bool, bytes
     ALIAS: Final = 9  # reserved: a second reference to one object
     BYTES: Final = 15
     DATAFRAME: Final = 16

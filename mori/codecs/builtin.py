@@ -5,8 +5,10 @@ from mori.codecs import (
     containers,
     mapping,
     ndarray,
+    packed,
     pickle5,
     scalars,
+    strings,
 )
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "containers",
     "mapping",
     "ndarray",
+    "packed",
     "pickle5",
     "scalars",
+    "strings",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs import packed, strings
 from mori.layout import Codec as Id
 
 __all__ = ["SequenceCodec", "Values"]
@@ -28,7 +29,8 @@ class SequenceCodec:
         self.id = number
 
     def encode(self, obj: Sequence[Any]) -> Encoded:
-        return Encoded(b"", (), obj)
+        column = _packed(obj)
+        return Encoded(b"", (), obj) if column is None else column
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         items = list(children)
@@ -36,6 +38,17 @@ class SequenceCodec:
 
     def step(self, obj: Any, index: int) -> str:
         return f"[{obj.keys[index]!r}]" if isinstance(obj, Values) else f"[{index}]"
+
+
+def _packed(obj: Sequence[Any]) -> Encoded | None:
+    """Return what is all of one kind as one node."""
+    kinds = set(map(type, obj))
+    missing = type(None) in kinds
+    kinds.discard(type(None))
+    if len(kinds) != 1:
+        return None
+    (cls,) = kinds
+    return strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
 
 
 codec.register(SequenceCodec(Id.LIST), list, Values)

@@ -1,71 +1,161 @@
 """Lists and tuples, opened in constant time, an element decoded when it is asked for.
 
-Imports the view and the reader.
+Imports the view, the reader and the columns. A wrong use is tried on a builtin, so that its error is
+Python's own, whatever its version.
 """
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from typing import Any, cast
 
+import numpy as np
+
 from mori import codec
+from mori.codecs.packed import Column
 from mori.layout import Codec as Id
-from mori.reader import opener
-from mori.views.view import SHOWN, View
+from mori.reader import Node, decode, opener
+from mori.views.view import SHOWN, View, shown
 
 __all__ = ["SharedList", "SharedTuple"]
 
+_CHUNK = 1024  # elements that are compared at once
+
 
 class _Elements(View[list[Any]], Sequence[Any]):
-    """Lists and tuples."""
+    """Lists and tuples: of nodes, or of one kind of value in a column."""
 
-    __slots__ = ()
+    __slots__ = ("_column",)
     _kind: type
-    _outside: str
 
-    def _index(self, index: Any) -> int:
-        number = cast(int, index.__index__())
+    def __init__(self, node: Node, column: Column | None = None) -> None:
+        super().__init__(node)
+        self._column = column
+
+    def __len__(self) -> int:
+        if self._own is None and self._column is not None:
+            return len(self._column)
+        return super().__len__()
+
+    def _open(self, index: int) -> Any:
+        if self._column is None:
+            return super()._open(index)
+        try:
+            return self._column[index]
+        except ValueError as error:
+            raise self._node.decode_error(f"its content makes no sense ({error})") from error
+
+    def _read(self, start: int, stop: int) -> Iterator[list[Any]]:
+        """Yield the elements between two places of a column, block by block."""
+        assert self._column is not None
+        while start < stop:
+            try:
+                block = self._column.block(start, stop)
+            except ValueError as error:
+                raise self._node.decode_error(f"its content makes no sense ({error})") from error
+            yield block
+            start += len(block)
+
+    def _between(self, start: int, stop: int) -> Iterator[Any]:
+        if self._own is not None:
+            return iter(self._own[start:stop])
+        if self._column is None:
+            return map(self._open, range(start, stop))
+        return itertools.chain.from_iterable(self._read(start, stop))
+
+    def _place(self, index: Any) -> int:
+        """Return an index from 0 on; what is none raises what it raises for the builtin."""
+        try:
+            number = operator.index(index)
+        except TypeError:
+            return cast(int, self._kind()[index])
         length = len(self)
         if not -length <= number < length:
-            raise IndexError(self._outside)
+            self._kind()[0]
         return number + length if number < 0 else number
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            part = [self[number] for number in range(*index.indices(len(self)))]
-            return self._kind(part)
-        if not hasattr(index, "__index__"):
-            kind = self._kind.__name__
-            raise TypeError(f"{kind} indices must be integers or slices, not {type(index).__name__}")
-        number = self._index(index)
-        return self._open(number) if self._own is None else self._own[number]
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._kind(self._between(start, stop))
+            return self._kind([self[number] for number in range(start, stop, step)])
+        place = self._place(index)
+        return self._open(place) if self._own is None else self._own[place]
 
     def __iter__(self) -> Iterator[Any]:
+        return iter(self._own) if self._own is not None else self._between(0, len(self))
+
+    def __reversed__(self) -> Iterator[Any]:
         if self._own is not None:
-            return iter(self._own)
-        return map(self._open, range(len(self)))
+            return iter(reversed(self._own))
+        return itertools.chain.from_iterable(
+            reversed([*self._between(max(0, end - _CHUNK), end)]) for end in range(len(self), 0, -_CHUNK)
+        )
+
+    def __contains__(self, value: object) -> bool:
+        return value in iter(self)
+
+    def index(self, value: Any, start: Any = 0, stop: Any = sys.maxsize) -> int:
+        """Return the first place of a value; ValueError if it is not there."""
+        try:
+            self._kind().index(value, start, stop)
+        except ValueError as error:
+            missing = error
+        start, stop, _ = slice(start, stop).indices(len(self))
+        for chunk in _chunks(self._between(start, stop)):
+            if value in chunk:
+                return cast(int, start + chunk.index(value))
+            start += len(chunk)
+        raise missing
+
+    def count(self, value: Any) -> int:
+        """Return how often a value is there."""
+        return sum(chunk.count(value) for chunk in _chunks(self))
 
     def _copy(self) -> list[Any]:
-        return [self._open(index) for index in range(len(self))]
+        return [*self._between(0, len(self))]
 
     def _adopt(self, index: Any, part: object) -> None:
         if self._own is None:
             self._private()[index] = part
 
+    @property
+    def __array__(self) -> Callable[..., Any]:
+        """What numpy asks for: numbers where they lie. Other elements it takes as those of a list."""
+        array = self._column.array if self._own is None and self._column is not None else None
+        if array is None:
+            raise AttributeError("__array__")
+
+        def convert(dtype: Any = None, copy: bool | None = None) -> Any:
+            if dtype is None or np.dtype(dtype) == array.dtype:
+                return array.copy() if copy else array
+            if copy is False:
+                raise ValueError(f"elements of {array.dtype} are no {np.dtype(dtype)} without a copy")
+            return array.astype(dtype)
+
+        return convert
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
-        theirs = cast(Sequence[Any], other)
-        return len(self) == len(theirs) and all(a is b or a == b for a, b in zip(self, theirs, strict=True))
+        if len(self) != len(cast(Sequence[Any], other)):
+            return False
+        return all(map(operator.eq, _chunks(self), _chunks(cast(Sequence[Any], other))))
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _compared(self, other: object, compare: Callable[[Any, Any], bool]) -> Any:
+    def _compared(self, other: Any, compare: Callable[[Any, Any], bool]) -> Any:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
-        return compare(self._kind(self), self._kind(cast(Sequence[Any], other)))
+        chunks = itertools.zip_longest(_chunks(self), _chunks(cast(Sequence[Any], other)), fillvalue=())
+        for ours, theirs in chunks:
+            if ours != theirs:
+                return compare(list(ours), list(theirs))
+        return compare(0, 0)
 
     def __lt__(self, other: object) -> Any:
         return self._compared(other, operator.lt)
@@ -80,24 +170,31 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return self._compared(other, operator.ge)
 
     def __add__(self, other: Any) -> Any:
-        if not isinstance(other, self._kind | type(self)):
-            return NotImplemented
-        return self._kind(itertools.chain(iter(self), cast(Sequence[Any], other)))
+        return self._kind(self) + _builtin(other)
 
     def __radd__(self, other: Any) -> Any:
-        if not isinstance(other, self._kind):
-            return NotImplemented
-        return self._kind(itertools.chain(cast(Sequence[Any], other), iter(self)))
+        return other + self._kind(self)
 
     def __mul__(self, times: int) -> Any:
         return self._kind(self) * times
 
-    __rmul__ = __mul__
+    def __rmul__(self, times: int) -> Any:
+        return times * self._kind(self)
 
     def __repr__(self) -> str:
-        shown = [repr(element) for element in itertools.islice(self, SHOWN)]
+        first = [shown(element) for element in itertools.islice(self, SHOWN)]
         rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
-        return f"<{type(self).__name__} [{', '.join(shown)}{rest}]>"
+        return f"<{type(self).__name__} [{', '.join(first)}{rest}]>"
+
+
+def _builtin(other: Any) -> Any:
+    return other._kind(other) if isinstance(other, _Elements) else other
+
+
+def _chunks(elements: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(elements)
+    while chunk := [*itertools.islice(iterator, _CHUNK)]:
+        yield chunk
 
 
 class SharedList(_Elements, MutableSequence[Any]):
@@ -106,21 +203,81 @@ class SharedList(_Elements, MutableSequence[Any]):
     Opening it costs the same whatever its length. It reads and compares like a list; a change of
     structure (`append`, ``x[0] = 1``) acts on this object alone, which then pickles as a plain list
     whose untouched elements are still references.
+
+    Notes
+    -----
+    A list of nothing but str, int, float, bool or bytes, missing values (None) among them or not, lies
+    packed: iterating decodes it block by block, and ``numpy.asarray`` of numbers is a read-only array over
+    the region, without a copy. An iterator goes on over the elements that the list had when it was made.
     """
 
     __slots__ = ()
     _kind = list
-    _outside = "list index out of range"
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            self._needs(index, operator.setitem, value)
         self._private()[index] = value
 
     def __delitem__(self, index: Any) -> None:
+        if not isinstance(index, slice):
+            self._needs(index, operator.delitem)
         del self._private()[index]
 
-    def insert(self, index: int, value: Any) -> None:
+    def _needs(self, index: Any, change: Callable[..., Any], *value: Any) -> None:
+        """Raise what the builtin raises for a wrong index, before anything becomes private."""
+        try:
+            self._place(index)
+        except (IndexError, TypeError):
+            change([], index, *value)
+            raise
+
+    def insert(self, index: Any, value: Any) -> None:
         """Insert before an index; this list alone changes."""
+        [].insert(index, value)
         self._private().insert(index, value)
+
+    def append(self, value: Any) -> None:
+        """Append an element; this list alone changes."""
+        self._private().append(value)
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append elements; this list alone changes."""
+        values = list(values)
+        self._private().extend(values)
+
+    def __iadd__(self, values: Iterable[Any]) -> SharedList:  # type: ignore[misc]
+        self.extend(values)
+        return self
+
+    def __imul__(self, times: int) -> SharedList:
+        [] * times
+        own = self._private()
+        own *= times
+        return self
+
+    def pop(self, index: Any = -1) -> Any:
+        """Remove an element and return it; this list alone changes."""
+        try:
+            self._place(index)
+        except (IndexError, TypeError):
+            ([None] if len(self) else []).pop(index)
+            raise
+        return self._private().pop(index)
+
+    def remove(self, value: Any) -> None:
+        """Remove the first of a value; this list alone changes."""
+        if value not in self:
+            [].remove(value)
+        self._private().remove(value)
+
+    def reverse(self) -> None:
+        """Turn this list alone round."""
+        self._private().reverse()
+
+    def clear(self) -> None:
+        """Empty this list alone."""
+        self._private().clear()
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
         """Sort this list alone."""
@@ -136,7 +293,6 @@ class SharedTuple(_Elements):
 
     __slots__ = ()
     _kind = tuple
-    _outside = "tuple index out of range"
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self))
@@ -145,8 +301,15 @@ class SharedTuple(_Elements):
         return tuple(super()._plain())
 
 
+def _open_column(node: Node) -> _Elements:
+    column = decode(node)
+    return (SharedList if column.kind is list else SharedTuple)(node, column)
+
+
 for _id, _view in ((Id.LIST, SharedList), (Id.TUPLE, SharedTuple)):
     opener(_id)(cast(Any, _view))
     _codec = codec.for_id(_id)
     assert _codec is not None
     codec.register(_codec, _view)
+for _id in (Id.STRINGS, Id.PACKED):
+    opener(_id)(_open_column)

@@ -14,10 +14,23 @@ from mori import reference
 from mori.array import SharedArray
 from mori.reader import Node, open_node
 
-__all__ = ["SHOWN", "View"]
+__all__ = ["SHOWN", "View", "shown"]
 
 SHOWN: Final = 6
 """Elements that a repr shows."""
+
+_LONGEST: Final = 80  # characters or bytes of a value that a repr shows
+_WIDEST: Final = 1 << 9  # bits of an int
+
+
+def shown(value: object) -> str:
+    """Return the repr of an element, bounded."""
+    if isinstance(value, str | bytes) and len(value) > _LONGEST:
+        return f"{value[:_LONGEST]!r}..."
+    if type(value) is int and value.bit_length() > _WIDEST:
+        return f"<int of {value.bit_length():,} bits>"
+    return repr(value)
+
 
 Own = TypeVar("Own", bound=Any)
 

@@ -44,6 +44,20 @@ def _frame() -> pd.DataFrame:
     return frame
 
 
+def _structured() -> np.ndarray[Any, Any]:
+    array = np.zeros(  # the padding, too
+        1,
+        {
+            "names": ["a", "b", "c", "d"],
+            "formats": ["u1", "<f8", "S3", ("<i4", (2,))],
+            "offsets": [0, 8, 16, 20],
+            "itemsize": 32,
+        },
+    )
+    array[0] = (1, 2.5, b"x", [1, 2])
+    return array
+
+
 def _levels() -> pd.Series[Any]:
     levels = [pd.Index(np.array([7, 8], "<i8")), pd.Index(np.array([0.5, 1.5]))]
     index = pd.MultiIndex(levels, codes=[[0, 0, 1], [0, 1, 1]], names=["a", "b"])
@@ -71,15 +85,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "empty": lambda: np.empty((0, 3), "<c8"),
     "text": lambda: np.array(["a", "bcd", "ä"]),
     "dates": lambda: np.array(["2020-01-01", "NaT"], "<M8[D]"),
-    "structured": lambda: np.array(
-        [(1, 2.5, b"x", [1, 2])],
-        {
-            "names": ["a", "b", "c", "d"],
-            "formats": ["u1", "<f8", "S3", ("<i4", (2,))],
-            "offsets": [0, 8, 16, 20],
-            "itemsize": 32,
-        },
-    ),
+    "structured": _structured,
     "scalars": lambda: [
         *(None, True, False, 0, -1, 1 << 64, 1.5, 2 - 1j, "ä", "\udc80", b"\0b"),
         *(np.float32(0.5), np.datetime64(3, "s"), np.bool_(True)),
@@ -95,6 +101,11 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(16)},
     "int_index": lambda: {(-3) ** i: [i] for i in range(33)},
     "bytes": lambda: [bytes(range(256)) * 16, bytearray(4096), memoryview(b"abc"), b"short"],
+    "strings": lambda: ["a", None, "", "ä森", "a longer one"],
+    "packed": lambda: (
+        *([0, -1, None, 1 << 62], [1 << 64, -(1 << 70), 0, None], [True, False], [0.5, -0.0], ["x", "y"]),
+        *([b"", None, b"\0\xff"], (1, 2), ("a",)),
+    ),
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

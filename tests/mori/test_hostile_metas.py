@@ -43,6 +43,16 @@ HOSTILE: list[tuple[Any, str]] = [
     (np.arange(4), "1" * 60_000),
     *((_STRINGS, f'{{"length":{huge},"missing":0,"na":"NA"}}') for huge in (*_HUGE, -1, 1.0)),
     *((_STRINGS, f'{{"length":2,"missing":{huge},"na":"NA"}}') for huge in (*_HUGE, -1, 1)),
+    *((["a", "b"], f'["list",{huge},0]') for huge in (*_HUGE, -1, 1.0, "true", "null", 0, 1, 3)),
+    *((["a", "b"], f'["list",2,{huge}]') for huge in (*_HUGE, -1, 1, 1.0)),
+    *(
+        (["a", "b"], meta)
+        for meta in ('["set",2,0]', "[[],2,0]", "[2,0]", "{}", "3", '["list",2,0,0]', "[" * 50_000)
+    ),
+    *(([1, 2], f'["list","q",{huge},0]') for huge in (*_HUGE, -1, 1.0, "true", 0, 1, 3)),
+    *(([1, 2], f'["list","{tag}",2,0]') for tag in ("?", "i", "b", "O", "", "<i8")),
+    *(([1, 2], meta) for meta in ('["tuple","q",2,1]', '["list",[],2,0]', '["list",{},2,0]', "null")),
+    *(([b"a", None], f'["list","{tag}",2,0]') for tag in ("b", "i", "q")),
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
     *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
     (pd.Index([1, 2]), '{"class":"Index","freq":"D","name":[0]}'),

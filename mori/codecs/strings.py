@@ -1,0 +1,79 @@
+"""Lists and tuples of str in one node, laid out as Arrow's large_string; None where one is missing.
+
+Imports codec, layout and the columns of `packed`. Arrow reads the buffers in place, so strings with lone
+surrogates, which UTF-8 has no bytes for, are not written like this: such a list has a node an element.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.packed import Pieces, column_meta, cut, laid_out, validity_of
+from mori.layout import Codec as Id
+
+__all__ = ["Strings", "StringsCodec", "pack"]
+
+_CONTINUES, _KIND = 0x80, 0xC0  # a byte that no character starts with, and the bits that say so
+
+
+class Strings(Pieces):
+    """Text, decoded an element or a block at a time."""
+
+    def _decode(self, piece: memoryview) -> str:
+        return str(piece, "utf-8")
+
+    def _cut(self, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.int64]) -> list[Any]:
+        text = str(data.data, "utf-8")
+        if len(text) != data.nbytes:
+            starts = (data & _KIND) != _CONTINUES
+            if not self._sealed and not starts[ends[ends < data.nbytes]].all():
+                raise ValueError("a string that starts within a character")
+            before = np.zeros(data.nbytes + 1, np.int64)  # how many characters start before each byte
+            np.cumsum(starts, out=before[1:])
+            ends = before[ends]
+        return cut(text, ends.tolist())
+
+
+def _lay(block: Sequence[Any]) -> tuple[Any, bytes]:
+    text = "".join(block)
+    data = text.encode()
+    lengths = np.fromiter(map(len, block), "<i8", len(block))
+    if len(data) == len(text):
+        return lengths, data
+    starts = np.flatnonzero((np.frombuffer(data, np.uint8) & _KIND) != _CONTINUES)
+    ends = np.append(starts, len(data))[np.cumsum(lengths)]
+    return np.diff(ends, prepend=0), data
+
+
+def pack(obj: Sequence[Any], missing: bool) -> Encoded | None:
+    """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
+    try:
+        ends, pieces = laid_out(obj, "", missing, _lay)
+    except UnicodeEncodeError:
+        return None
+    return Encoded(column_meta(obj, missing), [validity_of(obj, missing), ends, pieces], (), Id.STRINGS)
+
+
+class StringsCodec:
+    """A list or tuple of str."""
+
+    id = Id.STRINGS
+
+    def encode(self, obj: Sequence[Any]) -> Encoded | None:
+        raise AssertionError("lists are packed by the codecs of lists and tuples")
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Strings:
+        return Strings(json.loads(meta), buffers)
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("a list of strings has no parts that could fail")
+
+
+codec.register(StringsCodec())
