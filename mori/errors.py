@@ -21,6 +21,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UnsafeRegionError",
+    "readable_size",
 ]
 
 
@@ -28,7 +29,8 @@ def _rebuild(cls: type[MoriError], fields: dict[str, Any]) -> MoriError:
     return cls(**fields)
 
 
-def _size(nbytes: int) -> str:
+def readable_size(nbytes: int) -> str:
+    """Return a number of bytes as people write it, such as ``8.0 MB``."""
     size = float(nbytes)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if size < 1000 or unit == "TB":
@@ -125,8 +127,8 @@ class StoreFullError(MoriError, MemoryError):
 
     def __init__(self, *, store: str, asked: int, free: int, remedy: str) -> None:
         super().__init__(
-            f"no room for a shared region of {_size(asked)} ({asked} bytes) in the {store} store: "
-            f"{_size(free)} free, after unused objects were collected. {remedy}",
+            f"no room for a shared region of {readable_size(asked)} ({asked} bytes) in the {store} store: "
+            f"{readable_size(free)} free, after unused objects were collected. {remedy}",
             store=store,
             asked=asked,
             free=free,

@@ -12,7 +12,7 @@ from typing import Final
 
 from mori.errors import LimitError
 
-__all__ = ["descriptors_error", "is_out_of_descriptors", "mapping_error", "raise_descriptors"]
+__all__ = ["descriptors_error", "is_out_of_descriptors", "mapping_error", "mappings", "raise_descriptors"]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MARGIN: Final = 16  # mappings that come and go while they are counted
@@ -58,7 +58,7 @@ def descriptors_error(error: OSError) -> LimitError:
 
 def mapping_error(nbytes: int, number: int) -> LimitError:
     """Return the error for a region that could not be mapped, with what is short as far as can be told."""
-    mapped, most = _mappings()
+    mapped, most = mappings()
     asked = f"map a shared region of {nbytes} bytes"
     if number == errno.ENOMEM and most and mapped >= most - _MARGIN:
         return LimitError(
@@ -76,7 +76,7 @@ def mapping_error(nbytes: int, number: int) -> LimitError:
     return LimitError(asked=asked, found=found, remedy=remedy)
 
 
-def _mappings() -> tuple[int, int]:
+def mappings() -> tuple[int, int]:
     """Return how many mappings this process has and may have; 0 and 0 where the system does not tell."""
     try:
         with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:

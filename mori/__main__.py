@@ -1,0 +1,7 @@
+"""`python -m mori` is the command line."""
+
+import sys
+
+from mori.cli import main
+
+sys.exit(main())

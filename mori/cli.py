@@ -1,0 +1,185 @@
+"""The command line: `mori ls`, `mori inspect NAME`, `mori prune`, `mori doctor`.
+
+Imports the public functions, the reader and the doctor. Each prints a plain table, or JSON with
+``--json``. Exit codes: 0, 1 for what was not found or does not work, 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import mori
+from mori import layout, region, store
+from mori.doctor import examine
+from mori.errors import MoriError, readable_size
+from mori.identifier import format_name, parse_name
+from mori.reader import Node, root_of
+from mori.store import Where
+
+__all__ = ["main"]
+
+_CODECS: Final = {
+    number: name for name, number in vars(layout.Codec).items() if name.isupper() and isinstance(number, int)
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        return code
+    except MoriError as error:
+        sys.stderr.write(f"mori: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mori", description="Look after shared regions.")
+    parser.add_argument("--version", action="version", version=f"mori {mori.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, run, text in (
+        ("ls", _ls, "list the regions that are alive"),
+        ("inspect", _inspect, "show what a region holds"),
+        ("prune", _prune, "remove what killed processes left behind"),
+        ("doctor", _doctor, "look whether shared memory works here, and how well"),
+    ):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(run=run)
+        if name == "inspect":
+            command.add_argument(
+                "name", help="as mori.shared_name() gives it: /mori_4d1b_1 or /mori_4d1b_1[2,0]"
+            )
+            command.add_argument("--depth", type=int, default=3, help="levels to show (3)")
+            command.add_argument("--parts", type=int, default=10, help="parts to show of each (10)")
+    return parser
+
+
+def _ls(options: argparse.Namespace) -> int:
+    found = mori.regions()
+    if options.json:
+        _print_json([{**entry._asdict(), "region_id": _hex(entry.region_id)} for entry in found])
+        return 0
+    rows = [
+        (
+            entry.name,
+            readable_size(entry.nbytes),
+            _age(entry.age),
+            str(entry.owner),
+            " ".join(map(str, entry.holders)) or "?",
+        )
+        for entry in found
+    ]
+    _print_table(("NAME", "SIZE", "AGE", "CREATOR", "HELD BY"), rows)
+    total = sum(entry.nbytes for entry in found)
+    sys.stdout.write(f"{len(found)} regions, {readable_size(total)}, in the {store.current().name} store\n")
+    return 0
+
+
+def _hex(region_id: bytes | None) -> str | None:
+    return None if region_id is None else region_id.hex()
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    name = parse_name(options.name)
+    if name is None:
+        sys.stderr.write(
+            f"mori: {options.name!r} is no name of a region; names look like /mori_4d1b_1[2,0]\n"
+        )
+        return 2
+    opened = mori.map_shared(options.name)  # says what is wrong with a name that leads nowhere
+    home = store.current()
+    mapping = region.find(Where(name.pid, name.number), home.kind)
+    if mapping is None:
+        raise mori.RegionNotFoundError(name=options.name, store=home.name)
+    node = root_of(mapping)
+    for step in name.path:
+        node = _part(node, step)
+    kind = f"{type(opened).__module__}.{type(opened).__qualname__}"
+    parts = list(_tree(node, options.name, options.depth, options.parts))
+    if options.json:
+        found = {
+            "name": options.name,
+            "type": kind,
+            "store": home.name,
+            "nbytes": node.extent,
+            "region": {
+                "name": format_name(mapping.name),
+                "nbytes": mapping.nbytes,
+                "id": mapping.header.region_id.hex(),
+                "format": layout.VERSION,
+            },
+            "parts": parts,
+        }
+        _print_json(found)
+        return 0
+    sizes = f"{readable_size(node.extent)} of {readable_size(mapping.nbytes)}"
+    sys.stdout.write(f"{options.name}: {kind}, {sizes} in {home.name}\n")
+    rows = [
+        (part["name"], part["codec"], readable_size(part["nbytes"]), str(part["children"])) for part in parts
+    ]
+    _print_table(("PART", "CODEC", "SIZE", "CHILDREN"), rows)
+    return 0
+
+
+def _part(node: Node, step: int) -> Node:
+    if node.record.codec == layout.Codec.DICT:
+        node = node.child(1)
+    return node.child(step)
+
+
+def _tree(node: Node, name: str, depth: int, most: int) -> Iterator[dict[str, Any]]:
+    """Yield the nodes of a part, the upper ones first, a bounded number of each."""
+    count = len(node)
+    codec = _CODECS.get(node.record.codec, str(node.record.codec))
+    yield {"name": name, "codec": codec, "nbytes": node.extent, "children": count}
+    if depth <= 0:
+        return
+    for place in range(min(count, most)):
+        yield from _tree(node.child(place), f"{name}.{place}", depth - 1, most)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    names = mori.prune_shared()
+    if options.json:
+        _print_json(names)
+    else:
+        sys.stdout.writelines(f"{name}\n" for name in names)
+        sys.stdout.write(f"{len(names)} regions removed from the {store.current().name} store\n")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    checks = examine()
+    if options.json:
+        _print_json([check._asdict() for check in checks])
+    else:
+        for check in checks:
+            sys.stdout.write(f"{check.verdict:<5} {check.what}: {check.found}\n")
+            if check.remedy:
+                sys.stdout.write(f"      do: {check.remedy}\n")
+    return int(any(check.verdict == "fail" for check in checks))
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(f"{line.rstrip()}\n")
+
+
+def _age(seconds: float) -> str:
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
