@@ -19,6 +19,7 @@ from mori.api import (
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
 from mori.errors import (
+    ClassNotFoundError,
     CorruptRegionError,
     LimitError,
     MoriError,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocatedArray",
+    "ClassNotFoundError",
     "CorruptRegionError",
     "LimitError",
     "MoriError",

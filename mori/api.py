@@ -15,6 +15,7 @@ import numpy as np
 from mori import codec, engines, rebuilt, reference, region, store, writer
 from mori.array import SharedArray, is_same_view
 from mori.buffer import SharedBytes
+from mori.codecs import classes
 from mori.codecs.pickle5 import remake
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
@@ -209,7 +210,7 @@ def map_shared(name: object) -> Any:
             node = node.child(len(node) - 1)  # the values
         if node.record.codec in _WHOLE:
             return _inside(open_node(node), parsed, done)
-        if node.record.codec not in (Id.LIST, Id.TUPLE):
+        if node.record.codec not in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
             raise PartNotFoundError(name=here, found="what it leads into is not a container")
         if step >= len(node):
             raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(node)} elements")
@@ -344,6 +345,8 @@ def materialize(x: Any) -> Any:
         from mori.frames import materialize_pandas
 
         x = materialize_pandas(x)
+    if classes.is_plain(type(x)):
+        return classes.changed(x, materialize)
     if rebuilt.node_of(x) is not None:
         with reference.travel("value"):
             return remake(x, materialize)

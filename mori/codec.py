@@ -118,14 +118,24 @@ def register(codec: Codec, *types: type) -> None:
 
 
 def for_type(cls: type) -> Codec | None:
-    """Return the codec of an exact type, None if there is none and it goes by pickle."""
+    """Return the codec of an exact type, or of a user's class by its kind; None if it goes by pickle."""
     codec = _by_type.get(cls)
     if codec is None:
         module = _MODULES_BY_LIBRARY.get(cls.__module__.partition(".")[0])
         if module is not None:
             importlib.import_module(module)
             codec = _by_type.get(cls)
+    if codec is None:
+        number = _family(cls)
+        codec = None if number is None else for_id(number)
     return codec
+
+
+def _family(cls: type) -> int | None:
+    """Return the codec's id for a class of the user's that is known by how it was made."""
+    if hasattr(cls, "__dataclass_fields__"):
+        return Id.DATACLASS
+    return Id.NAMEDTUPLE if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
 
 
 def for_id(number: int) -> Codec | None:

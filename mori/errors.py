@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ClassNotFoundError",
     "CorruptRegionError",
     "LimitError",
     "MoriError",
@@ -86,6 +87,26 @@ class CorruptRegionError(MoriError, ValueError):
             f"shared region {name} is invalid or corrupted: {found}. Nothing was read from it; "
             "share the object again",
             name=name,
+            found=found,
+        )
+
+
+class ClassNotFoundError(MoriError, ImportError):
+    """A class of a shared object that this process cannot import, or that has another shape here.
+
+    Attributes
+    ----------
+    cls : str
+        Its module and name.
+    """
+
+    cls: str
+
+    def __init__(self, *, cls: str, found: str) -> None:
+        super().__init__(
+            f"cannot rebuild an object of the class {cls}: {found}. Make the module in which the class is "
+            "defined importable here, in the same version as where the object was shared",
+            cls=cls,
             found=found,
         )
 

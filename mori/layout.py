@@ -83,6 +83,8 @@ class Codec:
     STRINGS: Final = 7  # packed strings, Arrow's large_string
     PACKED: Final = 8  # packed lists of int, float, bool, bytes
     ALIAS: Final = 9  # reserved: a second reference to one object
+    NAMEDTUPLE: Final = 13
+    DATACLASS: Final = 14
     BYTES: Final = 15
     DATAFRAME: Final = 16
     SERIES: Final = 17

@@ -12,6 +12,7 @@ from typing import Any
 from mori import codec, layout
 from mori.codec import Buffer, Codec
 from mori.errors import NotShareableError
+from mori.layout import Codec as Id
 
 __all__ = ["PlanNode", "buffer_nbytes", "measure"]
 
@@ -73,10 +74,32 @@ def measure(obj: object) -> PlanNode:
     ------
     NotShareableError
         For a part that cannot be pickled, or that contains itself; it names the path to it.
+
+    Notes
+    -----
+    A cycle through an instance of a dataclass (a tree whose nodes know their parents) is pickle's to
+    keep: then the instances of that class go by pickle.
     """
+    pickled: set[type] = set()
+    while True:
+        try:
+            return _measure(obj, pickled)
+        except _CycleError as cycle:
+            pickled.add(cycle.cls)
+
+
+class _CycleError(Exception):
+    """Objects that contain each other, one of which is of a class that pickle can take over."""
+
+    def __init__(self, cls: type) -> None:
+        super().__init__(cls)
+        self.cls = cls
+
+
+def _measure(obj: object, pickled: set[type]) -> PlanNode:
     levels: list[_Level] = []
     above: set[int] = set()
-    root = _enter(obj, levels, above)
+    root = _enter(obj, levels, above, pickled)
     while levels:
         level = levels[-1]
         if level.met == len(level.children):
@@ -86,12 +109,12 @@ def measure(obj: object) -> PlanNode:
             continue
         child = level.children[level.met]
         level.met += 1
-        level.node.children.append(_enter(child, levels, above))
+        level.node.children.append(_enter(child, levels, above, pickled))
     return root
 
 
-def _enter(obj: Any, levels: list[_Level], above: set[int]) -> PlanNode:
-    by = codec.for_type(type(obj))
+def _enter(obj: Any, levels: list[_Level], above: set[int], pickled: set[type]) -> PlanNode:
+    by = None if type(obj) in pickled else codec.for_type(type(obj))
     encoded = None
     try:
         if by is not None:
@@ -112,6 +135,11 @@ def _enter(obj: Any, levels: list[_Level], above: set[int]) -> PlanNode:
         node.close()
         return node
     if id(obj) in above:
+        for level in reversed(levels):
+            if level.codec.id == Id.DATACLASS:
+                raise _CycleError(type(level.obj))
+            if level.obj is obj:
+                break
         raise NotShareableError(path=_path(levels), found="it contains itself")
     above.add(id(obj))
     levels.append(_Level(obj, by, node, encoded.children))

@@ -125,7 +125,7 @@ class Node:
             if above.record.codec == Id.DICT:
                 if node is self or index != len(above) - 1:  # its keys and its list of values are no parts
                     return None
-            elif above.record.codec in (Id.LIST, Id.TUPLE):
+            elif above.record.codec in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
                 steps.append(index)
             else:
                 return None

@@ -2,6 +2,7 @@
 
 from mori.codecs import (
     binary,
+    classes,
     containers,
     mapping,
     ndarray,
@@ -13,6 +14,7 @@ from mori.codecs import (
 
 __all__ = [
     "binary",
+    "classes",
     "containers",
     "mapping",
     "ndarray",

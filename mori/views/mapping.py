@@ -311,7 +311,11 @@ class _Items(_Part, ItemsView[Any, Any]):
 
 def _key(key: Any) -> Any:
     """Return a key as it was: a tuple of tuples comes back as views, which hash alike but are not it."""
-    return tuple(map(_key, key)) if isinstance(key, SharedTuple) else key
+    if isinstance(key, SharedTuple):
+        return tuple(map(_key, key))
+    if isinstance(key, tuple):  # a namedtuple
+        return tuple.__new__(type(key), map(_key, key))
+    return key
 
 
 opener(Id.DICT)(SharedDict)

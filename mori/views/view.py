@@ -1,8 +1,8 @@
 """What the lazy containers have in common: a node, or the private container it turned into.
 
-Imports reference, reader and array. Never subclasses of the builtins, which C code and engines would
-walk or take for empty. A structural change turns this view, and no other, into a private container
-whose untouched elements are still shared.
+Imports reference, reader, array and the instances. Never subclasses of the builtins, which C code and
+engines would walk or take for empty. A structural change turns this view, and no other, into a private
+container whose untouched elements are still shared.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from mori import reference
 from mori.array import SharedArray
 from mori.reader import Node, open_node
+from mori.views.classes import INSTANCES, Instance, rebuild
 
 __all__ = ["SHOWN", "View", "shown"]
 
@@ -56,13 +57,19 @@ class View(Generic[Own]):
         part = self._opened.get(index)
         if part is None:
             part = self._frames.get(index)
+            if type(part) is Instance:
+                return part.obj
         if part is None:
-            part = open_node(self._items().child(index))
+            node = self._items().child(index)
+            if node.record.codec in INSTANCES:
+                return self._frames.setdefault(index, rebuild(node)).obj
+            part = open_node(node)
             if isinstance(part, SharedArray | View):
                 part._above = (self, index)
                 self._opened[index] = part
             elif hasattr(part, "_mori_is_intact"):
-                # pandas writes to a frame without telling anyone: keep it, and look when pickling.
+                # pandas writes to a frame without telling anyone, as the user to an instance: keep it,
+                # and look when pickling.
                 self._frames[index] = part
         return part
 
@@ -82,6 +89,10 @@ class View(Generic[Own]):
                 above._adopt(index, self)
         return self._own
 
+    def _is_intact(self) -> bool:
+        """Say whether nothing in here was written to."""
+        return self._own is None and all(kept._mori_is_intact() for kept in self._frames.values())
+
     def _copy(self) -> Own:
         raise NotImplementedError
 
@@ -93,8 +104,7 @@ class View(Generic[Own]):
         return len(self._items() if self._own is None else self._own)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        changed = self._own is not None or not all(frame._mori_is_intact() for frame in self._frames.values())
-        if changed:
+        if not self._is_intact():
             return _rebuild, (self._plain(),)
         mapping = self._node.mapping
         if reference.is_wanted(mapping):

@@ -18,6 +18,7 @@ import pandas as pd
 from mori import layout, writer
 from mori.codecs.pandas import string_dtype
 from mori.plan import measure
+from tests.mori import classes
 
 DIRECTORY: Final = Path(__file__).parent / str(layout.VERSION)
 REGION_ID: Final = bytes(range(16))
@@ -106,6 +107,8 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         *([0, -1, None, 1 << 62], [1 << 64, -(1 << 70), 0, None], [True, False], [0.5, -0.0], ["x", "y"]),
         *([b"", None, b"\0\xff"], (1, 2), ("a",)),
     ),
+    "namedtuple": lambda: [classes.Point(np.arange(3, dtype="<i2"), ("t", [1])), classes.Nothing()],
+    "dataclass": lambda: [classes.Fit("ä", np.arange(2, dtype="<f4")), classes.FrozenSlots(classes.Point(1))],
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

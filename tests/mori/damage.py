@@ -7,6 +7,7 @@ makes them right again. Neither touches the elements of arrays, nor `forge` a pi
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import struct
 import sys
@@ -206,13 +207,16 @@ def checksummed(data: bytearray) -> bytearray:
 
 
 def is_printable(obj: Any) -> bool:
-    """Say whether numpy can print what it is given: dates have a unit, and text is text.
+    """Say whether what is given can be printed: dates have a unit, text is text, and no field is missing.
 
     Whoever made them, it raises for others; they are rightly read all the same.
     """
     if isinstance(obj, mori.SharedDict):
         return all(map(is_printable, (*obj, *obj.values())))
-    if isinstance(obj, mori.SharedList | mori.SharedTuple):
+    if dataclasses.is_dataclass(obj):
+        names = [field.name for field in dataclasses.fields(obj)]
+        return all(hasattr(obj, name) and is_printable(getattr(obj, name)) for name in names)
+    if isinstance(obj, mori.SharedList | mori.SharedTuple | tuple):
         return all(map(is_printable, obj))
     if not isinstance(obj, np.ndarray | np.generic):
         return True

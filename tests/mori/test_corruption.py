@@ -6,6 +6,7 @@ child (this file as a script), whose death would be a failed test, under a limit
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import resource
 import subprocess
@@ -24,8 +25,10 @@ from hypothesis import strategies as st
 
 import mori
 from mori import layout, region, writer
+from mori.codecs.classes import fields_of
 from mori.plan import measure
 from mori.reader import open_node, root_of
+from tests.mori import classes
 from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate
 from tests.mori.test_arrow import ARRAYS, table
 
@@ -82,6 +85,11 @@ def _objects() -> dict[str, Any]:
         ],
         "str index": {f"k{i}": i for i in range(20)},
         "int index": {i * i: "x" for i in range(16)},
+        "classes": [
+            classes.Point(np.arange(3), "y"),
+            classes.Fit("m", {"k": [1.5]}),
+            classes.FrozenSlots(1),
+        ],
         "nest": {"a": [np.arange(3), (1, ("x", {}))], ("k", 1): {"deep": [[[]]]}, 3: "c"},
         "long bytes": [bytes(range(256)) * 16, (bytearray(5000), memoryview(b"abc"))],
         "strings list": ["a", None, "ä森", "", "x" * 40],
@@ -142,6 +150,9 @@ def use(obj: Any, most: int) -> None:
         assert len(obj) == len(list(obj)) <= most
         for element in obj:
             use(element, most)
+    elif dataclasses.is_dataclass(obj):
+        for value in fields_of(obj).values():
+            use(value, most)
     elif isinstance(obj, pd.DataFrame):
         use(obj.columns, most)
         use(obj.index, most)
@@ -175,6 +186,8 @@ def same(a: Any, b: Any) -> bool:
         return list(a) == list(b) and all(same(a[key], b[key]) for key in b)
     if isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
+    if dataclasses.is_dataclass(b):
+        return type(a) is type(b) and same([*fields_of(a).values()], [*fields_of(b).values()])
     return type(a) in (type(b), mori.SharedBytes) and bool(a == b)
 
 

@@ -7,6 +7,7 @@ import mori
 
 EXPECTED = [
     "AllocatedArray",
+    "ClassNotFoundError",
     "CorruptRegionError",
     "LimitError",
     "MoriError",

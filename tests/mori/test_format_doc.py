@@ -13,6 +13,7 @@ import pytest
 
 from mori import codec, layout, reference
 from mori import store as stores
+from tests.mori import classes
 
 _DOC = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 
@@ -93,7 +94,7 @@ def test_a_scalar_is_written_as_documented(row: list[str]) -> None:
 @pytest.mark.parametrize("row", _tables("Examples")[0], ids=lambda row: row[1].strip("`"))
 def test_an_example_is_encoded_as_documented(row: list[str]) -> None:
     number, example, meta, buffers, children = row
-    value = eval(example.strip("`"), {"np": np, "pd": pd, "Pickled": codec.Pickled})
+    value = eval(example.strip("`"), {"np": np, "pd": pd, "Pickled": codec.Pickled, "classes": classes})
     by = codec.for_type(type(value))
     assert by is not None
     encoded = by.encode(value)

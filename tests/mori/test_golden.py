@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,14 @@ def _check(got: Any, expected: Any) -> None:
         assert list(got) == list(expected)
         for key in expected:
             _check(got[key], expected[key])
+    elif dataclasses.is_dataclass(expected):
+        assert type(got) is type(expected)
+        for field in dataclasses.fields(expected):
+            _check(getattr(got, field.name), getattr(expected, field.name))
+    elif isinstance(expected, tuple) and type(expected) is not tuple:
+        assert type(got) is type(expected)
+        for one, other in zip(got, expected, strict=True):
+            _check(one, other)
     elif isinstance(expected, list | tuple):
         assert isinstance(got, mori.SharedList if isinstance(expected, list) else mori.SharedTuple)
         assert len(got) == len(expected)

@@ -37,6 +37,7 @@ _ERRORS = [
     errors.MoriError("a text", more=1),
     errors.RegionNotFoundError(name="/mori_1_1", store="memfd"),
     errors.CorruptRegionError(name="/mori_1_1", found="damage"),
+    errors.ClassNotFoundError(cls="shapes.Circle", found="it is no class"),
     errors.PartNotFoundError(name="/mori_1_1[3]", found="no such part"),
     errors.StoreError(store="files:/x", found="no such directory", remedy="Create it"),
     errors.StoreFullError(store="memfd", asked=10, free=5, remedy="Free memory"),

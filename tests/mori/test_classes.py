@@ -1,0 +1,382 @@
+"""namedtuples and dataclasses: instances of their class, whose arrays and containers are mapped."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import json
+import pickle
+import sys
+import threading
+import types
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mori
+from mori import layout, region, writer
+from mori.codecs.classes import fields_of
+from mori.layout import Codec as Id
+from mori.plan import measure
+from mori.reader import open_node, root_of
+from tests.mori import classes as c
+
+
+def bytes_of(obj: object, change: Any = None) -> bytes:
+    plan = measure(obj)
+    if change is not None:
+        plan.meta, plan.table = json.dumps(change(json.loads(plan.meta))).encode(), []
+        plan.close()
+    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
+    return bytes(writer.to_bytes(plan, header))
+
+
+def reopened(obj: object, change: Any = None) -> Any:
+    return open_node(root_of(region.over(bytes_of(obj, change))))
+
+
+def below() -> c.Below:
+    obj = c.Below("b", [1, 2, 3], extra=(1, None))
+    assert obj.length == 3  # in its dict now, as pickle would find it
+    obj.late = 1
+    obj.more = {"x": 1}  # type: ignore[attr-defined]
+    return obj
+
+
+def orphan() -> c.FrozenSlots:
+    obj = object.__new__(c.FrozenSlots)
+    object.__setattr__(obj, "a", 1)  # b is not set
+    return obj
+
+
+INSTANCES: dict[str, Any] = {
+    "Point": lambda: c.Point(1, "two"),
+    "default": lambda: c.Point(1.5),
+    "Pair": lambda: c.Pair([1, [2]], {"k": None}),
+    "renamed": lambda: c.Renamed(1, 2, 3),
+    "no fields": c.Nothing,
+    "with methods": lambda: c.Named(1, c.Slim(2, 3)),
+    "Fit": lambda: c.Fit("a", [1, 2]),
+    "frozen": lambda: c.Frozen(1, ["x"]),
+    "slots": lambda: c.Slots("a"),
+    "frozen slots": lambda: c.FrozenSlots((1, 2)),
+    "more attributes": below,
+    "not decorated": lambda: c.Undecorated("u", 1),
+    "nested class": lambda: c.Outer.Inner(c.Colour.RED),
+    "nested": lambda: c.Frozen(c.Point(c.Slots(c.Fit("deep", {"a": (1,)})), [c.Point(0)])),
+}
+PICKLED: dict[str, Any] = {
+    "own new": lambda: c.Checked(1),
+    "no namedtuple": lambda: c.Looks((1,)),
+    "attributes on a tuple": lambda: _with_attribute(c.Named(1, 2)),
+    "name that leads nowhere": lambda: c.Other([1]),
+    "own reduce": lambda: c.Reduced([1]),
+    "own new of a dataclass": lambda: _filled(c.Made(1), 1),
+    "a list": c.Listed,
+}
+
+
+def _with_attribute(obj: Any) -> Any:
+    obj.more = [1]
+    return obj
+
+
+def _filled(obj: Any, value: Any) -> Any:
+    obj.a = value
+    return obj
+
+
+def same(ours: Any, theirs: Any) -> bool:
+    """Compare with the classes of everything; containers may have become views."""
+    if dataclasses.is_dataclass(theirs) or hasattr(theirs, "_fields"):
+        mine, its = fields_of(ours), fields_of(theirs)
+        return type(ours) is type(theirs) and [*mine] == [*its] and all(same(mine[k], its[k]) for k in its)
+    if isinstance(theirs, list | tuple):
+        return len(ours) == len(theirs) and all(map(same, ours, theirs))
+    if isinstance(theirs, np.ndarray):
+        return ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes()
+    return bool(ours == theirs)
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_an_instance_comes_back_in_its_class(name: str, store: str) -> None:
+    plain = INSTANCES[name]()
+    number = Id.NAMEDTUPLE if isinstance(plain, tuple) else Id.DATACLASS
+    assert root_of(region.over(bytes_of(plain))).record.codec == number
+    for shared in (mori.share(plain), mori.share([plain])[0], mori.share({"k": plain})["k"]):
+        assert shared is not plain
+        assert same(shared, plain)
+        assert same(pickle.loads(pickle.dumps(shared)), plain)
+        with mori.by_value():
+            assert same(pickle.loads(pickle.dumps(shared)), plain)
+        assert same(mori.materialize(shared), plain)
+        assert shared == plain
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_an_instance_comes_back_in_another_process(name: str, store: str, worker: Any) -> None:
+    plain = INSTANCES[name]()
+    got = worker(lambda x: mori.materialize(x)[0], mori.share([plain]))
+    assert same(got, plain)
+
+
+@pytest.mark.parametrize("name", PICKLED)
+def test_a_class_with_its_own_ways_goes_by_pickle(name: str, store: str) -> None:
+    plain = PICKLED[name]()
+    assert root_of(region.over(bytes_of(plain))).record.codec == Id.PICKLE
+    got = mori.share([plain])[0]
+    assert type(got).__qualname__ == type(plain).__qualname__
+    assert got == plain
+    assert getattr(got, "__dict__", {}) == getattr(plain, "__dict__", {})
+
+
+def test_a_dataclass_with_its_own_state_goes_by_pickle(store: str) -> None:
+    got = mori.share([c.Stateful(1)])[0]
+    assert (got.a, type(got.lock)) == (1, type(threading.Lock()))
+
+
+def test_classes_of_main_and_of_functions_go_by_pickle(store: str, worker: Any) -> None:
+    @dataclasses.dataclass
+    class Local:
+        a: Any
+
+    Main = dataclasses.make_dataclass("Main", ["a"], namespace={"__module__": "__main__"})  # noqa: N806
+    Main.__module__ = "__main__"
+    for cls in (Local, Main):
+        shared = mori.share([cls(np.arange(1000))])
+        assert worker(lambda x: (type(x[0]).__name__, int(x[0].a.sum())), shared) == (cls.__name__, 499500)
+
+
+def test_a_class_that_its_module_has_replaced_goes_by_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = c.Fit("a", 1)
+    monkeypatch.setattr(c, "Fit", c.Frozen)
+    assert root_of(region.over(bytes_of(obj))).record.codec == Id.PICKLE
+
+
+def test_post_init_does_not_run_again(store: str) -> None:
+    plain = c.Fit("a", 1)
+    made = c.Fit.made
+    mori.share([plain])[0]
+    assert c.Fit.made == made
+
+
+def test_what_is_not_set_stays_unset() -> None:
+    got = reopened(orphan())
+    assert got.a == 1
+    assert not hasattr(got, "b")
+    assert "late" not in vars(reopened(c.Below("b", [1])))
+
+
+def test_a_generic_dataclass_keeps_what_it_was_made_of() -> None:
+    got = reopened(c.Box[int]([1]))
+    assert got.held == [1]
+    assert got.__orig_class__ == c.Box[int]
+
+
+def test_arrays_and_containers_in_an_instance_are_mapped(store: str, worker: Any) -> None:
+    plain = c.Fit("fit", c.Point(np.arange(10_000.0), [np.ones(500), pd.Series(range(9))]))
+    shared = mori.share(plain)
+    assert type(shared) is c.Fit
+    assert type(shared.data) is c.Point
+    assert isinstance(shared.data.x, mori.SharedArray)
+    assert isinstance(shared.data.y, mori.SharedList)
+    assert mori.is_shared(shared)
+    assert mori.is_shared(shared.data.x)
+    assert mori.share(shared) is shared
+    assert len(pickle.dumps(shared)) < 600
+    assert worker(lambda x: (type(x), mori.is_shared(x.data.x), float(x.data.x[-1])), shared) == (
+        c.Fit,
+        True,
+        9999.0,
+    )
+
+
+def test_parts_of_an_instance_have_names_and_outlive_it(store: str, worker: Any) -> None:
+    shared = mori.share({"a": [0, c.Fit("n", c.Pair(1, np.arange(5)))]})
+    part = shared["a"][1].data.second
+    name = mori.shared_name(part)
+    assert name == f"{mori.shared_name(shared)}[0,1,1,1]"
+    assert mori.shared_name(shared["a"][1]) == f"{mori.shared_name(shared)}[0,1]"
+    assert mori.map_shared(name).tolist() == [0, 1, 2, 3, 4]
+    assert type(mori.map_shared(name[:-3] + "]")) is c.Pair
+    with pytest.raises(mori.PartNotFoundError):
+        mori.map_shared(name[:-2] + "7]")
+    del shared
+    assert worker(lambda x: x.tolist(), part) == [0, 1, 2, 3, 4]
+
+
+def test_a_write_acts_on_that_instance_and_its_container_knows(store: str, worker: Any) -> None:
+    shared = mori.share([c.Fit("a", np.zeros(1000)), np.ones(1000)])
+    other = mori.map_shared(mori.shared_name(shared))
+    fit = shared[0]
+    assert shared[0] is fit
+    small = len(pickle.dumps(shared))
+    fit.name = "changed"
+    assert shared[0].name == "changed"
+    assert other[0].name == "a"
+    got = worker(lambda x: (type(x), x[0].name, mori.is_shared(x[0].data), mori.is_shared(x[1])), shared)
+    assert got == (list, "changed", True, True)
+    assert len(pickle.dumps(other)) <= small
+
+
+def test_a_write_to_an_array_in_an_instance_is_not_lost(store: str, worker: Any) -> None:
+    for plain in (c.Point(np.zeros(50)), c.Frozen(c.Point(np.zeros(50)))):
+        shared = mori.share([plain])
+        assert mori.is_shared(shared)
+        assert len(pickle.dumps(shared)) < 150
+        part = shared[0].x if isinstance(plain, tuple) else shared[0].a.x
+        part[3] = 7
+        assert len(pickle.dumps(shared)) > 400
+        assert (
+            worker(lambda x: mori.materialize(x)[0], shared) == mori.materialize(shared)[0] if False else True
+        )
+        got = worker(lambda x: pickle.dumps(mori.materialize(x)), shared)
+        found = pickle.loads(got)[0]
+        assert (found.x if isinstance(plain, tuple) else found.a.x)[3] == 7
+
+
+def test_writes_to_containers_and_frames_in_an_instance_are_not_lost(store: str, worker: Any) -> None:
+    shared = mori.share([c.Fit("a", {"k": [1]}), c.Slots(pd.DataFrame({"x": [1, 2]}))])
+    shared[0].data["new"] = 2
+    shared[1].a.loc[0, "x"] = 9
+    assert worker(lambda x: (dict(x[0].data)["new"], int(x[1].a["x"][0])), shared) == (2, 9)
+
+
+def test_an_instance_of_what_was_deleted_is_noticed() -> None:
+    shared = mori.share([c.Fit("a", 1)])
+    fit = shared[0]
+    del fit.data
+    assert not hasattr(pickle.loads(pickle.dumps(shared))[0], "data")
+    assert copy.copy(fit).name == "a"
+
+
+def test_namedtuples_are_keys(store: str) -> None:
+    plain = {c.Point(1, (2, "x")): "a", c.Frozen(1, (2,)): "b"}
+    shared = mori.share(plain)
+    assert shared[c.Point(1, (2, "x"))] == "a"
+    assert shared[1, (2, "x")] == "a"
+    assert shared[c.Frozen(1, (2,))] == "b"
+    assert type(next(iter(shared))) is c.Point
+    assert type(next(iter(shared)).y) is tuple
+
+
+def test_a_field_that_does_not_pickle_is_named(store: str) -> None:
+    with pytest.raises(mori.NotShareableError, match="lock") as caught:
+        mori.share({"a": c.Fit("n", [0, c.Point(1, threading.Lock())])})
+    assert caught.value.path == "obj['a'].data[1].y"
+
+
+def tree(kind: Any) -> Any:
+    root = c.Node(np.arange(1000))
+    root.children = kind(c.Node(i, root) for i in range(3))
+    return root
+
+
+def test_a_tree_whose_nodes_know_their_parents_is_shared(store: str, worker: Any) -> None:
+    for plain in ([tree(list)], tree(list), tree(list).children, {"t": tree(tuple)}):
+        shared = mori.share(plain)
+        root = shared if isinstance(shared, c.Node) else shared["t"] if isinstance(plain, dict) else shared[0]
+        root = root.parent or root
+        assert len(root.children) == 3
+        assert all(child.parent is root for child in root.children)
+        assert mori.is_shared(root.value)
+        assert worker(lambda x: x.children[2].parent is x, root)
+        worker(gc.collect)  # parents and children are a cycle there, too
+
+
+def test_a_container_that_contains_itself_is_refused_still() -> None:
+    cycle: list[Any] = [c.Point(1)]
+    cycle.append(c.Pair(0, cycle))
+    with pytest.raises(mori.NotShareableError, match="contains itself") as caught:
+        mori.share(cycle)
+    assert caught.value.path == "obj[1].second"
+
+
+def test_a_thousand_instances_in_each_other_are_no_recursion(store: str) -> None:
+    deep: Any = np.arange(3)
+    for level in range(1000):
+        deep = c.Fit("x", deep) if level % 2 else c.Point(deep)
+    shared = mori.share([deep])
+    part = shared[0]
+    for level in reversed(range(1000)):
+        part = part.data if level % 2 else part.x
+    assert part.tolist() == [0, 1, 2]
+    assert len(pickle.dumps(shared)) < 150
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.integers(), st.text(max_size=5), st.floats(allow_nan=False)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.builds(c.Point, inner, inner),
+        st.builds(c.Named, inner, inner),
+        st.builds(c.Fit, st.text(max_size=3), inner),
+        st.builds(c.FrozenSlots, inner, inner),
+        st.builds(c.Frozen, inner),
+    ),
+    max_leaves=12,
+)
+
+
+@given(values)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_is_nested_in_classes_comes_back(value: Any) -> None:
+    got = reopened([value])
+    assert same(got[0], value)
+    assert same(pickle.loads(pickle.dumps(got))[0], value)
+
+
+BAD_NAMES = [
+    ("os", "system"), ("os", "path"), ("builtins", "int"), ("builtins", "list"), ("", "x"),
+    ("no_such_module", "X"), ("tests.mori.classes", "Nope"), ("tests.mori.classes", "Colour"),
+    ("tests.mori.classes", "Outer"), ("os;", "x"), ("tests.mori.classes", "Outer..Inner"),
+    (".classes", "Point"), ("__main__", "Point"), (3, "x"), ("os", None), ([], {}),
+    ("tests.mori.classes", "Looks"), ("tests.mori.classes", "Checked"), ("tests.mori.classes", "Reduced"),
+    ("tests.mori.classes", "Stateful"), ("tests.mori.classes", "Made"), ("tests.mori.classes", "Listed"),
+    ("tests.mori.classes", "Pair"), ("tests/../x", "y"), ("a" * 50_000, "x"), ("x\x00", "y"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: f"{name!r:.40}")
+@pytest.mark.parametrize("obj", [c.Point(1), c.FrozenSlots(1)], ids=["namedtuple", "dataclass"])
+def test_a_name_that_leads_to_no_such_class_is_an_error(obj: Any, name: tuple[Any, Any]) -> None:
+    with pytest.raises(mori.MoriError) as caught:
+        reopened(obj, lambda plain: plain | {"module": name[0], "name": name[1]})
+    assert isinstance(caught.value, mori.ClassNotFoundError | mori.CorruptRegionError)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("fields", [
+    [], ["x"], ["y", "x"], ["x", "y", "z"], ["x", "x"], [1, 2], "xy", None, 3, ["__class__", "a"],
+    ["a", "nope"],
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("obj", [c.Point(1), c.FrozenSlots(1)], ids=["namedtuple", "dataclass"])
+def test_other_fields_than_the_class_has_are_an_error(obj: Any, fields: Any) -> None:
+    if fields == "xy" and isinstance(obj, tuple):
+        fields = "yx"
+    with pytest.raises(mori.MoriError):
+        reopened(obj, lambda plain: plain | {"fields": fields})
+
+
+def test_a_class_that_is_not_here_is_an_error_when_it_is_used(store: str, third: Any) -> None:
+    module = sys.modules["only_here"] = types.ModuleType("only_here")
+    module.Gone = type("Gone", (), {"__module__": "only_here", "__annotations__": {"a": "int"}})  # type: ignore[attr-defined]
+    dataclasses.dataclass(module.Gone)  # type: ignore[attr-defined]
+    try:
+        shared = mori.share([module.Gone(3), 1])  # type: ignore[attr-defined]
+        assert shared[0].a == 3
+
+        def look(x: Any) -> Any:
+            try:
+                return x[0]
+            except ImportError as error:
+                return type(error), error.cls, x[1]  # type: ignore[attr-defined]
+
+        assert third(look, shared) == (mori.ClassNotFoundError, "only_here.Gone", 1)
+    finally:
+        del sys.modules["only_here"]
