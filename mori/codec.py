@@ -90,21 +90,32 @@ class UnpicklableError(TypeError):
 _BUILT_IN: Final = "mori.codecs.builtin"
 _PANDAS: Final = "mori.codecs.pandas"
 _ARROW: Final = "mori.codecs.arrow"
+_POLARS: Final = "mori.codecs.polars"
+_SCIPY: Final = "mori.codecs.scipy"
 _MODULES_BY_LIBRARY: Final = {
     "builtins": _BUILT_IN,
     "numpy": _BUILT_IN,
     "mori": _BUILT_IN,
     "pandas": _PANDAS,
     "pyarrow": _ARROW,
+    "polars": _POLARS,
+    "scipy": _SCIPY,
 }
 _MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that no codec has
     (1, _BUILT_IN),
     (16, _PANDAS),
     (32, None),
     (36, _ARROW),
-    (40, None),
+    (40, _POLARS),
+    (44, _SCIPY),
+    (48, None),
 )
-_EXTRAS: Final = {_PANDAS: "pandas", _ARROW: "arrow"}
+_EXTRAS: Final = {
+    _PANDAS: "pandas",
+    _ARROW: "arrow",
+    _POLARS: "polars",
+    _SCIPY: "scipy",
+}
 
 _by_type: dict[type, Codec] = {}
 _by_id: dict[int, Codec] = {}

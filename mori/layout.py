@@ -101,6 +101,11 @@ class Codec:
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38
     ARROW_TABLE: Final = 39
+    POLARS_FRAME: Final = 40
+    POLARS_SERIES: Final = 41
+    SPARSE_COMPRESSED: Final = 44
+    SPARSE_COORDINATES: Final = 45
+    SPARSE_DIAGONALS: Final = 46
 
 
 class Header(NamedTuple):

@@ -77,7 +77,33 @@ def _arrow() -> list[Any]:
     return [pa.Table.from_batches([batch, batch.slice(1)]), batch, pa.chunked_array([codes, codes]), nest]
 
 
-NEEDS: Final = {"arrow": "pyarrow"}
+def _polars() -> list[Any]:
+    import polars as pl
+
+    frame = pl.DataFrame(
+        {
+            "i": pl.Series([1, 2], dtype=pl.Int16).set_sorted(),
+            "s": ["a", None],
+            "h": pl.Series([1, 1 << 100], dtype=pl.Object),
+        }
+    )
+    return [frame, frame["s"]]
+
+
+def _scipy() -> list[Any]:
+    from scipy import sparse
+
+    dense = np.array([[1.0, 0, 0], [0, 2, 3]])
+    made = [
+        sparse.csr_array(dense),
+        sparse.bsr_matrix(dense),
+        sparse.coo_matrix(dense),
+        sparse.dia_array(dense),
+    ]
+    return [made[0].has_sorted_indices, *made]
+
+
+NEEDS: Final = {"arrow": "pyarrow", "polars": "polars", "scipy": "scipy"}
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -118,6 +144,8 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         ),
     ),
     "arrow": _arrow,
+    "polars": _polars,
+    "scipy": _scipy,
     "no_columns": lambda: pd.DataFrame(index=pd.RangeIndex(2), columns=pd.RangeIndex(0)),
 }
 

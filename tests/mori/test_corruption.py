@@ -7,6 +7,7 @@ child (this file as a script), whose death would be a failed test, under a limit
 from __future__ import annotations
 
 import dataclasses
+import contextlib
 import random
 import resource
 import subprocess
@@ -54,6 +55,23 @@ def _frame() -> pd.DataFrame:
     )
     frame.attrs = {"k": 1}
     return frame
+
+
+def _of_libraries() -> dict[str, Any]:
+    """Return objects of the libraries that are there."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(ImportError):
+        import polars as pl
+
+        found["polars"] = pl.DataFrame({"i": [1, 2], "s": ["a", None], "l": [["x" * 20], None]})
+        found["enum"] = pl.Series("e", ["a", None], dtype=pl.Enum(["a", "b"]))
+    with contextlib.suppress(ImportError):
+        from scipy import sparse
+
+        dense = np.array([[1.0, 0, 2], [0, 0, 3]])
+        found["sparse"] = [sparse.csr_array(dense), sparse.bsr_array(dense), sparse.dia_matrix(dense)]
+        found["coordinates"] = sparse.coo_array(dense)
+    return found
 
 
 def _objects() -> dict[str, Any]:
@@ -111,6 +129,7 @@ def _objects() -> dict[str, Any]:
             if name in ("string", "nest", "dictionaries", "runs", "dense_union", "list_view", "map", "bool")
         },
         "arrow table": [table(), table().to_batches()[1], table().column(1)],
+        **_of_libraries(),
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 
@@ -167,8 +186,19 @@ def use(obj: Any, most: int) -> None:
         obj.validate(full=True)
         if obj.nbytes <= 64 * most and (len(obj) if hasattr(obj, "__len__") else obj.num_rows) <= most:
             str(obj), obj.equals(obj)
+    elif type(obj).__module__.startswith("scipy"):
+        str(obj), obj.nnz
+        if max(obj.shape) <= most and not any(array.dtype.byteorder == ">" for array in _arrays_of(obj)):
+            obj @ np.ones(obj.shape[-1])
+    elif type(obj).__module__.startswith("polars"):
+        if len(obj) <= most:
+            str(obj), obj.to_dict(as_series=False) if hasattr(obj, "to_dict") else obj.to_list()
     elif isinstance(obj, pd.Index) and len(obj) <= most:
         obj.tolist(), obj[:2], str(obj.dtype)
+
+
+def _arrays_of(obj: Any) -> list[Any]:
+    return [value for value in vars(obj).values() if isinstance(value, np.ndarray)]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -180,6 +210,10 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(b, pd.Series):
         pd.testing.assert_series_equal(pd.Series(a), b)
         return True
+    if type(b).__module__.startswith("scipy"):
+        return type(a) is type(b) and bool((a.toarray() == b.toarray()).all())
+    if type(b).__module__.startswith("polars"):
+        return bool(a.equals(b, null_equal=True))
     if isinstance(b, pa.Table | pa.RecordBatch):
         return bool(a.equals(b, check_metadata=True))
     if isinstance(b, dict):

@@ -45,6 +45,13 @@ def _check(got: Any, expected: Any) -> None:
     elif type(expected).__module__.startswith("pyarrow"):
         assert type(got) is type(expected)
         assert got.equals(expected)
+    elif type(expected).__module__.startswith("polars"):
+        assert type(got) is type(expected)
+        assert repr(got) == repr(expected)
+    elif type(expected).__module__.startswith("scipy"):
+        assert type(got) is type(expected)
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got.toarray(), expected.toarray())
     elif isinstance(expected, dict):
         assert list(got) == list(expected)
         for key in expected:
