@@ -6,8 +6,8 @@ child (this file as a script), whose death would be a failed test, under a limit
 
 from __future__ import annotations
 
-import dataclasses
 import contextlib
+import dataclasses
 import random
 import resource
 import subprocess
