@@ -92,6 +92,7 @@ _PANDAS: Final = "mori.codecs.pandas"
 _ARROW: Final = "mori.codecs.arrow"
 _POLARS: Final = "mori.codecs.polars"
 _SCIPY: Final = "mori.codecs.scipy"
+_TORCH: Final = "mori.codecs.torch"
 _MODULES_BY_LIBRARY: Final = {
     "builtins": _BUILT_IN,
     "numpy": _BUILT_IN,
@@ -100,6 +101,7 @@ _MODULES_BY_LIBRARY: Final = {
     "pyarrow": _ARROW,
     "polars": _POLARS,
     "scipy": _SCIPY,
+    "torch": _TORCH,
 }
 _MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that no codec has
     (1, _BUILT_IN),
@@ -109,12 +111,15 @@ _MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that
     (40, _POLARS),
     (44, _SCIPY),
     (48, None),
+    (52, _TORCH),
+    (53, None),
 )
 _EXTRAS: Final = {
     _PANDAS: "pandas",
     _ARROW: "arrow",
     _POLARS: "polars",
     _SCIPY: "scipy",
+    _TORCH: "torch",
 }
 
 _by_type: dict[type, Codec] = {}

@@ -45,6 +45,12 @@ class Hold:
         assert self._held is not None
         return self._held.fds[0]
 
+    @property
+    def path(self) -> str | None:
+        """The file that it is held in; None for a store without files."""
+        assert self._held is not None
+        return self._held.path
+
     def let_go(self) -> None:
         """Give it back to the store now, whoever still refers to it."""
         held, self._held = self._held, None

@@ -106,6 +106,7 @@ class Codec:
     SPARSE_COMPRESSED: Final = 44
     SPARSE_COORDINATES: Final = 45
     SPARSE_DIAGONALS: Final = 46
+    TORCH_TENSOR: Final = 52
 
 
 class Header(NamedTuple):

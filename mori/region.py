@@ -41,13 +41,17 @@ __all__ = [
     "over",
     "publish",
     "unmap_pages",
+    "writable",
 ]
 
 T = TypeVar("T")
 Bytes = npt.NDArray[np.uint8]
 
 _PROT_READ: Final = 1
+_PROT_WRITE: Final = 2
 _MAP_SHARED: Final = 1
+_MAP_PRIVATE: Final = 2
+_FEW: Final = 4  # pages that are copied rather than mapped once more
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 _FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -388,6 +392,53 @@ def held_by(array: npt.NDArray[Any]) -> Mapping | None:
         while isinstance(base, np.ndarray):
             base = base.base
     return base if isinstance(base, Mapping) else None
+
+
+class _Private:
+    """Pages of a region mapped once more, for one owner alone: they are shared until they are written to."""
+
+    def __init__(self, mapping: Mapping, start: int, nbytes: int) -> None:
+        hold = mapping.hold
+        assert hold is not None
+        fd = hold.fd if hold.path is None else _opened_again(hold.fd, hold.path)
+        address = _mmap(None, nbytes, _PROT_READ | _PROT_WRITE, _MAP_PRIVATE, fd, start)
+        number = ctypes.get_errno()
+        if fd != hold.fd:
+            os.close(fd)
+        if address == _FAILED:
+            raise limits.mapping_error(nbytes, number)
+        self.address: int = address
+        self.nbytes = nbytes
+        self._mapping = mapping
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = _munmap,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if hasattr(self, "address") and not is_finalizing():
+            munmap(self.address, self.nbytes)
+
+
+def writable(array: Bytes) -> Bytes:
+    """Return the same bytes for an owner who may write to them: its writes are its own.
+
+    For libraries that know no read-only memory, where a write to a sealed mapping would end the
+    process. The pages are those of the region until they are written to (copy on write). Bytes that
+    lie in no store, and few ones, are copied.
+    """
+    mapping = held_by(array)
+    page = os.sysconf("SC_PAGE_SIZE")
+    if mapping is None or not mapping.shared or array.nbytes < _FEW * page:
+        return array.copy()
+    offset = array.__array_interface__["data"][0] - mapping.address
+    start = offset - offset % page
+    private = np.asarray(_Private(mapping, start, offset + array.nbytes - start))
+    return private[offset - start :]
 
 
 def at(address: int, nbytes: int) -> Mapping | None:

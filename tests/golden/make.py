@@ -103,7 +103,14 @@ def _scipy() -> list[Any]:
     return [made[0].has_sorted_indices, *made]
 
 
-NEEDS: Final = {"arrow": "pyarrow", "polars": "polars", "scipy": "scipy"}
+def _torch() -> list[Any]:
+    import torch
+
+    values = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    return [values.to(torch.bfloat16).T, torch.nn.Parameter(values)]
+
+
+NEEDS: Final = {"arrow": "pyarrow", "polars": "polars", "scipy": "scipy", "torch": "torch"}
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -146,6 +153,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "arrow": _arrow,
     "polars": _polars,
     "scipy": _scipy,
+    "torch": _torch,
     "no_columns": lambda: pd.DataFrame(index=pd.RangeIndex(2), columns=pd.RangeIndex(0)),
 }
 

@@ -71,6 +71,10 @@ def _of_libraries() -> dict[str, Any]:
         dense = np.array([[1.0, 0, 2], [0, 0, 3]])
         found["sparse"] = [sparse.csr_array(dense), sparse.bsr_array(dense), sparse.dia_matrix(dense)]
         found["coordinates"] = sparse.coo_array(dense)
+    with contextlib.suppress(ImportError):
+        import torch
+
+        found["torch"] = [torch.arange(6.0).reshape(2, 3).T, torch.zeros(2, dtype=torch.bfloat16)]
     return found
 
 
@@ -190,6 +194,9 @@ def use(obj: Any, most: int) -> None:
         str(obj), obj.nnz
         if max(obj.shape) <= most and not any(array.dtype.byteorder == ">" for array in _arrays_of(obj)):
             obj @ np.ones(obj.shape[-1])
+    elif type(obj).__module__.startswith("torch"):
+        str(obj), obj.sum()
+        obj.detach().zero_()
     elif type(obj).__module__.startswith("polars"):
         if len(obj) <= most:
             str(obj), obj.to_dict(as_series=False) if hasattr(obj, "to_dict") else obj.to_list()
@@ -212,6 +219,8 @@ def same(a: Any, b: Any) -> bool:
         return True
     if type(b).__module__.startswith("scipy"):
         return type(a) is type(b) and bool((a.toarray() == b.toarray()).all())
+    if type(b).__module__.startswith("torch"):
+        return type(a) is type(b) and bool(a.stride() == b.stride() and (a == 0).all())  # `use` wrote to it
     if type(b).__module__.startswith("polars"):
         return bool(a.equals(b, null_equal=True))
     if isinstance(b, pa.Table | pa.RecordBatch):

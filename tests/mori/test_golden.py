@@ -52,6 +52,10 @@ def _check(got: Any, expected: Any) -> None:
         assert type(got) is type(expected)
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got.toarray(), expected.toarray())
+    elif type(expected).__module__.startswith("torch"):
+        assert type(got) is type(expected)
+        assert (got.dtype, got.stride()) == (expected.dtype, expected.stride())
+        assert bool((got == expected).all())
     elif isinstance(expected, dict):
         assert list(got) == list(expected)
         for key in expected:

@@ -1,0 +1,223 @@
+"""torch's tensors come back over the region's pages, and what is written to them is local."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import mori  # noqa: E402
+from mori import layout, region, writer  # noqa: E402
+from mori.codecs.torch import _DTYPES  # noqa: E402
+from mori.plan import measure  # noqa: E402
+from mori.reader import open_node, root_of  # noqa: E402
+from tests.mori.test_memory import MB, _name, _run  # noqa: E402
+
+
+def is_mapped(tensor: Any) -> bool:
+    """Say whether a tensor's memory is a private mapping of a region."""
+    place = tensor.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in re.split("[- ]", line)[:2])
+        if first <= place < last:
+            return "mori_" in line and line.split()[1] == "rw-p"
+    return False
+
+
+def same(got: Any, expected: Any) -> bool:
+    return (
+        type(got) is type(expected)
+        and got.dtype == expected.dtype
+        and got.shape == expected.shape
+        and got.requires_grad == expected.requires_grad
+        and got.is_leaf
+        and got.detach().contiguous().view(-1).view(torch.uint8).tolist()
+        == expected.detach().contiguous().view(-1).view(torch.uint8).tolist()
+    )
+
+
+@pytest.mark.parametrize("dtype", _DTYPES.values(), ids=str)
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_a_tensor_of_every_dtype_comes_back_over_the_region(store: str, dtype: Any) -> None:
+    expected = torch.arange(40_000, dtype=torch.float32).reshape(200, 200).to(dtype)
+    shared = mori.share(expected)
+    assert same(shared, expected)
+    assert shared.stride() == expected.stride()
+    assert is_mapped(shared)
+    assert mori.is_shared(shared)
+    assert mori.share(shared) is shared
+    assert same(mori.share({"a": [expected]})["a"][0], expected)
+
+
+LARGE = torch.arange(60_000.0).reshape(20, 30, 100)
+
+
+@pytest.mark.parametrize(
+    ("expected", "strides"),
+    [
+        (LARGE.permute(2, 0, 1), True),
+        (LARGE.transpose(0, 1), True),
+        (
+            LARGE.to(memory_format=torch.contiguous_format)
+            .unsqueeze(0)
+            .to(memory_format=torch.channels_last),
+            True,
+        ),
+        (LARGE[3:7], True),
+        (LARGE[:, ::2], False),
+        (torch.ones(1, 100).expand(500, 100), False),
+        (torch.tensor(3), True),
+        (torch.empty(0, 3), True),
+        (torch.nn.Parameter(LARGE.clone()), True),
+        (torch.nn.Parameter(torch.arange(9000), requires_grad=False), True),
+        (torch.ones(5000, requires_grad=True), True),
+    ],
+)
+def test_shape_order_and_gradient_are_kept(store: str, expected: Any, strides: bool) -> None:
+    got = mori.share([expected])[0]
+    assert same(got, expected)
+    assert got.stride() == expected.stride() or not strides
+    assert is_mapped(got) or expected.numel() < 4096
+
+
+def test_a_write_is_local_to_the_tensor_and_never_ends_the_process(store: str, worker: Any) -> None:
+    shared = mori.share(torch.zeros(10_000))
+    name = mori.shared_name(shared)
+    other = mori.map_shared(name)
+    shared[0] = 77
+    shared.add_(1)
+    shared.numpy()[1] = 5
+    assert shared[:3].tolist() == [78, 5, 1]
+    assert other.sum() == 0
+    assert worker(lambda name: float(mori.map_shared(name).add_(1).sum()), name) == 10_000
+    assert mori.map_shared(name).sum() == 0
+
+
+def test_a_model_learns_from_shared_parameters(store: str) -> None:
+    weights = mori.share({"w": torch.nn.Parameter(torch.ones(100, 100)), "x": torch.ones(100, 100)})
+    parameter, data = weights["w"], weights["x"]
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    (parameter * data).sum().backward()
+    optimizer.step()
+    assert parameter.detach().unique().tolist() == [0.5]
+    assert weights["x"].sum() == 10_000
+
+
+def test_a_state_dict_comes_back_with_its_tensors_mapped(store: str) -> None:
+    model = torch.nn.Linear(100, 100)
+    shared = mori.share(dict(model.state_dict()))
+    again = torch.nn.Linear(100, 100)
+    again.load_state_dict(dict(shared.items()), assign=True)
+    assert is_mapped(again.weight)
+    x = torch.ones(3, 100)
+    assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.zeros(3, dtype=torch.complex64).conj(),
+        lambda: torch.zeros(3, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        lambda: torch.float32,
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_other_tensors_go_by_pickle(store: str, make: Any) -> None:
+    expected = make()
+    got = mori.share([expected])[0]
+    assert type(got) is type(expected)
+    assert str(got) == str(expected)
+    torch._utils._validate_loaded_sparse_tensors()  # torch keeps those that were unpickled until it is called
+
+
+def test_a_tensor_outlives_its_container_and_by_value_it_travels(store: str) -> None:
+    tree = mori.share({"t": torch.arange(10_000)})
+    tensor = tree["t"]
+    with mori.by_value():
+        data = pickle.dumps(tree)
+    del tree
+    gc.collect()
+    assert tensor.sum() == 49_995_000
+    del tensor
+    gc.collect()
+    arrived = pickle.loads(data)["t"]
+    arrived[0] = 1
+    assert arrived.sum() == 49_995_001
+    assert pickle.loads(data)["t"][0] == 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"shape": [4, 2]},
+        {"shape": [1 << 62, 2]},
+        {"shape": [-2, -3]},
+        {"shape": [2.0, 3]},
+        {"order": [0]},
+        {"order": [0, 0]},
+        {"order": [0, 2]},
+        {"order": [0, True]},
+        {"dtype": "float64"},
+        {"dtype": "load"},
+        {"dtype": "int32", "grad": True},
+    ],
+)
+def test_a_meta_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
+    plan = measure(torch.zeros(2, 3))
+    plan.meta, plan.table = json.dumps({**json.loads(plan.meta), **changed}).encode(), []
+    plan.close()
+    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
+    with pytest.raises(mori.CorruptRegionError):
+        open_node(root_of(region.over(writer.to_bytes(plan, header))))
+
+
+_READ = """
+import torch
+torch.ones(10).sum().item()
+mori.map_shared(sys.argv[1]).sum()
+gc.collect(); gc.disable()
+before = private()
+tensor = mori.map_shared(sys.argv[2])
+total = float(tensor.sum())
+read = private() - before
+tensor[:1024] = 0
+report(total=total, read=read, written=private() - before - read)
+"""
+
+
+def test_a_reader_of_a_large_tensor_has_no_copy_and_a_writer_one_of_its_pages(store: str) -> None:
+    small, large = mori.share(torch.ones(10_000)), mori.share(torch.ones(25_000_000))
+    found = _run(_READ, _name(small), _name(large))
+    assert found["total"] == 25_000_000
+    assert found["read"] <= 2 * MB
+    assert 4096 <= found["written"] <= MB
+
+
+def test_without_torch_the_error_names_the_extra(store: str) -> None:
+    tree = mori.share([1, torch.ones(3)])
+    code = (
+        "import sys; sys.modules['torch'] = None; import mori\n"
+        f"tree = mori.map_shared({_name(tree)!r})\n"
+        "assert tree[0] == 1\n"
+        "try: tree[1]\n"
+        "except ImportError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "install mori[torch]" in done.stdout
