@@ -97,6 +97,10 @@ class Codec:
     MASKED_ARRAY: Final = 24
     STRING_ARRAY: Final = 25
     OBJECT_ARRAY: Final = 26
+    PERIOD_ARRAY: Final = 27
+    INTERVAL_ARRAY: Final = 28
+    SPARSE_ARRAY: Final = 29
+    ARROW_COLUMN: Final = 30
     ARROW_ARRAY: Final = 36
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38

@@ -242,8 +242,8 @@ def _load_view(node: Node, tail: bytes) -> Any:
 
 
 def _load_part(node: Node, tail: bytes) -> Any:
-    if node.record.codec != Id.STRING_ARRAY or len(tail) != _RANGE.size:
-        raise node.decode_error("a reference takes it for strings")
+    if node.record.codec not in (Id.STRING_ARRAY, Id.ARROW_COLUMN) or len(tail) != _RANGE.size:
+        raise node.decode_error("a reference takes it for a column of Arrow")
     start, length = _RANGE.unpack(tail)
     whole = open_node(node)
     if start + length > len(whole):

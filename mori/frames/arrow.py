@@ -16,14 +16,14 @@ from mori.reader import Node, decode, opener, root_of
 __all__ = ["node_of_arrow"]
 
 
-class _Strings:
-    """Arrow-backed strings over a region; slices of them pickle as references."""
+class _Column:
+    """An Arrow-backed column over a region; slices of it pickle as references."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         node = node_of_arrow(self)
-        if node is not None and reference.is_wanted(node.mapping):
-            (chunk,) = _chunks(self)
-            return reference.by_reference(node.mapping, node.offset, (chunk.offset, len(chunk)))
+        part = None if node is None else _part(self, node)
+        if node is not None and part is not None and reference.is_wanted(node.mapping):
+            return reference.by_reference(node.mapping, node.offset, part)
         return _same, (_over(_PLAIN[type(self)], self),)
 
 
@@ -45,29 +45,52 @@ def _chunks(strings: Any) -> Sequence[Any]:
 
 def node_of_arrow(values: Any) -> Node | None:
     """Return the node that an Arrow-backed array lies in; None for derived ones, and for any other."""
-    if not isinstance(values, _Strings):
+    if not isinstance(values, _Column):
         return None
-    chunks = _chunks(values)
-    if len(chunks) != 1 or (offsets := chunks[0].buffers()[1]) is None:
-        return None
-    mapping = region.at(offsets.address, offsets.size)
-    if mapping is None:
-        return None
-    node = root_of(mapping).under(offsets.address - mapping.address)
-    return node if node.record.codec == Id.STRING_ARRAY else None
+    for chunk in _chunks(values):
+        for buffer in chunk.buffers():
+            if buffer is not None and buffer.size:
+                mapping = region.at(buffer.address, buffer.size)
+                node = None if mapping is None else root_of(mapping).under(buffer.address - mapping.address)
+                while node is not None and node.record.codec not in _COLUMNS:
+                    node = node.parent()
+                return node
+    return None
 
 
-@opener(Id.STRING_ARRAY)
-def _open_strings(node: Node) -> Any:
-    strings = decode(node)
-    return _over(_SHARED[type(strings)], strings)
+_COLUMNS: Final = (Id.STRING_ARRAY, Id.ARROW_COLUMN)
+
+
+def _part(values: Any, node: Node) -> tuple[int, int] | None:
+    """Return start and length of a slice of a column of one chunk, or of all of one that has more."""
+    whole, chunks = _chunks(decode(node)), _chunks(values)
+    if len(whole) == len(chunks) == 1:
+        return chunks[0].offset, len(chunks[0])
+    if [_where(chunk) for chunk in chunks] == [_where(chunk) for chunk in whole]:
+        return 0, len(values)
+    return None
+
+
+def _where(chunk: Any) -> Any:
+    buffers = [None if buffer is None else buffer.address for buffer in chunk.buffers()]
+    return chunk.offset, len(chunk), buffers
+
+
+def _open(node: Node) -> Any:
+    column = decode(node)
+    return _over(_SHARED[type(column)], column)
+
+
+for _id in _COLUMNS:
+    opener(_id)(_open)
 
 
 _SHARED: Final[dict[type, Any]] = {
-    plain: type(f"Shared{plain.__name__}", (_Strings, plain), {"__module__": __name__})
-    for plain in codecs.STRING_ARRAYS
+    plain: type(f"Shared{plain.__name__}", (_Column, plain), {"__module__": __name__})
+    for plain in codecs.ARROW_ARRAYS
 }
 _PLAIN: Final = {shared: plain for plain, shared in _SHARED.items()}
-_codec = codec.for_id(Id.STRING_ARRAY)
-assert _codec is not None
-codec.register(_codec, *_PLAIN)
+for _shared, _plain in _PLAIN.items():
+    _codec = codec.for_type(_plain)
+    assert _codec is not None
+    codec.register(_codec, _shared)

@@ -139,6 +139,8 @@ class _Carried:
             shared = shared_of(values)
             return (np.asarray, (values if shared is None else shared,))
         cls = type(values)
+        if cls is pd.arrays.IntervalArray:
+            return _interval, (values.dtype, _Carried(values._left), _Carried(values._right))
         parts = tuple(getattr(values, name) for name in _LEAVES.get(cls, ()))
         if not parts:
             return _same, (values,)
@@ -149,6 +151,7 @@ _LEAVES: Final[dict[type, tuple[str, ...]]] = {
     pd.Categorical: ("_ndarray",),
     DatetimeArray: ("_ndarray",),
     TimedeltaArray: ("_ndarray",),
+    pd.arrays.PeriodArray: ("_ndarray",),
     pd.arrays.BooleanArray: ("_data", "_mask"),
     pd.arrays.FloatingArray: ("_data", "_mask"),
     pd.arrays.IntegerArray: ("_data", "_mask"),
@@ -157,6 +160,10 @@ _LEAVES: Final[dict[type, tuple[str, ...]]] = {
 
 def _same(values: Any) -> Any:
     return values
+
+
+def _interval(dtype: Any, left: Any, right: Any) -> Any:
+    return pd.arrays.IntervalArray._simple_new(left, right, dtype=dtype)
 
 
 def _assemble(cls: Any, dtype: Any, *parts: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from mori import layout, writer
 from mori.codecs.pandas import string_dtype
@@ -111,6 +112,23 @@ def _torch() -> list[Any]:
 
 
 NEEDS: Final = {"arrow": "pyarrow", "polars": "polars", "scipy": "scipy", "torch": "torch"}
+NEEDS: Final = {"arrow": "pyarrow"}
+
+
+def _extensions() -> pd.DataFrame:
+    ends = np.array([0.0, 1.5, 2.0, 4.0])
+    return pd.DataFrame(
+        {
+            "period": pd.arrays.PeriodArray(np.array([650, 651, 652], "<i8"), pd.PeriodDtype("M")),
+            "interval": pd.arrays.IntervalArray.from_breaks(ends, closed="left"),
+            "sparse": pd.arrays.SparseArray(np.array([0, 7, 0], "<i4")),
+            "blocks": pd.arrays.SparseArray(np.array([np.nan, 1.5, 2.5]), kind="block"),
+            "arrow": pd.array([1, None, 3], pd.ArrowDtype(pa.int16())),
+            "lists": pd.array([["a"], None, []], pd.ArrowDtype(pa.list_(pa.string()))),
+        }
+    ).set_axis(pd.RangeIndex(6), axis=1)
+
+
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -150,6 +168,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
             "2020", periods=2, freq="D", tz=zoneinfo.ZoneInfo("Europe/Paris"), unit="ns", name="t"
         ),
     ),
+    "extensions": _extensions,
     "arrow": _arrow,
     "polars": _polars,
     "scipy": _scipy,

@@ -134,6 +134,15 @@ def _objects() -> dict[str, Any]:
         },
         "arrow table": [table(), table().to_batches()[1], table().column(1)],
         **_of_libraries(),
+        "extensions": pd.DataFrame(
+            {
+                "p": pd.array(["2020-01", None, "2020-03"], "period[M]"),
+                "i": pd.arrays.IntervalArray.from_breaks([0, 1, 2, 3]),
+                "s": pd.arrays.SparseArray([0, 0, 1]),
+                "b": pd.arrays.SparseArray([0.5, np.nan, 1], kind="block"),
+                "a": pd.array([1, None, 3], "int64[pyarrow]"),
+            }
+        ),
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 

@@ -21,6 +21,9 @@ _STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))
 _ARROW = pa.array(["a", None])
 _TYPE = schema_to_plain(pa.schema([pa.field("", pa.string())]))
 _NO_FIELDS = schema_to_plain(pa.schema([]))
+_PERIODS = pd.array(["2020-01"], "period[M]")
+_INTERVALS = pd.arrays.IntervalArray.from_breaks([0, 1])
+_SPARSE = pd.arrays.SparseArray([0, 0, 1])
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
 
 HOSTILE: list[tuple[Any, str]] = [
@@ -56,6 +59,10 @@ HOSTILE: list[tuple[Any, str]] = [
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
     *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
     (pd.Index([1, 2]), '{"class":"Index","freq":"D","name":[0]}'),
+    *((_PERIODS, meta) for meta in ('{"freq":""}', '{"freq":"no"}', '{"freq":7}', "{}", '{"freq":[0]}')),
+    *((_INTERVALS, f'{{"closed":{side}}}') for side in ('"up"', "null", "1", "[0]")),
+    *((_SPARSE, f'{{"length":{n},"blocks":false}}') for n in (*_HUGE[1:], -1, 1, "null", 3.0)),
+    *((_SPARSE, f'{{"length":3,"blocks":{blocks}}}') for blocks in ("true", "1")),
     *(
         (pd.MultiIndex.from_arrays([[1], [2]]), f'{{"levels":{n},"sortorder":null}}')
         for n in (*_HUGE, -1, 0, 3)

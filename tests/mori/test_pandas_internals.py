@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pandas._libs.sparse import BlockIndex, IntIndex
 
 import mori
 from mori.codecs.pandas import create_dataframe_from_blocks
@@ -101,3 +103,28 @@ def test_every_way_to_write_of_pandas_2_has_been_made_to_copy_first():
         reading = {"astype", "convert", "convert_dtypes", "copy", "reindex_indexer", "as_array", "shift"}
         reading |= {"_slice_take_blocks_ax0", "get_rows_with_mask"}
         assert asking - reading - {"where"} <= set(vars(ours))
+
+
+def test_periods_intervals_and_sparse_arrays_are_made_of_plain_ones_without_a_copy():
+    ordinals = np.arange(3)
+    ordinals.flags.writeable = False
+    made = pd.arrays.PeriodArray._simple_new(ordinals, dtype=pd.PeriodDtype("M"))
+    assert made._ndarray is ordinals
+    dtype = pd.IntervalDtype(ordinals.dtype, "left")
+    assert pd.arrays.IntervalArray._simple_new(ordinals, ordinals, dtype=dtype)._right is ordinals
+    places = np.array([0, 2, 4], "i4")
+    places.flags.writeable = False
+    where = IntIndex(5, places)
+    assert np.shares_memory(where.indices, places)
+    blocks = BlockIndex(9, places, np.ones(3, "i4"))
+    assert np.shares_memory(blocks.blocs, places)
+    sparse = pd.arrays.SparseArray._simple_new(ordinals, where, pd.SparseDtype("i8", 7))
+    assert sparse.sp_values is ordinals
+    assert sparse.tolist() == [0, 7, 1, 7, 2]
+
+
+def test_arrow_columns_keep_the_array_that_they_were_made_of():
+    array = pa.chunked_array([[1, None]])
+    column = pd.arrays.ArrowExtensionArray(array)
+    (chunk,) = column.__arrow_array__().chunks
+    assert chunk.buffers()[1].address == array.chunk(0).buffers()[1].address

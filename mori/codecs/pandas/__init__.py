@@ -1,14 +1,22 @@
 """pandas: frames, series, indexes and the arrays inside them. Importing it registers their codecs."""
 
-from mori.codecs.pandas import arrays, axes, frames, strings, times
+from mori.codecs.pandas import arrays, axes, columns, frames, strings, times
 from mori.codecs.pandas.frames import FIRST_BLOCK, places_of
-from mori.codecs.pandas.versions import STRING_ARRAYS, create_dataframe_from_blocks, pa, string_dtype
+from mori.codecs.pandas.versions import (
+    ARROW_ARRAYS,
+    STRING_ARRAYS,
+    create_dataframe_from_blocks,
+    pa,
+    string_dtype,
+)
 
 __all__ = [
+    "ARROW_ARRAYS",
     "FIRST_BLOCK",
     "STRING_ARRAYS",
     "arrays",
     "axes",
+    "columns",
     "create_dataframe_from_blocks",
     "frames",
     "pa",

@@ -5,17 +5,21 @@ Imports parts, codec, layout and pandas.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+from pandas._libs.sparse import BlockIndex, IntIndex
+from pandas.api.extensions import ExtensionArray
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, bare, need
+from mori.codecs.pandas.parts import Parts, as_child, bare, need, need_array, to_json
 from mori.layout import Codec as Id
 
-__all__ = ["CategoricalCodec", "MaskedCodec"]
+__all__ = ["CategoricalCodec", "IntervalCodec", "MaskedCodec", "SparseCodec"]
 
 
 class CategoricalCodec(Parts):
@@ -56,5 +60,69 @@ class MaskedCodec(Parts):
         return kind(bare(data), bare(mask), copy=False)
 
 
+class IntervalCodec(Parts):
+    """An IntervalArray: which side is closed, and the arrays of both ends."""
+
+    id = Id.INTERVAL_ARRAY
+
+    def encode(self, obj: Any) -> Encoded:
+        return Encoded(to_json({"closed": obj.closed}), (), (obj._left, obj._right))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        closed = json.loads(meta)["closed"]
+        left, right = map(bare, children)  # in an index, too: pandas.testing compares the classes of ends
+        for end in (left, right):
+            need_array(end)
+            need(end.ndim == 1 and type(end) is type(left) and end.dtype == left.dtype, "ends of two kinds")
+        need(len(left) == len(right), f"{len(left)} and {len(right)} ends")
+        need(closed in _CLOSED, f"{closed!r} for a side that is closed")
+        dtype = pd.IntervalDtype(left.dtype, closed)
+        array = pd.arrays.IntervalArray._simple_new(left, right, dtype=dtype)
+        if not buffers.sealed:
+            array._validate(left, right, dtype=dtype)
+        return array
+
+    def step(self, obj: Any, index: int) -> str:
+        return (".left", ".right")[index]
+
+
+_CLOSED: Final = ("left", "right", "both", "neither")
+
+
+class SparseCodec(Parts):
+    """A SparseArray: the values that are there, the fill value, and where they are."""
+
+    id = Id.SPARSE_ARRAY
+
+    def encode(self, obj: Any) -> Encoded:
+        where = obj.sp_index
+        places = (where.indices,) if isinstance(where, IntIndex) else (where.blocs, where.blengths)
+        plain = to_json({"length": len(obj), "blocks": len(places) == 2})
+        return Encoded(plain, (), (as_child(obj.sp_values), obj.fill_value, *places))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        plain = json.loads(meta)
+        length = plain["length"]
+        values, fill, *places = children
+        need_array(values)
+        fits = isinstance(values, np.ndarray | ExtensionArray) and values.ndim == 1
+        need(fits and type(length) is int and 0 <= length < 1 << 31, f"{length!r} elements")
+        for array in places:
+            need(
+                isinstance(array, np.ndarray) and array.dtype == np.dtype("i4") and array.ndim == 1, "places"
+            )
+            need(not len(array) or array.min() >= 0, "places before the first")
+        # pandas reads the places, to see that they are in order and inside.
+        if plain["blocks"]:
+            where = BlockIndex(length, *map(bare, places))
+        else:
+            where = IntIndex(length, *map(bare, places))
+        need(where.npoints == len(values), f"{len(values)} values for {where.npoints} places")
+        dtype = pd.SparseDtype(values.dtype, fill)
+        return pd.arrays.SparseArray._simple_new(bare(values), where, dtype)
+
+
+codec.register(IntervalCodec(), pd.arrays.IntervalArray)
+codec.register(SparseCodec(), pd.arrays.SparseArray)
 codec.register(CategoricalCodec(), pd.Categorical)
 codec.register(MaskedCodec(), pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
@@ -46,7 +47,7 @@ def extra(plain: dict[str, Any], children: Sequence[Any], key: str) -> Any:
     value = children[value[0]] if isinstance(value, list) else value
     if key == "attrs":
         need(value is None or type(value) is dict, "attrs that are no dict")
-    else:
+    elif key in ("name", "names"):
         hash(value)
     return value
 
@@ -71,7 +72,9 @@ def as_child(values: Any) -> object:
 
 def bare(values: Any) -> Any:
     """Return values as a block wants them: plain ndarrays over the same memory."""
-    if isinstance(values, DatetimeArray | TimedeltaArray):
+    if isinstance(values, pd.arrays.IntervalArray):
+        return type(values)._simple_new(bare(values._left), bare(values._right), dtype=values.dtype)
+    if isinstance(values, DatetimeArray | TimedeltaArray | pd.arrays.PeriodArray):
         made: Any = type(values)._simple_new(bare(values._ndarray), dtype=values.dtype)
         if (freq := getattr(values, "_freq", None)) is not None:
             made._freq = freq

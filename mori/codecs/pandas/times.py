@@ -22,7 +22,7 @@ from mori.codec import Buffers, Encoded
 from mori.codecs.pandas.parts import Parts, extra, need, pack
 from mori.layout import Codec as Id
 
-__all__ = ["DatetimeLikeCodec", "freq_of", "set_freq", "without_freq"]
+__all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
 
 
 def freq_of(obj: Any) -> object:
@@ -96,5 +96,27 @@ class DatetimeLikeCodec(Parts):
         return array
 
 
+class PeriodCodec(Parts):
+    """A PeriodArray: its frequency, and ordinals."""
+
+    id = Id.PERIOD_ARRAY
+
+    def encode(self, obj: Any) -> Encoded:
+        name = obj.dtype.name.removeprefix("period[").removesuffix("]")
+        try:
+            freq: object = name if pd.PeriodDtype(name) == obj.dtype else obj.dtype.freq
+        except ValueError:
+            freq = obj.dtype.freq
+        return pack({}, (obj._ndarray,), freq=freq)
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        ordinals, freq = children[0], extra(json.loads(meta), children, "freq")
+        need(isinstance(freq, str | BaseOffset), f"a frequency of {type(freq).__name__}")
+        fits = isinstance(ordinals, np.ndarray) and ordinals.dtype == np.dtype("<i8")
+        need(fits and ordinals.ndim in (1, 2), "ordinals that are no integers")
+        return pd.arrays.PeriodArray._simple_new(ordinals, dtype=pd.PeriodDtype(freq))
+
+
+codec.register(PeriodCodec(), pd.arrays.PeriodArray)
 codec.register(DatetimeLikeCodec(Id.DATETIME_ARRAY, DatetimeArray), DatetimeArray)
 codec.register(DatetimeLikeCodec(Id.TIMEDELTA_ARRAY, TimedeltaArray), TimedeltaArray)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-__all__ = ["STRING_ARRAYS", "create_dataframe_from_blocks", "has_nan", "pa", "string_dtype"]
+__all__ = ["ARROW_ARRAYS", "STRING_ARRAYS", "create_dataframe_from_blocks", "has_nan", "pa", "string_dtype"]
 
 try:
     from pandas.api.internals import create_dataframe_from_blocks
@@ -50,3 +50,5 @@ def has_nan(dtype: Any) -> bool | None:
 STRING_ARRAYS: Final[tuple[Any, ...]] = (
     () if pa is None else tuple({string_dtype(nan=nan).construct_array_type(): None for nan in (False, True)})
 )
+
+ARROW_ARRAYS: Final[tuple[Any, ...]] = () if pa is None else (*STRING_ARRAYS, pd.arrays.ArrowExtensionArray)

@@ -1,0 +1,38 @@
+"""Columns of any type of Arrow: the chunked array, which has a codec of its own.
+
+Imports parts, codec, layout, pandas and pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mori import codec
+from mori.codec import Buffers, Encoded
+from mori.codecs.pandas.parts import Parts, need
+from mori.codecs.pandas.versions import pa
+from mori.layout import Codec as Id
+
+__all__ = ["ArrowColumnCodec"]
+
+
+class ArrowColumnCodec(Parts):
+    """An ArrowExtensionArray: its chunked array."""
+
+    id = Id.ARROW_COLUMN
+
+    def encode(self, obj: Any) -> Encoded:
+        return Encoded(b"", (), (obj.__arrow_array__(),))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        if pa is None:
+            raise ImportError("this region holds columns in Arrow's layout: install mori[arrow]")
+        (array,) = children
+        need(isinstance(array, pa.ChunkedArray), f"{type(array).__name__} for a column of Arrow")
+        return pd.arrays.ArrowExtensionArray(array)
+
+
+codec.register(ArrowColumnCodec(), *(() if pa is None else (pd.arrays.ArrowExtensionArray,)))
