@@ -16,7 +16,7 @@ from mori.codecs.index import Index
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node, opener
 from mori.views.sequences import SharedList, SharedTuple
-from mori.views.view import SHOWN, View
+from mori.views.view import SHOWN, View, shown
 
 __all__ = ["SharedDict"]
 
@@ -259,9 +259,10 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return self
 
     def __repr__(self) -> str:
-        shown = [f"{key!r}: {value!r}" for key, value in itertools.islice(self.items(), SHOWN)]
+        first = itertools.islice(self.items(), SHOWN)
+        items = [f"{shown(key)}: {shown(value)}" for key, value in first]
         rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
-        return f"<SharedDict {{{', '.join(shown)}{rest}}}>"
+        return f"<SharedDict {{{', '.join(items)}{rest}}}>"
 
 
 class _Part:
