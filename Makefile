@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench reading clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+reading: setup
+	$(BIN)/python -m benchmarks.reading
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

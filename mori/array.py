@@ -207,3 +207,30 @@ reference.views_of(Id.NDARRAY, _hand_out)
 _codec = codec.for_id(Id.NDARRAY)
 assert _codec is not None
 codec.register(_codec, SharedArray)
+
+
+class _Memory:
+    """The memory of an array, without the mark that it is read-only; for functions that only read."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+        self._kept = array
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    """Return a method that asks numpy for writable memory though it writes nothing, and so would copy."""
+    plain, usual = getattr(np.ndarray, name), getattr(SharedArray, name)
+
+    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        if self.dtype.kind not in "biufcmM" or held_by(self) is None or type(self) is not SharedArray:
+            return usual(self, *args, **kwargs)
+        _make_writeable(kwargs.get("out"))
+        return plain(np.asarray(_Memory(self)), *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method
+
+
+for _name in ("argmax", "argmin"):
+    setattr(SharedArray, _name, _reading(_name))
