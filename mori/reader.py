@@ -218,6 +218,9 @@ def open_node(node: Node) -> Any:
     if number not in _openers and codec.is_of_pandas(number):
         codec.for_id(number)  # says what is missing if pandas is
         importlib.import_module("mori.frames")
+    if number not in _openers and Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
+        codec.for_id(number)
+        importlib.import_module("mori.tables")
     return _openers.get(number, decode)(node)
 
 

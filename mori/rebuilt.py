@@ -61,5 +61,5 @@ def _open_of_library(node: Node) -> Any:
     return remember(decode(node), node)
 
 
-for _number in range(Id.ARROW_ARRAY, 56):  # of pyarrow, polars, scipy, xarray and torch
+for _number in range(Id.POLARS_FRAME, 56):  # of polars, scipy, xarray and torch
     opener(_number)(_open_of_library)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import decimal
 import gc
+import multiprocessing
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +299,42 @@ def test_a_table_is_known_as_shared_and_shared_once(store: str) -> None:
     tree = mori.share(["x", table()])
     assert str(mori.shared_name(tree[1])).endswith("[1]")
     assert not mori.is_shared(table())
+
+
+def _look(obj: Any) -> tuple[Any, ...]:
+    return mori.is_shared(obj), type(obj).__name__, obj.nbytes
+
+
+def _column(obj: Any) -> Any:
+    return mori.map_shared(mori.shared_name(obj))
+
+
+def test_multiprocessing_sends_what_was_opened_as_a_reference(store: str) -> None:
+    tree = mori.share({"t": pa.table({"x": np.arange(100_000)}), "a": pa.array(np.arange(100_000))})
+    parts = [tree["t"], tree["a"], mori.share(table()), mori.share(table()["s"])]
+    for part in parts:
+        assert len(ForkingPickler.dumps(part)) <= 150
+        assert len(ForkingPickler.dumps([part, {"again": part}])) <= 250
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for part in parts:
+            assert pool.apply(_look, (part,)) == (True, type(part).__name__, part.nbytes)
+            again = pool.apply(_column, (part,))  # and back
+            assert mori.is_shared(again)
+            assert again.equals(part)
+        pool.close()
+        pool.join()
+    with mori.by_value():
+        data = bytes(ForkingPickler.dumps(tree["t"]))
+    assert len(data) > 800_000
+    assert not mori.is_shared(pickle.loads(data))
+
+
+def test_what_is_derived_and_what_was_never_shared_goes_by_value(store: str) -> None:
+    shared = mori.share(pa.table({"x": np.arange(1000)}))
+    for obj in (shared.slice(1), shared["x"], pa.table({"x": np.arange(1000)})):
+        got = pickle.loads(bytes(ForkingPickler.dumps(obj)))
+        assert not mori.is_shared(got)
+        assert got.equals(obj)
 
 
 def test_by_value_a_tree_carries_its_tables(store: str) -> None:
