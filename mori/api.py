@@ -14,17 +14,15 @@ import numpy as np
 
 from mori import codec, engines, rebuilt, reference, region, store, writer
 from mori.array import SharedArray, is_same_view
-from mori.buffer import SharedBytes
-from mori.codecs import classes
-from mori.codecs.pickle5 import remake
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
 from mori.plan import measure
+from mori.private import private_copy
 from mori.reader import Node, decode, node_of_memory, open_node, root_of
 from mori.store import Entry, Where
-from mori.views import SharedDict, SharedList, SharedTuple, View
+from mori.views import SharedList, SharedTuple, View
 
 __all__ = [
     "by_value",
@@ -123,7 +121,7 @@ def _node_of(obj: object) -> Node | None:
     if isinstance(obj, SharedArray):
         return node_of_memory(obj)
     if isinstance(obj, View):
-        return obj._node if obj._own is None else None
+        return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
     if "pandas" in sys.modules and type(obj).__module__.partition(".")[0] == "pandas":
@@ -329,28 +327,10 @@ def frombuffer(buffer: Any) -> Any:
 def materialize(x: Any) -> Any:
     """Return a private deep copy in ordinary types: ndarray, DataFrame, list, tuple, dict.
 
-    What is not shared comes back as it is; builtin containers are looked through.
+    What is not shared comes back as it is; builtin containers are looked through. What is one object in `x`
+    is one in the copy, as with `copy.deepcopy`; the depth is bounded by memory alone.
     """
-    if isinstance(x, SharedBytes):
-        return x.plain()
-    if isinstance(x, SharedArray):
-        return np.array(x, copy=True, subok=False, order="K")
-    if isinstance(x, SharedDict) or type(x) is dict:
-        return {materialize(key): materialize(value) for key, value in x.items()}
-    if isinstance(x, SharedTuple) or type(x) is tuple:
-        return tuple(materialize(element) for element in x)
-    if isinstance(x, SharedList) or type(x) is list:
-        return [materialize(element) for element in x]
-    if "pandas" in sys.modules:
-        from mori.frames import materialize_pandas
-
-        x = materialize_pandas(x)
-    if classes.is_plain(type(x)):
-        return classes.changed(x, materialize)
-    if rebuilt.node_of(x) is not None:
-        with reference.travel("value"):
-            return remake(x, materialize)
-    return x
+    return private_copy(x)
 
 
 def by_value() -> AbstractContextManager[None]:

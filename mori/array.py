@@ -51,7 +51,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     __array_priority__ = -100.0
 
     _alone: bool  # stands for itself, not for a part of an array that the user holds: may become private
-    _above: tuple[Any, Any] | None  # the container that handed it out, and under which key
+    _above: list[Any] | None  # the containers that handed it out
+    _aliased: tuple[Any, int] | None = None  # the opening, and the offset under which aliases refer to it
     _before: object = None  # the mapping that it was over before it became private
 
     def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
@@ -154,8 +155,13 @@ def _make_writeable(array: Any) -> None:
     array._before = held_by(array)
     array.__setstate__(state)
     array._above = None
-    if above is not None:
-        above[0]._adopt(above[1], array)
+    if array._aliased is not None:
+        ref, offset = array._aliased
+        array._aliased = None
+        if (opening := ref()) is not None:
+            opening.changed(offset, array)
+    for container in above or ():
+        container._private()
 
 
 def _fresh(name: str) -> Callable[..., Any]:

@@ -12,11 +12,13 @@ import zlib
 from typing import Any, Final, NamedTuple
 
 __all__ = [
+    "ALIASED",
     "ALIGNMENT",
     "BUFFER",
     "CHILD",
     "HEADER",
     "HEADER_FIELDS",
+    "LEANS",
     "MAGIC",
     "NODE",
     "NODE_FIELDS",
@@ -37,6 +39,9 @@ MAGIC: Final = b"mori\r\n\x1a\n"
 VERSION: Final = 1
 ALIGNMENT: Final = 64
 SMALL_ALIGNMENT: Final = 8
+
+ALIASED: Final = 1  # flag: further references to this node stand behind it
+LEANS: Final = 2  # flag: it holds an alias to what stands outside of it
 
 # field, struct code: offsets follow from the codes (no padding under "<")
 HEADER_FIELDS: Final = (
@@ -82,7 +87,7 @@ class Codec:
     PICKLE: Final = 6
     STRINGS: Final = 7  # packed strings, Arrow's large_string
     PACKED: Final = 8  # packed lists of int, float, bool, bytes
-    ALIAS: Final = 9  # reserved: a second reference to one object
+    ALIAS: Final = 9  # a further reference to one object
     NAMEDTUPLE: Final = 13
     DATACLASS: Final = 14
     BYTES: Final = 15
@@ -176,11 +181,18 @@ def head_nbytes(meta_nbytes: int, buffers: int) -> int:
 
 
 def pack_head(
-    codec: int, meta: bytes, buffers: list[tuple[int, int]], children: int, extent: int, back: int, place: int
+    codec: int,
+    meta: bytes,
+    buffers: list[tuple[int, int]],
+    children: int,
+    extent: int,
+    back: int,
+    place: int,
+    flags: int = 0,
 ) -> bytes:
     """Return record, meta and buffer table of a node, checksummed."""
     parts = [
-        _AFTER_CRC.pack(codec, 0, len(meta), len(buffers), children, extent, back, place),
+        _AFTER_CRC.pack(codec, flags, len(meta), len(buffers), children, extent, back, place),
         meta,
         bytes(-len(meta) % SMALL_ALIGNMENT),
     ]

@@ -1,4 +1,4 @@
-"""The plan: an object measured into a tree, before a byte is written.
+"""The plan: an object measured into a tree, before a byte is written; what is met again is an alias.
 
 Imports codec, layout and errors. Pure: it refers to the object's own buffers and copies none. It
 walks with a stack of its own, so the depth of an object is bounded by memory alone.
@@ -7,23 +7,29 @@ walks with a stack of its own, so the depth of an object is bounded by memory al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from mori import codec, layout
 from mori.codec import Buffer, Codec
 from mori.errors import NotShareableError
 from mori.layout import Codec as Id
 
-__all__ = ["PlanNode", "buffer_nbytes", "measure"]
+__all__ = ["AliasNode", "PlanNode", "buffer_nbytes", "measure"]
+
+
+_VALUES: Final = (tuple, frozenset)  # the empty ones: nothing tells two of them apart
+
+_INDEXES: Final = (Id.INDEX, Id.RANGE_INDEX, Id.MULTI_INDEX)
 
 
 class PlanNode:
     """One node to be written: its bytes, its buffers and where everything stands, from its own start."""
 
-    __slots__ = ("alignment", "back", "buffers", "children", "codec", "extent", "meta", "table")
+    __slots__ = ("alignment", "back", "buffers", "children", "codec", "extent", "flags", "meta", "table")
 
     def __init__(self, number: int, meta: bytes, buffers: Sequence[Buffer]) -> None:
         self.codec = number
+        self.flags = 0
         self.meta = meta
         self.buffers = buffers
         self.children: list[PlanNode] = []
@@ -49,6 +55,18 @@ class PlanNode:
         self.extent = layout.align(cursor, layout.SMALL_ALIGNMENT)
 
 
+class AliasNode(PlanNode):
+    """A further reference to a node; the writer, which knows where both stand, fills in the distance."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: PlanNode) -> None:
+        super().__init__(Id.ALIAS, bytes(layout.CHILD.size), ())
+        self.target = target
+        target.flags |= layout.ALIASED
+        self.close()
+
+
 def buffer_nbytes(buffer: Buffer) -> int:
     """Return the bytes of a buffer or of its pieces together."""
     return sum(piece.nbytes for piece in buffer) if isinstance(buffer, Sequence) else buffer.nbytes
@@ -57,14 +75,27 @@ def buffer_nbytes(buffer: Buffer) -> int:
 class _Level:
     """An object on the way down, and how many of its children have been met."""
 
-    __slots__ = ("children", "codec", "met", "node", "obj")
+    __slots__ = ("children", "codec", "is_key", "met", "node", "number", "obj", "reach")
 
-    def __init__(self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any]) -> None:
+    def __init__(
+        self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any], number: int, is_key: bool
+    ) -> None:
         self.obj = obj
         self.codec = by
         self.node = node
         self.children = children
         self.met = 0
+        self.number = number  # in the order in which nodes are written
+        self.reach = number  # the first node that this one, or a node inside it, refers to
+        self.is_key = is_key
+
+
+class _Met(NamedTuple):
+    """An object that was met; it is kept, since the id of one that is gone is soon another's."""
+
+    obj: object
+    node: PlanNode
+    number: int
 
 
 def measure(obj: object) -> PlanNode:
@@ -83,7 +114,7 @@ def measure(obj: object) -> PlanNode:
     pickled: set[type] = set()
     while True:
         try:
-            return _measure(obj, pickled)
+            return _Measure(pickled).run(obj)
         except _CycleError as cycle:
             pickled.add(cycle.cls)
 
@@ -96,55 +127,112 @@ class _CycleError(Exception):
         self.cls = cls
 
 
-def _measure(obj: object, pickled: set[type]) -> PlanNode:
-    levels: list[_Level] = []
-    above: set[int] = set()
-    root = _enter(obj, levels, above, pickled)
-    while levels:
-        level = levels[-1]
-        if level.met == len(level.children):
-            level.node.close()
-            above.discard(id(level.obj))
-            levels.pop()
-            continue
-        child = level.children[level.met]
-        level.met += 1
-        level.node.children.append(_enter(child, levels, above, pickled))
-    return root
+def _is_whole(level: _Level, node: PlanNode) -> bool:
+    """Say whether a node is more to the user than what a frame is made of.
+
+    A column is named after the frame that its memory lies in, so two frames have their own blocks;
+    an index may be one and the same.
+    """
+    return not codec.is_of_pandas(level.node.codec) or node.codec in _INDEXES
 
 
-def _enter(obj: Any, levels: list[_Level], above: set[int], pickled: set[type]) -> PlanNode:
-    by = None if type(obj) in pickled else codec.for_type(type(obj))
-    encoded = None
-    try:
-        if by is not None:
-            encoded = by.encode(obj)
-        if encoded is None or by is None:
-            by = codec.for_type(codec.Pickled)
-            assert by is not None
-            encoded = by.encode(obj)
-            assert encoded is not None
-    except codec.UnpicklableError as error:
-        raise NotShareableError(path=_path(levels) + error.way, found=str(error)) from error
-    except Exception as error:
-        raise NotShareableError(
-            path=_path(levels), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
-        ) from error
-    node = PlanNode(by.id if encoded.codec is None else encoded.codec, encoded.meta, encoded.buffers)
-    if not encoded.children:
-        node.close()
+class _Measure:
+    """The walk over an object: the levels above, and what has been met so far."""
+
+    def __init__(self, pickled: set[type]) -> None:
+        self._pickled = pickled
+        self._levels: list[_Level] = []
+        self._above: set[int] = set()
+        self._met: dict[int, _Met] = {}
+        self._number = 0
+
+    def run(self, obj: object) -> PlanNode:
+        levels = self._levels
+        root = self._enter(obj)
+        while levels:
+            level = levels[-1]
+            if level.met == len(level.children):
+                level.node.close()
+                self._above.discard(id(level.obj))
+                levels.pop()
+                if level.reach < level.number:
+                    level.node.flags |= layout.LEANS
+                    levels[-1].reach = min(levels[-1].reach, level.reach)
+                continue
+            child = level.children[level.met]
+            level.met += 1
+            level.node.children.append(self._enter(child))
+        return root
+
+    def _enter(self, obj: Any) -> PlanNode:
+        by = None if type(obj) in self._pickled else codec.for_type(type(obj))
+        encoded = None
+        is_scalar = by is not None and by.id == Id.SCALAR
+        if not is_scalar and (alias := self._alias(obj)) is not None:
+            return alias
+        try:
+            if by is not None:
+                encoded = by.encode(obj)
+            is_large = is_scalar and (encoded is None or encoded.codec is not None)
+            if is_large and (alias := self._alias(obj)) is not None:
+                return alias
+            if encoded is None or by is None:
+                by = codec.for_type(codec.Pickled)
+                assert by is not None
+                encoded = by.encode(obj)
+                assert encoded is not None
+        except codec.UnpicklableError as error:
+            raise NotShareableError(path=self._path() + error.way, found=str(error)) from error
+        except Exception as error:
+            raise NotShareableError(
+                path=self._path(), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
+            ) from error
+        node = PlanNode(by.id if encoded.codec is None else encoded.codec, encoded.meta, encoded.buffers)
+        if node.codec == Id.SCALAR:
+            node.close()
+            return node
+        self._number += 1
+        is_key = self._remember(obj, node, encoded)
+        if not encoded.children:
+            node.close()
+            return node
+        if id(obj) in self._above:
+            for level in reversed(self._levels):
+                if level.codec.id == Id.DATACLASS:
+                    raise _CycleError(type(level.obj))
+                if level.obj is obj:
+                    break
+            raise NotShareableError(path=self._path(), found="it contains itself")
+        self._above.add(id(obj))
+        self._levels.append(_Level(obj, by, node, encoded.children, self._number, is_key))
         return node
-    if id(obj) in above:
-        for level in reversed(levels):
-            if level.codec.id == Id.DATACLASS:
-                raise _CycleError(type(level.obj))
-            if level.obj is obj:
-                break
-        raise NotShareableError(path=_path(levels), found="it contains itself")
-    above.add(id(obj))
-    levels.append(_Level(obj, by, node, encoded.children))
-    return node
 
+    def _alias(self, obj: object) -> PlanNode | None:
+        """Return an alias to what was written of an object; None if it was not, or is still above."""
+        met = self._met.get(id(obj))
+        if met is None or id(obj) in self._above:
+            return None
+        level = self._levels[-1]
+        if level.is_key or not _is_whole(level, met.node):
+            return None
+        level.reach = min(level.reach, met.number)
+        return AliasNode(met.node)
 
-def _path(levels: list[_Level]) -> str:
-    return "obj" + "".join(level.codec.step(level.obj, level.met - 1) for level in levels)
+    def _remember(self, obj: object, node: PlanNode, encoded: codec.Encoded) -> bool:
+        """Take note of an object that may be met again; say whether it is a key, or a part of one.
+
+        A dict's lists of keys and of values are made anew each time. Keys stay as they are: they are
+        read at once, and a tuple of aliases of aliases would be larger than the region by any factor.
+        """
+        if not self._levels:
+            return False
+        level = self._levels[-1]
+        of_dict = level.node.codec == Id.DICT
+        is_key = level.is_key or (of_dict and level.met < len(level.children))
+        tells = encoded.children or encoded.buffers or type(obj) not in _VALUES
+        if tells and not (of_dict or is_key) and _is_whole(level, node):
+            self._met[id(obj)] = _Met(obj, node, self._number)
+        return is_key
+
+    def _path(self) -> str:
+        return "obj" + "".join(level.codec.step(level.obj, level.met - 1) for level in self._levels)

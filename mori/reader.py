@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from mori.layout import Codec as Id
 from mori.region import Bytes, Mapping, held_by
 
 __all__ = ["Node", "decode", "node_of_memory", "open_node", "opener", "root_of"]
+
+_FLAGS: Final = layout.ALIASED | layout.LEANS
+_KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
 
 
 class Node:
@@ -43,7 +46,7 @@ class Node:
             raise self._corrupt("its parts do not fit into it")
         if not layout.check_head(view[offset : offset + self._head]):
             raise self._corrupt("the checksum of its record does not match")
-        if record.flags:
+        if record.flags & ~_FLAGS:
             raise self._corrupt(f"it has flags {record.flags:#x}, of a later mori")
 
     def __len__(self) -> int:
@@ -69,7 +72,33 @@ class Node:
         return found
 
     def child(self, index: int) -> Node:
-        """Return one child, found without reading the others."""
+        """Return one child, found without reading the others; for an alias, the node that it refers to."""
+        node = self.here(index)
+        return node.target() if node.record.codec == Id.ALIAS else node
+
+    def target(self) -> Node:
+        """Return the node that an alias refers to."""
+        record = self.record
+        if record.meta_nbytes != layout.CHILD.size or record.buffers or record.children:
+            raise self._corrupt("it is no alias")
+        (back,) = layout.CHILD.unpack(self.meta)
+        offset = self.offset - back
+        if not self.mapping.header.root < offset < self.offset:
+            raise self._corrupt("it is an alias to what lies outside of the region")
+        known = self.mapping.targets
+        if offset in known:
+            node = Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes)
+        else:
+            node = self.at(offset)
+            if len(known) >= _KNOWN:
+                known.clear()
+            known.add(offset)
+        if node.extent > back or node.record.codec == Id.ALIAS or not node.record.flags & layout.ALIASED:
+            raise self._corrupt("it is an alias to a node that has none, or has not ended before it")
+        return node
+
+    def here(self, index: int) -> Node:
+        """Return one child as it stands, an alias included."""
         if not 0 <= index < self.record.children:
             raise self._corrupt(f"it has no child {index}")
         table = self.offset + self._head
@@ -98,7 +127,7 @@ class Node:
             place = int(np.searchsorted(table, offset - node.offset, side="right")) - 1
             if place < 0:
                 break
-            child = node.child(place)
+            child = node.here(place)
             if offset >= child.offset + child.extent:
                 break
             node = child
@@ -112,7 +141,7 @@ class Node:
         if not back:
             raise self._corrupt("it stands in no tree")
         above = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
-        if above.child(self.record.place).offset != self.offset:
+        if above.here(self.record.place).offset != self.offset:
             raise self._corrupt("its parent does not know it")
         return above
 

@@ -17,11 +17,12 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from mori import engines, layout, region
+from mori import engines, layout, region, writer
 from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
+from mori.plan import measure
 from mori.reader import Node, decode, open_node, root_of
 from mori.region import Mapping
 from mori.store import FILES, MEMFD, Where
@@ -136,7 +137,8 @@ def by_value(node: Node, protocol: int) -> Any:
     """Return what ``__reduce_ex__`` returns for a node whose bytes travel, in the region's own layout.
 
     The bytes are not copied under protocol 5 with out-of-band buffers. A part travels with the 64
-    bytes before it, which stand in for a header, so that it keeps its alignment.
+    bytes before it, which stand in for a header, so that it keeps its alignment; one with an alias to
+    what stands outside of it is written anew.
     """
     data = memoryview(node.mapping.bytes())
     header = node.mapping.header
@@ -146,9 +148,19 @@ def by_value(node: Node, protocol: int) -> Any:
         if data[:size] == head:
             return receive, (_buffer(data, protocol),)
         return receive, (_buffer(data, protocol), head)  # a part that has come by value itself
+    if node.record.flags & layout.LEANS:
+        return receive, (_buffer(memoryview(_anew(node)), protocol),)
     start, end = node.offset - size, node.offset + node.extent
     part = header._replace(nbytes=end - start, root=size, region_id=os.urandom(16))
     return receive, (_buffer(data[start:end], protocol), layout.pack_header(part))
+
+
+def _anew(node: Node) -> bytearray:
+    """Return a region of a part that holds an alias to what stands outside of it."""
+    plan = measure(open_node(node))
+    nbytes = writer.region_nbytes(plan)
+    header = node.mapping.header._replace(nbytes=nbytes, root=writer.ROOT, region_id=os.urandom(16))
+    return writer.to_bytes(plan, header)
 
 
 def _buffer(data: memoryview, protocol: int) -> Any:

@@ -98,6 +98,7 @@ class Mapping:
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
+        self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self._owner = owner
 
     @property

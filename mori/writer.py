@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mori import layout
 from mori.codec import Buffer
-from mori.plan import PlanNode
+from mori.plan import AliasNode, PlanNode
 
 __all__ = ["ROOT", "region_nbytes", "to_bytes", "to_file"]
 
@@ -57,12 +57,19 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
 def _write(root: PlanNode, header: layout.Header, sink: Sink) -> None:
     out = _Gatherer(sink)
     out.put(0, layout.pack_header(header))
+    starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]
     while pending:
         node, start, back, index = pending.pop()
+        meta = node.meta
+        if node.flags & layout.ALIASED:
+            starts[id(node)] = start
+        if isinstance(node, AliasNode):
+            meta = layout.CHILD.pack(start - starts[id(node.target)])
+        count = len(node.children)
         out.put(
             start,
-            layout.pack_head(node.codec, node.meta, node.table, len(node.children), node.extent, back, index),
+            layout.pack_head(node.codec, meta, node.table, count, node.extent, back, index, node.flags),
         )
         if node.children:
             table = np.fromiter((child.back for child in node.children), "<u8", len(node.children))

@@ -1,6 +1,7 @@
 """What needs no library but numpy: the codecs of the core, registered together."""
 
 from mori.codecs import (
+    alias,
     binary,
     classes,
     containers,
@@ -13,6 +14,7 @@ from mori.codecs import (
 )
 
 __all__ = [
+    "alias",
     "binary",
     "classes",
     "containers",

@@ -215,12 +215,6 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def _copy(self) -> dict[Any, Any]:
         return dict(self.items())
 
-    def _adopt(self, index: Any, part: object) -> None:
-        if self._own is None:
-            keys = self._keys()
-            key = next(itertools.islice(keys, index, None)) if isinstance(keys, dict) else keys.key(index)
-            self._private()[key] = part
-
     def copy(self) -> dict[Any, Any]:
         """Return a plain dict of the same values."""
         return dict(self.items())

@@ -119,10 +119,6 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def _copy(self) -> list[Any]:
         return [*self._between(0, len(self))]
 
-    def _adopt(self, index: Any, part: object) -> None:
-        if self._own is None:
-            self._private()[index] = part
-
     @property
     def __array__(self) -> Callable[..., Any]:
         """What numpy asks for: numbers where they lie. Other elements it takes as those of a list."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import weakref
 from typing import Any, Final, Generic, TypeVar
 
-from mori import reference
+from mori import layout, reference
 from mori.array import SharedArray
-from mori.reader import Node, open_node
-from mori.views.classes import INSTANCES, Instance, rebuild
+from mori.reader import Node
+from mori.views.classes import INSTANCES, instance
+from mori.views.opening import Opening
 
 __all__ = ["SHOWN", "View", "shown"]
 
@@ -39,59 +40,93 @@ Own = TypeVar("Own", bound=Any)
 class View(Generic[Own]):
     """What the lazy containers have in common: the node, or the private container it turned into."""
 
-    __slots__ = ("__weakref__", "_above", "_frames", "_node", "_opened", "_own")
+    __slots__ = ("__weakref__", "_above", "_aliased", "_node", "_opened", "_opening", "_own")
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._own: Own | None = None
-        self._above: tuple[View[Any], Any] | None = None
+        self._opening: Opening | weakref.ref[Opening] | None = None  # weak in what an instance refers to
+        self._above: list[View[Any]] | None = None  # the containers that handed it out
+        # The opening, and the offset under which aliases refer to it there.
+        self._aliased: tuple[weakref.ref[Opening], int] | None = None
         # Handed-out parts, so that the same part is the same object, and a write to it is not lost.
-        self._opened: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._frames: dict[int, Any] = {}
+        self._opened: weakref.WeakValueDictionary[int, Any] | None = None
 
     def _items(self) -> Node:
         """Return the node whose children are the elements."""
         return self._node
 
     def _open(self, index: int) -> Any:
-        part = self._opened.get(index)
-        if part is None:
-            part = self._frames.get(index)
-            if type(part) is Instance:
-                return part.obj
-        if part is None:
-            node = self._items().child(index)
-            if node.record.codec in INSTANCES:
-                return self._frames.setdefault(index, rebuild(node)).obj
-            part = open_node(node)
-            if isinstance(part, SharedArray | View):
-                part._above = (self, index)
-                self._opened[index] = part
-            elif hasattr(part, "_mori_is_intact"):
-                # pandas writes to a frame without telling anyone, as the user to an instance: keep it,
-                # and look when pickling.
-                self._frames[index] = part
+        part = None if self._opened is None else self._opened.get(index)
+        if part is not None:
+            return part
+        opening = self._known_opening()
+        if opening is None:
+            opening = self._opening = Opening()
+        node = self._items().child(index)
+        if node.record.codec in INSTANCES:
+            return instance(node, opening)
+        part = opening.part(node)
+        if isinstance(part, (SharedArray, View)):
+            self._hand_out(part, node, opening)
+        elif not hasattr(part, "_mori_is_intact"):
+            return part
+        if self._opened is None:
+            self._opened = weakref.WeakValueDictionary()
+        self._opened[index] = part
         return part
 
-    def _adopt(self, index: Any, part: object) -> None:
-        """Take note that a part has become private: from now on this container is private, too."""
-        raise NotImplementedError
+    def _known_opening(self) -> Opening | None:
+        opening = self._opening
+        return opening() if isinstance(opening, weakref.ref) else opening
+
+    def _hand_out(self, part: SharedArray | View[Any], node: Node, opening: Opening) -> None:
+        """Have a part know whom to tell when it becomes private."""
+        if isinstance(part, View):
+            if part._own is not None:
+                return
+            if part._opening is None:
+                part._opening = self._opening
+        elif part.flags.writeable:
+            return
+        if part._above is None:
+            part._above = []
+        part._above.append(self)
+        if node.record.flags & layout.ALIASED:
+            part._aliased = weakref.ref(opening), node.offset
 
     def _private(self) -> Own:
-        """Turn into a private container, for a change of structure."""
-        if self._own is None:
-            self._own = self._copy()
-            self._opened.clear()
-            self._frames.clear()
-            if self._above is not None:
-                above, index = self._above
-                self._above = None
-                above._adopt(index, self)
-        return self._own
+        """Turn into a private container, and all that are above into such as hold this one."""
+        chain: list[View[Any]] = [self]  # held to the end: those above find it by a weak reference
+        for view in chain:
+            if view._own is None:
+                chain += view._turn()
+        own = self._own
+        assert own is not None
+        return own
+
+    def _turn(self) -> list[View[Any]]:
+        """Turn into a private container, alone; return those above."""
+        own, above = self._copy(), self._above or []
+        for part in (self._opened or {}).values():
+            # Those above will know all that the parts could tell; to keep them would be a cycle.
+            if isinstance(part, SharedArray | View) and part._above is not None:
+                part._above = [other for other in part._above if other is not self]
+        self._own, self._above, self._opening, self._opened = own, None, None, None
+        if self._aliased is not None:
+            ref, offset = self._aliased
+            self._aliased = None
+            if (opening := ref()) is not None:
+                opening.changed(offset, self)
+        return above
 
     def _is_intact(self) -> bool:
-        """Say whether nothing in here was written to."""
-        return self._own is None and all(kept._mori_is_intact() for kept in self._frames.values())
+        """Say whether nothing in here was written to; what pandas did not tell is found now."""
+        if self._own is None:
+            opening = self._known_opening()
+            if opening is not None and opening.touches(self._node):
+                self._private()
+        return self._own is None
 
     def _copy(self) -> Own:
         raise NotImplementedError

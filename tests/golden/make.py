@@ -60,6 +60,11 @@ def _structured() -> np.ndarray[Any, Any]:
     return array
 
 
+def _aliases() -> list[Any]:
+    array, inner = np.array([1, 2], "<i4"), [1]
+    return [array, [array, inner, {"k": inner}], inner, array]
+
+
 def _levels() -> pd.Series[Any]:
     levels = [pd.Index(np.array([7, 8], "<i8")), pd.Index(np.array([0.5, 1.5]))]
     index = pd.MultiIndex(levels, codes=[[0, 0, 1], [0, 1, 1]], names=["a", "b"])
@@ -160,6 +165,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     ),
     "namedtuple": lambda: [classes.Point(np.arange(3, dtype="<i2"), ("t", [1])), classes.Nothing()],
     "dataclass": lambda: [classes.Fit("ä", np.arange(2, dtype="<f4")), classes.FrozenSlots(classes.Point(1))],
+    "aliases": _aliases,
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

@@ -78,6 +78,11 @@ def _of_libraries() -> dict[str, Any]:
     return found
 
 
+def _aliases(frame: pd.DataFrame) -> list[Any]:
+    array, inner, part = np.arange(3), [1, (2.5,)], frame[["i", "c"]]
+    return [array, {"a": array, "b": [inner, part]}, inner, (part, [array]), part["i"]]
+
+
 def _objects() -> dict[str, Any]:
     frame = _frame()
     return {
@@ -143,6 +148,7 @@ def _objects() -> dict[str, Any]:
                 "a": pd.array([1, None, 3], "int64[pyarrow]"),
             }
         ),
+        "aliases": _aliases(frame),
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 

@@ -1,0 +1,34 @@
+"""A further reference to a node of the same region: the distance back to it, in the meta.
+
+Imports codec and layout. The plan writes aliases, and the reader follows them when a child is asked
+for, so neither way leads through this codec: it stands for the id, and refuses an alias that is no child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mori import codec
+from mori.codec import Buffers
+from mori.layout import Codec as Id
+
+__all__ = ["AliasCodec"]
+
+
+class AliasCodec:
+    """A further reference to an object."""
+
+    id = Id.ALIAS
+
+    def encode(self, obj: Any) -> NoReturn:
+        raise AssertionError("no type is written as an alias")
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> NoReturn:
+        raise ValueError("it is an alias that stands alone")
+
+    def step(self, obj: Any, index: int) -> str:
+        raise AssertionError("an alias has no parts")
+
+
+codec.register(AliasCodec())
