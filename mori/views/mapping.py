@@ -17,6 +17,7 @@ from mori.layout import Codec as Id
 from mori.reader import Node, open_node, opener
 from mori.views.sequences import SharedList, SharedTuple
 from mori.views.view import SHOWN, View, shown
+from mori.views.walk import bounded, equal, plain_tuple
 
 __all__ = ["SharedDict"]
 
@@ -40,6 +41,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     """
 
     __slots__ = ("_index", "_others", "_places", "_values_node")
+    _kind = dict
     _index: Index | None
     _places: dict[Any, int] | None
     _others: Any
@@ -232,11 +234,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return _Items(self)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, dict | SharedDict):
-            return NotImplemented
-        return len(self) == len(other) and all(
-            key in other and (value is other[key] or value == other[key]) for key, value in self.items()
-        )
+        return equal(self, other) if isinstance(other, dict | SharedDict) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -252,6 +250,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         self._private().update(other)
         return self
 
+    @bounded
     def __repr__(self) -> str:
         first = itertools.islice(self.items(), SHOWN)
         items = [f"{shown(key)}: {shown(value)}" for key, value in first]
@@ -307,7 +306,7 @@ class _Items(_Part, ItemsView[Any, Any]):
 def _key(key: Any) -> Any:
     """Return a key as it was: a tuple of tuples comes back as views, which hash alike but are not it."""
     if isinstance(key, SharedTuple):
-        return tuple(map(_key, key))
+        return plain_tuple(key)
     if isinstance(key, tuple):  # a namedtuple
         return tuple.__new__(type(key), map(_key, key))
     return key

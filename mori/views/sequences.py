@@ -19,6 +19,7 @@ from mori.codecs.packed import Column
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
 from mori.views.view import SHOWN, View, shown
+from mori.views.walk import bounded, equal, plain_tuple
 
 __all__ = ["SharedList", "SharedTuple"]
 
@@ -138,9 +139,14 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, self._kind | type(self)):
             return NotImplemented
+        if not self._is_flat():
+            return equal(self, other)
         if len(self) != len(cast(Sequence[Any], other)):
             return False
         return all(map(operator.eq, _chunks(self), _chunks(cast(Sequence[Any], other))))
+
+    def _is_flat(self) -> bool:
+        return self._own is None and self._column is not None
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -177,6 +183,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def __rmul__(self, times: int) -> Any:
         return times * self._kind(self)
 
+    @bounded
     def __repr__(self) -> str:
         first = [shown(element) for element in itertools.islice(self, SHOWN)]
         rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
@@ -291,7 +298,7 @@ class SharedTuple(_Elements):
     _kind = tuple
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self))
+        return hash(plain_tuple(self))
 
     def _plain(self) -> tuple[Any, ...]:
         return tuple(super()._plain())

@@ -135,6 +135,10 @@ class View(Generic[Own]):
         """Return a builtin container of the elements as they are."""
         return self._copy() if self._own is None else self._own
 
+    def _is_flat(self) -> bool:
+        """Say whether its elements are one column of values: it compares itself, and goes no deeper."""
+        return False
+
     def __len__(self) -> int:
         return len(self._items() if self._own is None else self._own)
 
