@@ -18,6 +18,8 @@ from mori.api import (
 )
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
+from mori.codec import Buffers, Encoded
+from mori.codecs.named import register_codec
 from mori.errors import (
     ClassNotFoundError,
     CorruptRegionError,
@@ -39,8 +41,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocatedArray",
+    "Buffers",
     "ClassNotFoundError",
     "CorruptRegionError",
+    "Encoded",
     "LimitError",
     "MoriError",
     "NotShareableError",
@@ -65,6 +69,7 @@ __all__ = [
     "materialize",
     "prune_shared",
     "regions",
+    "register_codec",
     "share",
     "shared_name",
 ]

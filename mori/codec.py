@@ -25,6 +25,7 @@ __all__ = [
     "for_id",
     "for_type",
     "is_of_pandas",
+    "known",
     "register",
 ]
 
@@ -88,6 +89,7 @@ class UnpicklableError(TypeError):
 
 
 _BUILT_IN: Final = "mori.codecs.builtin"
+_NAMED: Final = "mori.codecs.named"
 _PANDAS: Final = "mori.codecs.pandas"
 _ARROW: Final = "mori.codecs.arrow"
 _POLARS: Final = "mori.codecs.polars"
@@ -104,6 +106,7 @@ _MODULES_BY_LIBRARY: Final = {
     "torch": _TORCH,
 }
 _MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that no codec has
+    (Id.NAMED, _NAMED),
     (1, _BUILT_IN),
     (16, _PANDAS),
     (32, None),
@@ -137,10 +140,13 @@ def for_type(cls: type) -> Codec | None:
     """Return the codec of an exact type, or of a user's class by its kind; None if it goes by pickle."""
     codec = _by_type.get(cls)
     if codec is None:
-        module = _MODULES_BY_LIBRARY.get(cls.__module__.partition(".")[0])
+        library = cls.__module__.partition(".")[0]
+        module = _MODULES_BY_LIBRARY.get(library)
         if module is not None:
             importlib.import_module(module)
-            codec = _by_type.get(cls)
+        else:
+            importlib.import_module(_NAMED).load(library)
+        codec = _by_type.get(cls)
     if codec is None:
         number = _family(cls)
         codec = None if number is None else for_id(number)
@@ -154,6 +160,11 @@ def _family(cls: type) -> int | None:
     return Id.NAMEDTUPLE if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
 
 
+def known(cls: type) -> Codec | None:
+    """Return the codec that is registered for an exact type, without looking for one."""
+    return _by_type.get(cls)
+
+
 def for_id(number: int) -> Codec | None:
     """Return the codec of an id, None for an id that this mori does not know.
 
@@ -163,7 +174,7 @@ def for_id(number: int) -> Codec | None:
         If the library of its objects is not installed; it names the extra.
     """
     codec = _by_id.get(number)
-    if codec is None and 0 < number < 64:
+    if codec is None and 0 <= number < 64:
         module = next(module for first, module in reversed(_MODULES_BY_ID) if first <= number)
         if module is not None:
             _import(module)

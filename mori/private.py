@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from mori import rebuilt, reference
+from mori import codec, rebuilt, reference
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
-from mori.codecs import classes
+from mori.codecs import classes, named
 from mori.codecs.pickle5 import remake
+from mori.layout import Codec as Id
 from mori.views import SharedDict, SharedList, SharedTuple
 
 __all__ = ["private_copy"]
@@ -116,6 +117,9 @@ def _leaf(obj: Any, copies: _Copies) -> Any:
         from mori.frames import materialize_pandas
 
         obj = materialize_pandas(obj)
+    by = codec.known(type(obj))
+    if by is not None and by.id == Id.NAMED:
+        return named.remake(obj, lambda part: _copy(part, copies))
     if classes.is_plain(type(obj)):
         return classes.changed(obj, lambda part: _copy(part, copies))
     if rebuilt.node_of(obj) is not None:

@@ -50,6 +50,11 @@ def node_of(obj: object) -> Node | None:
     return found[1] if found is not None and found[0]() is obj else None
 
 
+@opener(Id.NAMED)
+def _open_named(node: Node) -> Any:
+    return remember(decode(node), node)
+
+
 @opener(Id.PICKLE)
 def _open(node: Node) -> Any:
     """Rebuild an object; one without anything mapped may be a constant of its module, such as an enum's."""

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+import mori
 from mori import layout, writer
 from mori.codecs.pandas import string_dtype
 from mori.plan import measure
@@ -134,6 +135,34 @@ def _extensions() -> pd.DataFrame:
     ).set_axis(pd.RangeIndex(6), axis=1)
 
 
+class Point:
+    """Stands for a third party's class."""
+
+    def __init__(self, label: str, places: Any) -> None:
+        self.label = label
+        self.places = places
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Point) and self.label == other.label and list(self.places) == list(other.places)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class PointCodec:
+    name = "golden.point"
+
+    def encode(self, obj: Point) -> mori.Encoded:
+        return mori.Encoded(obj.label.encode(), [obj.places], [obj.label])
+
+    def decode(self, meta: bytes, buffers: mori.Buffers, children: Any) -> Point:
+        return Point(meta.decode(), buffers[0].view("<i8"))
+
+
+mori.register_codec(PointCodec(), Point)
+
+
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -166,6 +195,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "namedtuple": lambda: [classes.Point(np.arange(3, dtype="<i2"), ("t", [1])), classes.Nothing()],
     "dataclass": lambda: [classes.Fit("ä", np.arange(2, dtype="<f4")), classes.FrozenSlots(classes.Point(1))],
     "aliases": _aliases,
+    "named": lambda: [Point("a", np.array([1, -2], "<i8"))],
     "frame": _frame,
     "levels": _levels,
     "times": lambda: pd.Series(

@@ -7,8 +7,10 @@ import mori
 
 EXPECTED = [
     "AllocatedArray",
+    "Buffers",
     "ClassNotFoundError",
     "CorruptRegionError",
+    "Encoded",
     "LimitError",
     "MoriError",
     "NotShareableError",
@@ -33,6 +35,7 @@ EXPECTED = [
     "materialize",
     "prune_shared",
     "regions",
+    "register_codec",
     "share",
     "shared_name",
 ]
