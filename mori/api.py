@@ -59,7 +59,7 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
 
     Parameters
     ----------
-    obj : ndarray, DataFrame, Series, Index, list, tuple or dict
+    obj : object
         Containers may hold anything that pickles, nested as deep as you like.
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
@@ -67,9 +67,15 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
 
     Returns
     -------
-    SharedArray, SharedDataFrame, SharedSeries, SharedList, SharedTuple or SharedDict
-        It equals `obj`, and pickles as a name. What is shared already comes back as it is; so do
-        None, numbers, strings, functions, classes, modules, and (so far) objects of other types.
+    object
+        It equals `obj`. What is shared already comes back as it is. An array comes back as a SharedArray,
+        a frame or Series as a subclass, a container as SharedList and its kind, 4096 bytes or more as
+        SharedBytes (a memoryview of numbers as a SharedArray), and these pickle as a name. The
+        objects of libraries that mori knows, and of registered codecs, come back as what they are.
+        Anything else that pickles is rebuilt as an instance of its class: its arrays from 1024 bytes
+        on, its frames and its out-of-band buffers are mapped, and its own pickling sends those that are
+        SharedArrays or shared frames as references. None, numbers, strings, short bytes, functions,
+        classes and modules come back as they are, and so does what does not pickle or has nothing to map.
 
     Raises
     ------
