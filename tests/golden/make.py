@@ -118,7 +118,6 @@ def _torch() -> list[Any]:
 
 
 NEEDS: Final = {"arrow": "pyarrow", "polars": "polars", "scipy": "scipy", "torch": "torch"}
-NEEDS: Final = {"arrow": "pyarrow"}
 
 
 def _extensions() -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 from pathlib import Path
@@ -31,6 +32,9 @@ def _load_make() -> ModuleType:
 
 
 make = _load_make()
+for _name in make.NEEDS:  # what a library opens at its first use is no test's
+    with contextlib.suppress(ImportError):
+        make.region_of(make.OBJECTS[_name]())
 
 
 def _check(got: Any, expected: Any) -> None:
