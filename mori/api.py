@@ -101,17 +101,26 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
         return obj
     by = codec.for_type(type(obj))
-    if by is not None and by.id in (Id.DATAFRAME, Id.SERIES):
-        from mori.frames import prepare
+    objects: Any = None
 
-        obj = prepare(obj, strings)
+    def prepare(frame: Any, path: str) -> Any:
+        nonlocal objects
+        if objects is None:
+            from mori.frames import Objects
+
+            objects = Objects(strings)
+        return objects.prepare(frame, path)
+
     try:
         with reference.travel("value"):  # a region refers to no other
-            plan = measure(obj)
+            plan = measure(obj, prepare)
     except NotShareableError:
         if by is None:  # of a class that mori does not know: it is the user's to know what pickles
             return obj
         raise
+    finally:
+        if objects is not None:
+            objects.warn()
     if plan.codec == Id.SCALAR or (plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1):
         return obj  # there is nothing to map
 
@@ -130,11 +139,9 @@ def _node_of(obj: object) -> Node | None:
         return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
-    if "pandas" in sys.modules and type(obj).__module__.partition(".")[0] == "pandas":
-        from mori.frames import node_of
-
-        if (node := node_of(obj)) is not None:
-            return node
+    frames = sys.modules.get("mori.frames")  # nothing of pandas lies in a region before
+    if frames is not None and (node := frames.node_of(obj)) is not None:
+        return node  # type: ignore[no-any-return]
     return rebuilt.node_of(obj)
 
 
@@ -144,10 +151,16 @@ def is_shared(x: object) -> bool:
     Returns
     -------
     bool
-        False again for what has been written to, and for what came by value.
+        False again for what has been written to, and for what came by value. True for a plain
+        DataFrame whose columns all lie in shared memory, such as ``frame.iloc[:10]`` of a shared one.
     """
     node = _node_of(x)
-    return node is not None and node.mapping.shared
+    if node is not None:
+        return node.mapping.shared
+    pandas, frames = sys.modules.get("pandas"), sys.modules.get("mori.frames")
+    if pandas is None or frames is None or not isinstance(x, pandas.DataFrame):
+        return False
+    return not hasattr(type(x), "_mori_is_intact") and bool(frames.lies_in_region(x))
 
 
 def shared_name(x: object) -> str | None:

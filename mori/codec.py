@@ -126,6 +126,7 @@ _EXTRAS: Final = {
 }
 
 _by_type: dict[type, Codec] = {}
+_by_base: dict[type, Codec] = {}
 _by_id: dict[int, Codec] = {}
 
 
@@ -136,21 +137,42 @@ def register(codec: Codec, *types: type) -> None:
         _by_type[cls] = codec
 
 
+def register_base(codec: Codec, *bases: type) -> None:
+    """Make a codec known by its id, and as the one for classes derived from these that have none."""
+    _by_id[codec.id] = codec
+    for base in bases:
+        _by_base[base] = codec
+
+
 def for_type(cls: type) -> Codec | None:
-    """Return the codec of an exact type, or of a user's class by its kind; None if it goes by pickle."""
+    """Return the codec of a type, of a base whose codec takes what is derived from it, or of its kind.
+
+    None if there is none, and it goes by pickle.
+    """
     codec = _by_type.get(cls)
     if codec is None:
-        library = cls.__module__.partition(".")[0]
-        module = _MODULES_BY_LIBRARY.get(library)
-        if module is not None:
-            importlib.import_module(module)
-        else:
-            importlib.import_module(_NAMED).load(library)
+        _meet(cls)
         codec = _by_type.get(cls)
+    if codec is None:
+        for base in cls.__mro__[1:-1]:
+            if base not in _by_base:
+                _meet(base)
+            if base in _by_base:
+                return _by_base[base]
     if codec is None:
         number = _family(cls)
         codec = None if number is None else for_id(number)
     return codec
+
+
+def _meet(cls: type) -> None:
+    """Import the codecs of the library that a class comes from: mori's own, or what was announced for it."""
+    library = cls.__module__.partition(".")[0]
+    module = _MODULES_BY_LIBRARY.get(library)
+    if module is not None:
+        importlib.import_module(module)
+    else:
+        importlib.import_module(_NAMED).load(library)
 
 
 def _family(cls: type) -> int | None:

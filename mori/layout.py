@@ -106,6 +106,7 @@ class Codec:
     INTERVAL_ARRAY: Final = 28
     SPARSE_ARRAY: Final = 29
     ARROW_COLUMN: Final = 30
+    PANDAS_SUBCLASS: Final = 31
     ARROW_ARRAY: Final = 36
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38

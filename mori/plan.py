@@ -6,7 +6,7 @@ walks with a stack of its own, so the depth of an object is bounded by memory al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mori import codec, layout
@@ -14,7 +14,7 @@ from mori.codec import Buffer, Codec
 from mori.errors import NotShareableError
 from mori.layout import Codec as Id
 
-__all__ = ["AliasNode", "PlanNode", "buffer_nbytes", "measure"]
+__all__ = ["AliasNode", "PlanNode", "Prepare", "buffer_nbytes", "measure"]
 
 
 _VALUES: Final = (tuple, frozenset)  # the empty ones: nothing tells two of them apart
@@ -98,7 +98,13 @@ class _Met(NamedTuple):
     number: int
 
 
-def measure(obj: object) -> PlanNode:
+Prepare = Callable[[Any, str], Any]
+"""Takes a frame or series and the path to it, and returns what is to be written in its place."""
+
+_FRAMES: Final = frozenset({Id.DATAFRAME, Id.SERIES, Id.PANDAS_SUBCLASS})
+
+
+def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     """Return the plan of an object.
 
     Raises
@@ -114,7 +120,7 @@ def measure(obj: object) -> PlanNode:
     pickled: set[type] = set()
     while True:
         try:
-            return _Measure(pickled).run(obj)
+            return _Measure(pickled, prepare).run(obj)
         except _CycleError as cycle:
             pickled.add(cycle.cls)
 
@@ -139,8 +145,9 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
 class _Measure:
     """The walk over an object: the levels above, and what has been met so far."""
 
-    def __init__(self, pickled: set[type]) -> None:
+    def __init__(self, pickled: set[type], prepare: Prepare | None) -> None:
         self._pickled = pickled
+        self._prepare = prepare
         self._levels: list[_Level] = []
         self._above: set[int] = set()
         self._met: dict[int, _Met] = {}
@@ -170,16 +177,20 @@ class _Measure:
         is_scalar = by is not None and by.id == Id.SCALAR
         if not is_scalar and (alias := self._alias(obj)) is not None:
             return alias
+        taken = obj
+        if by is not None and by.id in _FRAMES and self._prepare is not None:
+            is_looked_at = self._levels and self._levels[-1].codec.id == Id.PANDAS_SUBCLASS
+            taken = obj if is_looked_at else self._prepare(obj, self._path())
         try:
             if by is not None:
-                encoded = by.encode(obj)
+                encoded = by.encode(taken)
             is_large = is_scalar and (encoded is None or encoded.codec is not None)
             if is_large and (alias := self._alias(obj)) is not None:
                 return alias
             if encoded is None or by is None:
                 by = codec.for_type(codec.Pickled)
                 assert by is not None
-                encoded = by.encode(obj)
+                encoded = by.encode(taken)
                 assert encoded is not None
         except codec.UnpicklableError as error:
             raise NotShareableError(path=self._path() + error.way, found=str(error)) from error

@@ -1,17 +1,18 @@
 """What the user holds of pandas. Imported when the first frame is met; it registers how frames open."""
 
 from mori.frames import arrow, managers
-from mori.frames.names import name_of, node_of
-from mori.frames.objects import prepare
+from mori.frames.names import lies_in_region, name_of, node_of
+from mori.frames.objects import Objects
 from mori.frames.shared import SharedDataFrame, SharedSeries, materialize_pandas
 
 __all__ = [
+    "Objects",
     "SharedDataFrame",
     "SharedSeries",
     "arrow",
+    "lies_in_region",
     "managers",
     "materialize_pandas",
     "name_of",
     "node_of",
-    "prepare",
 ]

@@ -82,7 +82,7 @@ else:
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             blocks = [(_Carried(block.values), block.mgr_locs.indexer, block.ndim) for block in self.blocks]
-            return _restore, (_Manager, blocks, self.axes)
+            return _restore, (_Manager, blocks, _carried_axes(self.axes))
 
     class _SingleManager(SingleBlockManager):  # type: ignore[misc, unused-ignore]
         """The same for a Series."""
@@ -96,7 +96,7 @@ else:
             return _restore, (
                 _SingleManager,
                 [(_Carried(block.values), block.mgr_locs.indexer, 1)],
-                self.axes,
+                _carried_axes(self.axes),
             )
 
     if LEGACY:
@@ -158,8 +158,34 @@ _LEAVES: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
+class _CarriedIndex:
+    """The same for an index over an extension array, which pandas would pickle with its bytes."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    def __reduce__(self) -> Any:
+        index = self._index
+        return _index, (type(index), _Carried(index._data), index.name)
+
+
+def _index(cls: Any, values: Any, name: Any) -> Any:
+    return cls._simple_new(values, name=name)
+
+
+def _carried_axes(axes: Any) -> list[Any]:
+    kinds = (pd.Index, pd.PeriodIndex, pd.CategoricalIndex, pd.IntervalIndex)
+    return [
+        _CarriedIndex(axis) if type(axis) in kinds and type(axis._data) in _MADE_OF_PLAIN else axis
+        for axis in axes
+    ]
+
+
 def _same(values: Any) -> Any:
     return values
+
+
+_MADE_OF_PLAIN: Final = {*_LEAVES, pd.arrays.IntervalArray} - {DatetimeArray, TimedeltaArray}
 
 
 def _interval(dtype: Any, left: Any, right: Any) -> Any:

@@ -17,13 +17,17 @@ from mori.identifier import MAX_STEPS, Name
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, node_of_memory
 
-__all__ = ["name_of", "node_of"]
+__all__ = ["lies_in_region", "name_of", "node_of"]
 
 
 def _leaf(values: Any) -> Any:
     """Return the array that a block's or an index's values lie in."""
     if isinstance(values, BaseMaskedArray):
         return values._data
+    if isinstance(values, pd.arrays.IntervalArray):
+        return _leaf(values._left)
+    if isinstance(values, pd.arrays.SparseArray):
+        return values.sp_values
     return getattr(values, "_ndarray", values)  # dates, periods and categories
 
 
@@ -37,9 +41,17 @@ def node_of(obj: Any) -> Node | None:
     """Return the node that a plain series or index lies in, None for private ones."""
     if isinstance(obj, pd.Series):
         return _node_of_leaf(_leaf(obj._mgr.blocks[0].values))
-    if isinstance(obj, pd.Index) and not isinstance(obj, pd.MultiIndex | pd.RangeIndex):
+    if isinstance(obj, pd.MultiIndex):
+        return _node_of_leaf(np.asarray(obj.codes[0])) if obj.nlevels else None
+    if isinstance(obj, pd.Index) and not isinstance(obj, pd.RangeIndex):
         return _node_of_leaf(_leaf(obj._data))
     return None
+
+
+def lies_in_region(frame: Any) -> bool:
+    """Say whether a plain frame, such as a slice of a shared one, has all of its columns in shared memory."""
+    nodes = [_node_of_leaf(_leaf(block.values)) for block in frame._mgr.blocks]
+    return bool(nodes) and all(node is not None and node.mapping.shared for node in nodes)
 
 
 def name_of(obj: Any) -> Name | None:

@@ -6,7 +6,7 @@ Imports errors and the pandas codecs.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -14,43 +14,55 @@ import pandas as pd
 from mori.codecs.pandas.versions import string_dtype
 from mori.errors import ObjectColumnWarning
 
-__all__ = ["prepare"]
+__all__ = ["Objects"]
 
 
-def prepare(obj: Any, strings: str | None) -> Any:
-    """Return a frame or series as it is to be shared, and warn of columns of objects.
+class Objects:
+    """The columns of objects that were met while an object was measured, wherever its frames are nested."""
 
-    Parameters
-    ----------
-    obj : DataFrame or Series
-        What the user wants shared.
-    strings : {None, "arrow"}
-        ``"arrow"`` converts columns of dtype object that hold nothing but strings and missing
-        values to Arrow-backed ``str``.
-    """
-    is_frame = isinstance(obj, pd.DataFrame)
-    places = _object_columns(obj)
-    if strings == "arrow":
-        made = {i: column for i in places if (column := _to_arrow(_column(obj, i))) is not None}
-        if made and is_frame:
-            frame = pd.concat([made.get(i, obj.iloc[:, i]) for i in range(obj.shape[1])], axis=1)
-            frame.columns = obj.columns
-            obj = frame.__finalize__(obj)
-        elif made:
-            obj = made[0]
-        places = [i for i in places if i not in made]
-    columns = [_column(obj, i) for i in places]
-    if columns:
-        names = ", ".join(repr(column.name) for column in columns[:5])
-        more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
+    def __init__(self, strings: str | None) -> None:
+        self._strings = strings
+        self._met: dict[str, str] = {}  # by path: what has to be measured again is met again
+
+    def prepare(self, obj: Any, path: str) -> Any:
+        """Return a frame or series as it is to be written; columns that stay objects are noted.
+
+        Under ``strings="arrow"`` columns of dtype object that hold nothing but strings and missing values
+        become Arrow-backed ``str``.
+        """
+        places = _object_columns(obj)
+        if self._strings == "arrow":
+            made = {i: column for i in places if (column := _to_arrow(_column(obj, i))) is not None}
+            if made and isinstance(obj, pd.DataFrame):
+                obj = obj.copy(deep=False)
+                for place, column in made.items():
+                    obj.isetitem(place, column)
+            elif made:
+                obj = made[0]
+            places = [i for i in places if i not in made]
+        names = [repr(_column(obj, i).name) for i in places]
+        if names:
+            more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+            where = "" if path == "obj" else f" of {path}"
+            self._met[path] = ", ".join(names[:_MOST]) + more + where
+        return obj
+
+    def warn(self) -> None:
+        """Warn of what was met, from the line that called `mori.share`."""
+        if not self._met:
+            return
+        met = list(self._met.values())
+        more = f" and of {len(met) - _MOST} more frames" if len(met) > _MOST else ""
         warnings.warn(
-            f"object columns {names}{more} are not lazy: every process that opens this frame rebuilds "
-            'them in private memory. Share with strings="arrow" to keep strings in shared memory, or '
-            "give the columns a dtype of their own first",
+            f"object columns {'; '.join(met[:_MOST])}{more} are not lazy: every process that opens "
+            'this frame rebuilds them in private memory. Share with strings="arrow" to keep strings in '
+            "shared memory, or give the columns a dtype of their own first",
             ObjectColumnWarning,
             stacklevel=3,
         )
-    return obj
+
+
+_MOST: Final = 5  # columns, and frames, that the warning names
 
 
 def _column(obj: Any, place: int) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from typing import Any
 
 import pandas as pd
 
 from mori import codec, reference
+from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
 from mori.frames.managers import protect, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
@@ -28,7 +30,7 @@ def _labels(axis: Any) -> tuple[Any, ...]:
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_attrs", "_axes", "_flags", "_labels", "_name", "_values", "node")
+    __slots__ = ("_attrs", "_axes", "_flags", "_labels", "_own", "_values", "node")
 
     def __init__(self, node: Node, obj: Any) -> None:
         self.node = node
@@ -37,7 +39,7 @@ class _Origin:
         self._labels = [_labels(axis) for axis in self._axes]
         self._attrs = copy.deepcopy(obj.attrs)
         self._flags = obj.flags.allows_duplicate_labels
-        self._name = obj.name if isinstance(obj, pd.Series) else None
+        self._own = metadata_of(obj)  # the name of a series, and what its class adds
 
     def is_intact(self, obj: Any) -> bool:
         blocks, axes = obj._mgr.blocks, obj._mgr.axes
@@ -48,8 +50,17 @@ class _Origin:
             and all(_labels(now) == then for now, then in zip(axes, self._labels, strict=True))
             and obj.attrs == self._attrs
             and obj.flags.allows_duplicate_labels == self._flags
-            and (not isinstance(obj, pd.Series) or obj.name is self._name or obj.name == self._name)
+            and _are_same(metadata_of(obj), self._own)
         )
+
+
+def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    try:
+        return now.keys() == then.keys() and all(
+            now[key] is then[key] or now[key] == then[key] for key in now
+        )
+    except (TypeError, ValueError):  # arrays and NA, whose equality has no truth
+        return False
 
 
 class _Shared:
@@ -75,11 +86,10 @@ def _unchanged(obj: Any) -> Any:
 
 
 def _plain(obj: Any) -> Any:
-    cls = pd.DataFrame if isinstance(obj, pd.DataFrame) else pd.Series
-    plain = cls._from_mgr(obj._mgr, obj.axes)
-    if cls is pd.Series:
-        plain._name = obj.name
-    return plain.__finalize__(obj)
+    """Return a frame or series of the class that was shared, over the same blocks."""
+    own = getattr(type(obj), OWN_CLASS, None)
+    plain = plain_of(obj)
+    return plain if own is None else remade(own, plain, metadata_of(obj))
 
 
 class SharedDataFrame(_Shared, pd.DataFrame):
@@ -100,10 +110,7 @@ class SharedSeries(_Shared, pd.Series):
 
 
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
-    shared = cls._from_mgr(plain._mgr, plain.axes)
-    if cls is SharedSeries:
-        shared._name = plain.name
-    shared.__finalize__(plain)
+    shared = remade(cls, plain, metadata_of(plain))
     protect(shared)
     object.__setattr__(shared, "_mori", _Origin(node, shared))
     return shared
@@ -119,6 +126,24 @@ def _open_frame(node: Node) -> SharedDataFrame:
 def _open_series(node: Node) -> SharedSeries:
     shared: SharedSeries = _wrap(SharedSeries, node, decode(node))
     return shared
+
+
+_shared_classes: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+
+
+def _shared_class(cls: type) -> type:
+    """Return the class of what is shared of a user's class."""
+    shared = _shared_classes.get(cls)
+    if shared is None:
+        names = {OWN_CLASS: cls, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        shared = _shared_classes[cls] = type(f"Shared{cls.__name__}", (_Shared, cls), names)
+    return shared
+
+
+@opener(Id.PANDAS_SUBCLASS)
+def _open_subclass(node: Node) -> Any:
+    plain = decode(node)
+    return _wrap(_shared_class(type(plain)), node, plain)
 
 
 def materialize_pandas(x: Any) -> Any:

@@ -162,6 +162,12 @@ class PointCodec:
 mori.register_codec(PointCodec(), Point)
 
 
+def _subclass() -> classes.Metered:
+    made = classes.Metered({0: np.array([0.5, 1.0])}).set_axis(pd.RangeIndex(1), axis=1)
+    made.unit = "m"
+    return made
+
+
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -204,6 +210,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         ),
     ),
     "extensions": _extensions,
+    "subclass": _subclass,
     "arrow": _arrow,
     "polars": _polars,
     "scipy": _scipy,

@@ -9,6 +9,8 @@ import functools
 import threading
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import pandas as pd
+
 T = TypeVar("T")
 
 Pair = collections.namedtuple("Pair", "first second")
@@ -149,3 +151,13 @@ class Outer:
 
 class Colour(enum.Enum):
     RED = 1
+
+
+class Metered(pd.DataFrame):
+    """A frame with a unit."""
+
+    _metadata: ClassVar = ["unit"]
+
+    @property
+    def _constructor(self) -> type[Metered]:
+        return Metered

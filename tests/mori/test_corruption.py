@@ -83,6 +83,12 @@ def _aliases(frame: pd.DataFrame) -> list[Any]:
     return [array, {"a": array, "b": [inner, part]}, inner, (part, [array]), part["i"]]
 
 
+def _metered() -> classes.Metered:
+    made = classes.Metered({"a": [1, 2, 3], "s": pd.Categorical(["x", "y", "x"])})
+    made.unit = "m"
+    return made
+
+
 def _objects() -> dict[str, Any]:
     frame = _frame()
     return {
@@ -149,6 +155,7 @@ def _objects() -> dict[str, Any]:
             }
         ),
         "aliases": _aliases(frame),
+        "subclass": _metered(),
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 
@@ -227,7 +234,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(b, pd.DataFrame):
-        pd.testing.assert_frame_equal(pd.DataFrame(a), b)
+        pd.testing.assert_frame_equal(pd.DataFrame(a), pd.DataFrame(b))
         return bool(a.attrs == b.attrs)
     if isinstance(b, pd.Series):
         pd.testing.assert_series_equal(pd.Series(a), b)

@@ -43,7 +43,11 @@ def _check(got: Any, expected: Any) -> None:
         assert got.strides == expected.strides or not got.size
         assert got.tobytes() == expected.tobytes()
     elif isinstance(expected, pd.DataFrame):
-        pd.testing.assert_frame_equal(pd.DataFrame(got), expected, check_freq=True)
+        assert isinstance(got, type(expected))
+        pd.testing.assert_frame_equal(pd.DataFrame(got), pd.DataFrame(expected), check_freq=True)
+        assert [getattr(got, name) for name in expected._metadata] == [
+            getattr(expected, name) for name in expected._metadata
+        ]
     elif isinstance(expected, pd.Series):
         pd.testing.assert_series_equal(pd.Series(got), expected, check_freq=True)
     elif type(expected).__module__.startswith("pyarrow"):

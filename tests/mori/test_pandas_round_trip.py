@@ -226,7 +226,10 @@ def test_an_unknown_way_for_strings_is_refused(store):
 
 def test_a_part_that_does_not_pickle_is_named_by_its_column(store):
     frame = pd.DataFrame({"a": [1], "bad": pd.Series([threading.Lock()], dtype=object)})
-    with pytest.raises(mori.NotShareableError, match=r"obj\['deep'\]\['bad'\]") as caught:
+    with (
+        pytest.warns(mori.ObjectColumnWarning, match=r"'bad' of obj\['deep'\]"),
+        pytest.raises(mori.NotShareableError, match=r"obj\['deep'\]\['bad'\]") as caught,
+    ):
         mori.share({"deep": frame})
     assert caught.value.path == "obj['deep']['bad']"
 

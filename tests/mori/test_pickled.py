@@ -234,6 +234,7 @@ def unpicklable(**attributes: Any) -> Model:
     return model
 
 
+@pytest.mark.filterwarnings("ignore::mori.ObjectColumnWarning")
 @pytest.mark.parametrize(
     ("obj", "path"),
     [
