@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench reading clean
+.PHONY: setup demo test lint bench reading compat clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+compat: setup
+	$(BIN)/python -m pip install --quiet --editable ".[compat]"
+	$(BIN)/python -m pytest --config-file tests/compat/pytest.ini --rootdir . -W error tests/compat
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading

@@ -22,6 +22,8 @@ from mori import hold, region
 from mori import store as stores
 from tests.worker import Worker
 
+collect_ignore = ["compat"]  # `make compat`: other libraries, and other libraries' tests
+
 GRACE = 0.2
 _LIMIT = 10  # seconds until what is on its way out has to be gone
 
