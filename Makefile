@@ -31,6 +31,7 @@ bench: setup
 compat: setup
 	$(BIN)/python -m pip install --quiet --editable ".[compat]"
 	$(BIN)/python -m pytest --config-file tests/compat/pytest.ini --rootdir . -W error tests/compat
+	$(BIN)/python -m tests.compat.run
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading

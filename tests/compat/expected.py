@@ -1,0 +1,58 @@
+"""Why a test of numpy or pandas may fail on shared objects: what is meant to differ."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["CRASHING", "REASONS", "Reason", "reason_of"]
+
+
+class Reason(NamedTuple):
+    """A class of differences, told by the test's name or by what it said."""
+
+    name: str
+    why: str
+    test: str = r"(?!)"
+    said: str = r"(?!)"
+
+
+REASONS: Final = (
+    Reason(
+        "a write through a part",
+        "the test writes through a slice, a transpose or `flat`: that raises, since it would be lost",
+        said=r"ReadOnlyViewError|is read-only|base is read-only",
+    ),
+    Reason(
+        "flags",
+        "the test asserts `writeable` or `owndata`, or that an array of its own can be resized",
+        test=r"TestFlags|TestResize|test_fill_readonly|test_writeable|test_mmap_close|test_dealloc_warning",
+        said=r"WRITEABLE|_warn_on_write|cannot resize an array",
+    ),
+    Reason(
+        "class or identity",
+        "the test asserts that something is exactly an ndarray, or that a result is the very array put in",
+        test=r"CopyArgument|test_array_copy_|test_conjugate_view|test_array_base|no_override",
+        said=r"^assert .*SharedArray.* is (not )?|is <class|classes are different",
+    ),
+    Reason(
+        "the name of the class",
+        "pandas' messages name the class of the frame, and say SharedDataFrame",
+        said=r"(Regex pattern did not match|Did not see warning).*Shared(DataFrame|Series)",
+    ),
+    Reason(
+        "the stand-in for np",
+        "the test asks for the signature of a function, which is wrapped here",
+        said=r"missing \d+ required positional|unexpected keyword argument 'a'|mappingproxy",
+    ),
+)
+# These write past numpy's flags (ctypes, LAPACK called directly); the pages are read-only: the process dies.
+CRASHING: Final = ("test__deepcopy__", "test_loop_access", "test_blas64_geqrf_lwork_smoketest")
+
+
+def reason_of(test: str, said: str) -> Reason | None:
+    """Return why a test may fail; None if nobody knows."""
+    for reason in REASONS:
+        if re.search(reason.test, test) or re.search(reason.said, said, re.DOTALL):
+            return reason
+    return None
