@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import codec, engines, rebuilt, reference, region, store, writer
-from mori.array import SharedArray, is_same_view
+from mori import array, codec, engines, rebuilt, reference, region, store, writer
+from mori.array import SharedArray
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
 from mori.plan import measure
 from mori.private import private_copy
-from mori.reader import Node, decode, node_of_memory, open_node, root_of
+from mori.reader import Node, open_node, root_of
 from mori.store import Entry, Where
 from mori.views import SharedList, SharedTuple, View
 
@@ -134,7 +134,7 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
 def _node_of(obj: object) -> Node | None:
     """Return the node of a shared object or part, None for what is not shared."""
     if isinstance(obj, SharedArray):
-        return node_of_memory(obj)
+        return array.node_of(obj)
     if isinstance(obj, View):
         return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
@@ -176,7 +176,7 @@ def shared_name(x: object) -> str | None:
     node = _node_of(x)
     if node is None or not node.mapping.shared:
         return None
-    if isinstance(x, SharedArray) and not is_same_view(x, decode(node)):
+    if isinstance(x, SharedArray) and not array.is_whole(x, node):
         return None
     name = node.name()
     if name is None and "pandas" in sys.modules:

@@ -1,35 +1,41 @@
 """`SharedArray`: an ndarray over a region.
 
-Imports reference, reader, region and numpy. Its memory is read-only; a write to an array that stands
-on its own makes that array private in place, a write to a mere view of one raises.
+Imports reference, reader, region, writes and numpy. Its memory is read-only; a write to an array that
+stands on its own makes that array private in place, a write to a mere view of one raises.
 """
 
 from __future__ import annotations
 
+import copy
+import importlib
+import json
+import pickle
+import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mori import codec, reference
+from mori.codecs.ndarray import dtype_to_plain, is_plain, register_class
 from mori.errors import ReadOnlyViewError
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, node_of_memory, opener
 from mori.region import held_by
+from mori.writes import written
 
-__all__ = ["SharedArray", "is_same_view", "shared_of"]
+__all__ = ["SharedArray", "is_same_view", "is_whole", "node_of", "private_copy", "shared_of", "subclass"]
 
-_FRESH: Final = (
+_PLAIN: Final = (  # methods of which numpy would make results of this class, though they are no views
     *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
-    *("copy", "cumprod", "cumsum", "flatten", "repeat", "round", "searchsorted", "take"),
+    *("copy", "cumprod", "cumsum", "dot", "flatten", "mean", "repeat", "round", "searchsorted", "std"),
+    *("take", "trace", "var", "argmax", "argmin", "nonzero", "all", "any", "max", "min", "prod", "sum"),
+    "ptp",
 )
-_IN_PLACE: Final = ["fill", "itemset", "partition", "put", "resize", "setfield", "sort"]
-_WRITERS: Final = frozenset({np.copyto, np.fill_diagonal, np.place, np.put, np.put_along_axis, np.putmask})
-
-
-def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, SharedArray) else value
+_IN_PLACE: Final = ("fill", "itemset", "partition", "put", "setfield", "sort")
+_IN_PLACE_ATTRIBUTES: Final = frozenset({"flat", "imag", "real"})
+_SHAPING_ATTRIBUTES: Final = frozenset({"dtype", "shape", "strides"})
 
 
 class SharedArray(np.ndarray[Any, np.dtype[Any]]):
@@ -45,22 +51,32 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     own; other processes, and views taken before, keep the shared elements. A write through a view
     (``x[3][0] = 1``) raises `mori.ReadOnlyViewError`, since it would be lost.
 
+    An array of objects, or of variable-width strings, is rebuilt in private memory when it is opened. It
+    pickles as a reference while it is not written to and its elements cannot change.
+
     The array keeps its region alive, in any thread and in forked children.
     """
 
     __array_priority__ = -100.0
 
-    _alone: bool  # stands for itself, not for a part of an array that the user holds: may become private
-    _above: list[Any] | None  # the containers that handed it out
+    _ordinary: ClassVar[type[npt.NDArray[Any]]] = np.ndarray  # what derived arrays are
+    _alone: bool = (
+        False  # stands for itself, not for a part of an array that the user holds: may become private
+    )
+    _above: list[Any] | None = None  # the containers that handed it out
     _aliased: tuple[Any, int] | None = None  # the opening, and the offset under which aliases refer to it
-    _before: object = None  # the mapping that it was over before it became private
+    _before: object = None  # the memory that it was over before it became private
+    _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
+    _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
 
     def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
-        self._alone = False
-        self._above = None
+        if self._ordinary is not np.ndarray:
+            super().__array_finalize__(obj)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        plain = _plain(array)
+        plain = np.asarray(_plain(array)).view(self._ordinary)
+        if held_by(plain) is not None:  # some views come this way, too
+            return plain.view(type(self))
         return plain[()] if return_scalar else plain
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -74,26 +90,46 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if "where" in kwargs:
             kwargs["where"] = _plain(kwargs["where"])
         result = getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
-        if not outs:
+        if not outs or result is NotImplemented:
             return result
-        return outs[0] if len(outs) == 1 else outs
+        if not isinstance(result, tuple):
+            return outs[0] if outs[0] is not None else result
+        return tuple(new if out is None else out for new, out in zip(result, outs, strict=True))
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if func in _WRITERS and args:
-            _make_writeable(args[0])
-        _make_writeable(kwargs.get("out"))
+        outs = list(written(func, args, kwargs))
+        for out in outs:
+            _make_writeable(out)
+        if kwargs.get("overwrite_input"):  # a leave to write, and no wish
+            kwargs = {**kwargs, "overwrite_input": False}
         result = super().__array_function__(func, types, args, kwargs)
-        if isinstance(result, SharedArray) and held_by(result) is None and result is not kwargs.get("out"):
-            return _plain(result)
-        return result
+        return result if any(result is out for out in outs) else _settle(result)
 
     def __getitem__(self, key: Any) -> Any:
-        item = super().__getitem__(key)
-        return _plain(item) if type(item) is SharedArray and held_by(item) is None else item
+        return _settle(super().__getitem__(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _make_writeable(self)
         super().__setitem__(key, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _IN_PLACE_ATTRIBUTES:
+            _make_writeable(self)
+        super().__setattr__(name, value)
+        if name in _SHAPING_ATTRIBUTES and self._above is not None:
+            above, self._above = self._above, None
+            for container in above:
+                container._private()
+
+    @property
+    def flat(self) -> Any:
+        """The elements one by one; writing to them makes a whole array private."""
+        flat = np.ndarray.flat.__get__(self)
+        return flat if self.flags.writeable else _Flat(self, flat)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        np.ndarray.flat.__set__(self, value)  # type: ignore[attr-defined]
 
     def setflags(self, write: Any = None, align: Any = None, uic: Any = None) -> None:
         """Set array flags; ``write=True`` makes the array private first."""
@@ -101,28 +137,106 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             _make_writeable(self)
         super().setflags(write=write, align=align, uic=uic)
 
+    def resize(self, *shape: Any, refcheck: bool = True) -> None:
+        """Change shape and size in place; a shared array becomes private."""
+        if not self.flags.writeable:
+            _make_writeable(self)
+            # Nothing can refer to memory that is as new as this.
+            super().resize(*shape, refcheck=False)
+            return
+        if refcheck and sys.getrefcount(self) > _REFERENCES:
+            raise ValueError(
+                "cannot resize an array that references or is referenced by another array in this way.\n"
+                "Use the np.resize function or refcheck=False"
+            )
+        super().resize(*shape, refcheck=False)
+
     def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
-        return np.array(self, copy=True, subok=False)
+        return copy.deepcopy(_plain(self), memo)
 
     def __copy__(self) -> npt.NDArray[Any]:  # type: ignore[override]
-        return np.array(self, copy=True, subok=False)
+        return copy.copy(_plain(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        node = node_of_memory(self)
-        if node is None or node.record.codec != Id.NDARRAY:
-            return self.view(np.ndarray).__reduce_ex__(protocol)
-        mapping, whole = node.mapping, decode(node)
-        same = self.dtype == whole.dtype
-        if same and is_same_view(self, whole):
+        node = node_of(self)
+        if node is None:
+            return _plain(self).__reduce_ex__(protocol)
+        mapping = node.mapping
+        if node.record.codec == Id.OBJECT_ARRAY:
+            if not self._is_constant():
+                return _plain(self).__reduce_ex__(protocol)
             if reference.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if reference.is_wanted(mapping) and (same or (self.dtype.names is None and not self.dtype.metadata)):
-            name = "" if same else self.dtype.str
-            start = _address(self) - _address(whole)
-            view = reference.Strides(start, name, self.shape, self.strides)
-            return reference.by_reference(mapping, node.offset, view)
-        return self.view(np.ndarray).__reduce_ex__(protocol)
+        if node.record.codec != Id.NDARRAY:
+            return _plain(self).__reduce_ex__(protocol)
+        whole = decode(node)
+        same = _is_same_dtype(self.dtype, whole.dtype)
+        if same and is_same_view(self, whole) and type(whole) is self._ordinary:
+            if reference.is_wanted(mapping):
+                return reference.by_reference(mapping, node.offset)
+            return reference.by_value(node, protocol)
+        if not reference.is_wanted(mapping) or not (same or is_plain(self.dtype)):
+            return _plain(self).__reduce_ex__(protocol)
+        if self._ordinary is not np.ndarray:
+            return _as_class, (type(self), self.view(SharedArray))
+        form = "" if same else dtype_to_plain(self.dtype)
+        form = form if isinstance(form, str) else json.dumps(form, separators=(",", ":"))
+        view = reference.Strides(_address(self) - _address(whole), form, self.shape, self.strides)
+        return reference.by_reference(mapping, node.offset, view)
+
+    def _is_constant(self) -> bool:
+        """Say whether no element of an array of objects can change without a write to the array."""
+        if self._constant is None:
+            self._constant = all(map(_cannot_change, _objects(_plain(self))))
+        return self._constant
+
+
+class _Flat:
+    """The iterator over the elements of a read-only shared array, which makes it private when written to."""
+
+    __slots__ = ("_array", "_iterator")
+
+    def __init__(self, array: SharedArray, iterator: Any) -> None:
+        self._array = array
+        self._iterator = iterator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
+
+    def __len__(self) -> int:
+        return len(self._iterator)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(np.asarray(self._iterator), dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _settle(self._iterator[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _make_writeable(self._array)
+        self._array.flat[key] = value
+
+
+def _compared(name: str) -> Callable[[_Flat, Any], Any]:
+    return lambda self, other: getattr(self._iterator, name)(other)
+
+
+for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(_Flat, _name, _compared(_name))
+
+
+def _as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view(cls if isinstance(array, SharedArray) else cls._ordinary)
+    if isinstance(view, SharedArray):
+        view._alone = True
+    return view
 
 
 def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
@@ -130,9 +244,57 @@ def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     return _address(one) == _address(other) and one.shape == other.shape and one.strides == other.strides
 
 
+def node_of(array: npt.NDArray[Any]) -> Node | None:
+    """Return the node that an array lies in or was rebuilt from, None for a private one."""
+    rebuilt = array._rebuilt if isinstance(array, SharedArray) else None
+    return node_of_memory(array) if rebuilt is None else rebuilt
+
+
+def is_whole(array: SharedArray, node: Node) -> bool:
+    """Say whether an array is all of its node."""
+    return array._rebuilt is not None or is_same_view(array, decode(node))
+
+
+def private_copy(array: SharedArray) -> npt.NDArray[Any]:
+    """Return a private deep copy of numpy's own class, in the same order."""
+    plain = _plain(array)
+    made: npt.NDArray[Any] = copy.deepcopy(plain) if plain.dtype.hasobject else plain.copy(order="K")
+    return made
+
+
 def shared_of(array: npt.NDArray[Any]) -> SharedArray | None:
     """Return a plain array over a region as a SharedArray, None for private memory."""
     return None if held_by(array) is None else array.view(SharedArray)
+
+
+def subclass(cls: type[SharedArray]) -> None:
+    """Make a class known as the shared version of numpy's subclass of ndarray that it derives from."""
+    name = cls._ordinary.__name__ if cls is not SharedArray else None
+    _classes[cls._ordinary] = cls
+    if cls is not SharedArray:
+        cls.__array_priority__ = cls._ordinary.__array_priority__  # type: ignore[assignment]
+    register_class(cls, name)
+    for one in _PLAIN:
+        if hasattr(cls._ordinary, one):
+            setattr(cls, one, _plain_method(cls._ordinary, one))
+    for one in _IN_PLACE:
+        if hasattr(cls._ordinary, one):
+            setattr(cls, one, _in_place_method(cls._ordinary, one))
+
+
+def _plain(value: Any) -> Any:
+    return value.view(value._ordinary) if isinstance(value, SharedArray) else value
+
+
+def _settle(result: Any) -> Any:
+    """Return what numpy made of a shared array: views stay shared, everything else is plain."""
+    if isinstance(result, SharedArray):
+        return result if held_by(result) is not None or result._before is not None else _plain(result)
+    if type(result) in (list, tuple) and any(isinstance(one, SharedArray) for one in result):
+        return type(result)(map(_settle, result))
+    if isinstance(result, tuple) and any(isinstance(one, SharedArray) for one in result):
+        return type(result)(*map(_settle, result))  # what np.linalg returns has names
+    return result
 
 
 def _address(array: npt.NDArray[Any]) -> int:
@@ -140,21 +302,38 @@ def _address(array: npt.NDArray[Any]) -> int:
     return address
 
 
+def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    if one is other:
+        return True
+    if one != other:
+        return False
+    if is_plain(one) and is_plain(other):
+        return bool(dtype_to_plain(one) == dtype_to_plain(other))
+    return pickle.dumps(one) == pickle.dumps(other)
+
+
 def _make_writeable(array: Any) -> None:
     """Give a shared array private memory, in place."""
     if not isinstance(array, SharedArray) or array.flags.writeable:
         return
-    if held_by(array) is None:
+    mapping = held_by(array)
+    if mapping is None and array._rebuilt is None:
         return  # read-only for another reason; numpy will say so
     if not array._alone:
         raise ReadOnlyViewError
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    plain: Any = array.view(array._ordinary)
+    data: Any = plain.tobytes("F" if fortran else "C")
+    if array._rebuilt is not None:
+        plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
+        data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
+    del plain
     above = array._above
-    state: Any = (1, array.shape, array.dtype, fortran, array.tobytes("F" if fortran else "C"))
-    # Views taken before point into the mapping, but what numpy has them hold is this array.
-    array._before = held_by(array)
-    array.__setstate__(state)
-    array._above = None
+    # Views taken before point into this memory, but what numpy has them hold is this array.
+    array._before = mapping if mapping is not None else array.base
+    state: Any = (1, array.shape, array.dtype, fortran, data)
+    np.ndarray.__setstate__(array, state)
+    array._above = array._rebuilt = None
     if array._aliased is not None:
         ref, offset = array._aliased
         array._aliased = None
@@ -164,24 +343,63 @@ def _make_writeable(array: Any) -> None:
         container._private()
 
 
-def _fresh(name: str) -> Callable[..., Any]:
-    plain = getattr(np.ndarray, name)
+def _objects(array: npt.NDArray[Any]) -> Any:
+    """Yield the objects in an array, those in its fields included."""
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            if array.dtype[name].hasobject:
+                yield from _objects(np.asarray(array[name]))
+    elif array.dtype.kind == "O":
+        yield from array.flat
+
+
+_CONSTANT: Final = frozenset(
+    (
+        *(type(None), bool, int, float, complex, str, bytes, slice, range),
+        *(np.dtype(code).type for code in "?bBhHiIlLqQefdgFDGmMSU"),
+    )
+)
+_CONSTANT_ELSEWHERE: Final = frozenset(  # named, not imported
+    (
+        *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "decimal.Decimal"),
+        *("fractions.Fraction", "uuid.UUID", "pandas._libs.missing.NAType"),
+        *("pandas._libs.tslibs.nattype.NaTType", "pandas._libs.tslibs.timestamps.Timestamp"),
+        "pandas._libs.tslibs.timedeltas.Timedelta",
+    )
+)
+
+
+def _cannot_change(obj: object) -> bool:
+    cls = type(obj)
+    if cls in _CONSTANT:
+        return True
+    if cls is tuple or cls is frozenset:
+        return all(map(_cannot_change, obj))  # type: ignore[call-overload]
+    if isinstance(obj, np.ndarray):  # its elements may lie in the region
+        return cls is np.ndarray and not obj.dtype.hasobject and held_by(obj) is not None
+    return f"{cls.__module__}.{cls.__qualname__}" in _CONSTANT_ELSEWHERE
+
+
+def _plain_method(ordinary: Any, name: str) -> Callable[..., Any]:
+    plain = getattr(ordinary, name)
 
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
-        _make_writeable(kwargs.get("out"))
+        for out in written(name, args, kwargs):
+            _make_writeable(out)
         if name == "byteswap" and (kwargs.get("inplace") or (args and args[0])):
             _make_writeable(self)
             return plain(self, *args, **kwargs)
-        if name == "astype" and not kwargs.get("copy", True):
-            return plain(self, *args, **kwargs)
-        return plain(self.view(np.ndarray), *args, **kwargs)
+        if name in ("astype", "conj", "conjugate"):  # may return the array itself
+            result = plain(view := _plain(self), *args, **kwargs)
+            return self if result is view else result
+        return plain(_plain(self), *args, **kwargs)
 
     method.__name__, method.__doc__ = name, plain.__doc__
     return method
 
 
-def _in_place(name: str) -> Callable[..., Any]:
-    plain = getattr(np.ndarray, name)
+def _in_place_method(ordinary: Any, name: str) -> Callable[..., Any]:
+    plain = getattr(ordinary, name)
 
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
         _make_writeable(self)
@@ -191,15 +409,28 @@ def _in_place(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in _FRESH:
-    setattr(SharedArray, _name, _fresh(_name))
-for _name in _IN_PLACE:
-    if hasattr(np.ndarray, _name):
-        setattr(SharedArray, _name, _in_place(_name))
+def _count_references() -> int:
+    """Return what getrefcount says in `resize` of an array that one variable refers to."""
+
+    class Counting(SharedArray):
+        def resize(self, *shape: Any, refcheck: bool = True) -> None:
+            counts.append(sys.getrefcount(self))
+
+    counts: list[int] = []
+    array = np.zeros(1).view(Counting)
+    array.resize(1)
+    return counts[0]
+
+
+_REFERENCES: Final = _count_references()
+_classes: dict[type, type[SharedArray]] = {}
 
 
 def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
-    shared = array.view(SharedArray)
+    """Return what the user holds: a view is of no class but SharedArray until `_as_class` makes it so."""
+    if type(array) not in _classes:
+        importlib.import_module("mori.records")
+    shared = array.view(_classes[type(array)])
     shared._alone = True
     return shared
 
@@ -209,10 +440,22 @@ def _open(node: Node) -> SharedArray:
     return _hand_out(node, decode(node))
 
 
-reference.views_of(Id.NDARRAY, _hand_out)
-_codec = codec.for_id(Id.NDARRAY)
-assert _codec is not None
-codec.register(_codec, SharedArray)
+@opener(Id.OBJECT_ARRAY)
+def _open_objects(node: Node) -> SharedArray:
+    array = decode(node)
+    array.flags.writeable = False
+    shared = _hand_out(node, array)
+    shared._rebuilt = node
+    return shared
+
+
+def _hand_out_view(node: Node, array: npt.NDArray[Any]) -> SharedArray:
+    return _hand_out(node, array.view(np.ndarray))
+
+
+reference.views_of(Id.NDARRAY, _hand_out_view)
+subclass(SharedArray)
+codec.register(codec.for_type(np.ndarray), SharedArray)  # type: ignore[arg-type]
 
 
 class _Memory:
@@ -231,7 +474,8 @@ def _reading(name: str) -> Callable[..., Any]:
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
         if self.dtype.kind not in "biufcmM" or held_by(self) is None or type(self) is not SharedArray:
             return usual(self, *args, **kwargs)
-        _make_writeable(kwargs.get("out"))
+        for out in written(name, args, kwargs):
+            _make_writeable(out)
         return plain(np.asarray(_Memory(self)), *args, **kwargs)
 
     method.__name__, method.__doc__ = name, plain.__doc__

@@ -91,6 +91,7 @@ class UnpicklableError(TypeError):
 _BUILT_IN: Final = "mori.codecs.builtin"
 _NAMED: Final = "mori.codecs.named"
 _PANDAS: Final = "mori.codecs.pandas"
+_MASKED: Final = "mori.codecs.masked"
 _ARROW: Final = "mori.codecs.arrow"
 _POLARS: Final = "mori.codecs.polars"
 _SCIPY: Final = "mori.codecs.scipy"
@@ -109,7 +110,10 @@ _MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that
     (Id.NAMED, _NAMED),
     (1, _BUILT_IN),
     (16, _PANDAS),
-    (32, None),
+    (26, _BUILT_IN),
+    (27, _PANDAS),
+    (32, _MASKED),
+    (33, None),
     (36, _ARROW),
     (40, _POLARS),
     (44, _SCIPY),
@@ -169,6 +173,8 @@ def _meet(cls: type) -> None:
     """Import the codecs of the library that a class comes from: mori's own, or what was announced for it."""
     library = cls.__module__.partition(".")[0]
     module = _MODULES_BY_LIBRARY.get(library)
+    if cls.__module__ in ("numpy.ma", "numpy.ma.core"):
+        module = _MASKED
     if module is not None:
         importlib.import_module(module)
     else:
@@ -206,7 +212,7 @@ def for_id(number: int) -> Codec | None:
 
 def is_of_pandas(number: int) -> bool:
     """Say whether an id is of a codec for pandas, whose objects `mori.frames` hands out."""
-    return Id.DATAFRAME <= number < 32
+    return Id.DATAFRAME <= number < 32 and number != Id.OBJECT_ARRAY
 
 
 def _import(module: str) -> None:

@@ -107,6 +107,7 @@ class Codec:
     SPARSE_ARRAY: Final = 29
     ARROW_COLUMN: Final = 30
     PANDAS_SUBCLASS: Final = 31
+    NUMPY_MASKED: Final = 32
     ARROW_ARRAY: Final = 36
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
-from mori import codec, rebuilt, reference
+from mori import array, codec, rebuilt, reference
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
 from mori.codecs import classes, named
@@ -112,7 +110,9 @@ def _leaf(obj: Any, copies: _Copies) -> Any:
     if isinstance(obj, SharedBytes):
         return obj.plain()
     if isinstance(obj, SharedArray):
-        return np.array(obj, copy=True, subok=False, order="K")
+        return array.private_copy(obj)
+    if hasattr(type(obj), "_mori_materialize"):
+        return obj._mori_materialize()
     if "pandas" in sys.modules:
         from mori.frames import materialize_pandas
 

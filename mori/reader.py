@@ -250,6 +250,8 @@ def open_node(node: Node) -> Any:
     if number not in _openers and Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
         codec.for_id(number)
         importlib.import_module("mori.tables")
+    if number == Id.NUMPY_MASKED and number not in _openers:
+        importlib.import_module("mori.masked")
     return _openers.get(number, decode)(node)
 
 

@@ -7,6 +7,7 @@ and never waits: what cannot be found becomes a `Lost` object that raises when i
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -233,7 +234,8 @@ def _load_view(node: Node, tail: bytes) -> Any:
         start = _START.size + 1
         lengths = numbers.unpack_from(tail, start)
         name = tail[start + numbers.size :].decode()
-        dtype = dtype_from_plain(name) if name else whole.dtype
+        plain = json.loads(name) if name.startswith("{") else name
+        dtype = dtype_from_plain(plain) if plain else whole.dtype
         shape, strides = lengths[:dimensions], lengths[dimensions:]
         buffer = node.buffers()[0]
         # numpy's own check of the bounds wraps around at 2**63.
@@ -248,7 +250,7 @@ def _load_view(node: Node, tail: bytes) -> Any:
             array = np.ndarray(shape, dtype, buffer, offset, strides)
         else:
             raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
-    except (struct.error, ValueError, TypeError, MemoryError) as error:
+    except (struct.error, ValueError, TypeError, KeyError, MemoryError, RecursionError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
     return _views[node.record.codec](node, array)
 

@@ -1,6 +1,7 @@
-"""numpy arrays: dtype, shape and order in the meta, the elements in one buffer.
+"""numpy arrays: dtype, shape, order and class in the meta, the elements in one buffer.
 
-Imports codec and layout. A dtype is plain data, so no bytes can make it anything but a dtype.
+Imports codec, layout and the codec of objects. A dtype is plain data, so no bytes can make it anything
+but a dtype; one that plain data cannot tell (metadata, a dtype of another library) is a pickled child.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,17 +17,39 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import codec
-from mori.codec import Buffers, Encoded
+from mori.codec import Buffers, Encoded, Pickled
+from mori.codecs.objects import encode_objects
 from mori.layout import Codec as Id
 
-__all__ = ["NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain"]
+__all__ = ["CLASSES", "NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain", "register_class"]
 
-_SIMPLE: Final = re.compile(r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?")
+_NUMPY: Final = ("numpy", "numpy.rec")
+_SIMPLE: Final = re.compile(
+    r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?|[<>][qQ]"
+)
+
+
+CLASSES: Final[dict[str, type]] = {"recarray": np.recarray, "matrix": np.matrix}
+"""numpy's own subclasses of ndarray that have nothing but their elements."""
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # deprecated since numpy 2.5, gone some day
+    if (_chararray := getattr(np.char, "chararray", None)) is not None:
+        CLASSES["chararray"] = _chararray
+
+_names: Final[dict[type, str]] = {cls: name for name, cls in CLASSES.items()}
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Say whether the elements of a dtype are bytes that mean the same in every process."""
-    return not dtype.hasobject and dtype.kind != "T" and dtype.type.__module__ == "numpy"
+    """Say whether plain data can tell all of a dtype, and its elements mean the same in every process."""
+    if dtype.hasobject or dtype.kind == "T" or dtype.metadata or dtype.type.__module__ not in _NUMPY:
+        return False
+    if dtype.subdtype is not None:
+        return is_plain(dtype.subdtype[0])
+    return all(
+        (len(field) == 2 or isinstance(field[2], str)) and is_plain(field[0])
+        for field in (dtype.fields or {}).values()
+    )
 
 
 def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
@@ -34,6 +58,8 @@ def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return {"base": dtype_to_plain(base), "shape": list(shape)}
     if dtype.names is None:
+        if dtype.char in "qQ" and np.dtype(dtype.str).type is not dtype.type:
+            return dtype.str[0] + dtype.char  # numpy has two types of this size
         return dtype.str
     assert dtype.fields is not None
     fields = []
@@ -75,42 +101,67 @@ def dtype_from_plain(plain: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _is_titled(dtype: np.dtype[Any]) -> bool:
-    """Whether all titles are strings; other titles are objects, and the array goes by pickle."""
-    if dtype.subdtype is not None:
-        return _is_titled(dtype.subdtype[0])
-    return all(
-        (len(field) == 2 or isinstance(field[2], str)) and _is_titled(field[0])
-        for field in (dtype.fields or {}).values()
-    )
-
-
 class NdarrayCodec:
-    """An array of any dtype without objects."""
+    """An array of any dtype without objects, and numpy's own subclasses of it."""
 
     id = Id.NDARRAY
 
     def encode(self, obj: npt.NDArray[Any]) -> Encoded | None:
         dtype = obj.dtype
-        if not is_plain(dtype) or dtype.metadata or not _is_titled(dtype):
-            return None
+        if dtype.hasobject or dtype.kind == "T":
+            return encode_objects(obj)
         array = obj.view(np.ndarray)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        meta = json.dumps([dtype_to_plain(dtype), array.shape, order], separators=(",", ":"))
-        return Encoded(meta.encode(), (array,))
+        children: tuple[object, ...] = ()
+        if is_plain(dtype):
+            form = dtype_to_plain(dtype)
+        elif dtype.isbuiltin == 0 and dtype.names is None and dtype.type.__module__ not in _NUMPY:
+            return None  # of another library, and not such that its elements are bytes for certain
+        else:
+            form, children = {"child": dtype.itemsize}, (Pickled(dtype),)
+        plain = [form, array.shape, order]
+        if (name := _names.get(type(obj))) is not None:
+            plain.append(name)
+        return Encoded(json.dumps(plain, separators=(",", ":")).encode(), (array,), children)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
-        plain, shape, order = json.loads(meta)
-        dtype = dtype_from_plain(plain)
+        form, shape, order, *rest = json.loads(meta)
         (buffer,) = buffers
+        dtype = _dtype_of_child(form, children) if "child" in form else dtype_from_plain(form)
         if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
             raise ValueError(f"{shape} is no shape")
         if math.prod(shape) * dtype.itemsize != buffer.nbytes:
             raise ValueError(f"an array of {shape} {dtype} does not have {buffer.nbytes} bytes")
-        return np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
+        array = np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
+        return array.view(_class_of(rest, array)) if rest else array
 
     def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("an array has no parts")
+        return ".dtype"
 
 
-codec.register(NdarrayCodec(), np.ndarray, np.memmap)
+def _dtype_of_child(form: Any, children: Sequence[Any]) -> np.dtype[Any]:
+    (dtype,) = children
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or dtype.kind == "T":
+        raise ValueError(f"{type(dtype).__name__} for a dtype")
+    if dtype.itemsize != form["child"]:
+        raise ValueError(f"{dtype} does not have {form['child']} bytes")
+    return dtype
+
+
+def _class_of(rest: list[Any], array: npt.NDArray[Any]) -> type:
+    (name,) = rest
+    cls = CLASSES[name]
+    if (name == "matrix" and array.ndim != 2) or (name == "chararray" and array.dtype.kind not in "SU"):
+        raise ValueError(f"a {name} of {array.ndim} dimensions and {array.dtype}")
+    return cls
+
+
+def register_class(cls: type, name: str | None) -> None:
+    """Have a class written as one of `CLASSES`, or as a plain array."""
+    if name is not None:
+        _names[cls] = name
+    codec.register(_codec, cls)
+
+
+_codec: Final = NdarrayCodec()
+codec.register(_codec, np.ndarray, np.memmap, *CLASSES.values())

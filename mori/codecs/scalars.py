@@ -15,7 +15,7 @@ import numpy as np
 from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.codecs.binary import LEAST, encode_bytes
-from mori.codecs.ndarray import dtype_from_plain
+from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
 from mori.layout import Codec as Id
 
 __all__ = ["ScalarCodec"]
@@ -49,7 +49,7 @@ class ScalarCodec:
                 return encode_bytes(obj)
             meta = b"b" + obj
         elif cls.__module__ == "numpy" and obj.dtype.kind in "biufcmM":
-            meta = b"g" + obj.dtype.str.encode() + b"\0" + obj.tobytes()
+            meta = b"g" + dtype_to_plain(obj.dtype).encode() + b"\0" + obj.tobytes()
         else:
             return None
         return Encoded(meta) if len(meta) <= _IN_META else None

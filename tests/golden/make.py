@@ -168,6 +168,20 @@ def _subclass() -> classes.Metered:
     return made
 
 
+def _structured() -> Any:
+    array = np.zeros(  # whose padding has bytes, too
+        1,
+        {
+            "names": ["a", "b", "c", "d"],
+            "formats": ["u1", "<f8", "S3", ("<i4", (2,))],
+            "offsets": [0, 8, 16, 20],
+            "itemsize": 32,
+        },
+    )
+    array["a"], array["b"], array["c"], array["d"] = 1, 2.5, b"x", [1, 2]
+    return array
+
+
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
@@ -177,6 +191,11 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "text": lambda: np.array(["a", "bcd", "ä"]),
     "dates": lambda: np.array(["2020-01-01", "NaT"], "<M8[D]"),
     "structured": _structured,
+    "records": lambda: np.rec.array([(1, 2.5), (3, 4.5)], dtype=[("a", "<i4"), ("b", "<f8")]),
+    "objects": lambda: np.array([["a", None], [1, (2.5, b"x")]], object),
+    "masked": lambda: np.ma.array(
+        np.array([[1, 2], [3, 4]], "<i2"), mask=[[0, 1], [0, 0]], fill_value=7, hard_mask=True
+    ),
     "scalars": lambda: [
         *(None, True, False, 0, -1, 1 << 64, 1.5, 2 - 1j, "ä", "\udc80", b"\0b"),
         *(np.float32(0.5), np.datetime64(3, "s"), np.bool_(True)),

@@ -104,6 +104,13 @@ def _objects() -> dict[str, Any]:
         "structured": np.array(
             [(1, 2.5, "x", [1, 2])], [("a", "u1"), ("b", "f8"), ("c", "U3"), ("d", "i4", 2)]
         ),
+        "records": np.rec.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]),
+        "matrix": np.arange(6).reshape(2, 3).view(np.matrix),
+        "metadata": np.arange(4, dtype=np.dtype("i4", metadata={"k": 1})),
+        "objects": np.array([["a", None, 3], [b"x", 2.5, (1,)]], object),
+        "object fields": np.array([(1, "x")], [("a", "i4"), ("b", object)]),
+        "masked": np.ma.array(np.arange(6.0).reshape(2, 3), mask=np.eye(2, 3), fill_value=3, hard_mask=True),
+        "masked fields": np.ma.array([(1, 2.5)], [("a", "i4"), ("b", "f8")], mask=[(True, False)]),
         "list": [
             1,
             "two",
@@ -231,6 +238,11 @@ def _arrays_of(obj: Any) -> list[Any]:
 
 
 def same(a: Any, b: Any) -> bool:
+    if isinstance(b, np.ma.MaskedArray):
+        parts = ("data", "mask", "fill_value", "hardmask")
+        return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in parts)
+    if isinstance(b, np.ndarray) and b.dtype.hasobject:
+        return a.dtype == b.dtype and a.shape == b.shape and a.tolist() == b.tolist()
     if isinstance(b, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(b, pd.DataFrame):

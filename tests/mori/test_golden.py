@@ -41,7 +41,13 @@ def _check(got: Any, expected: Any) -> None:
     if isinstance(expected, np.ndarray):
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
         assert got.strides == expected.strides or not got.size
-        assert got.tobytes() == expected.tobytes()
+        if expected.dtype.hasobject:
+            assert got.tolist() == expected.tolist()
+        else:
+            assert got.tobytes() == expected.tobytes()
+        if isinstance(expected, np.ma.MaskedArray):
+            assert got.mask.tobytes() == expected.mask.tobytes()
+            assert (got.fill_value, got.hardmask) == (expected.fill_value, expected.hardmask)
     elif isinstance(expected, pd.DataFrame):
         assert isinstance(got, type(expected))
         pd.testing.assert_frame_equal(pd.DataFrame(got), pd.DataFrame(expected), check_freq=True)

@@ -24,6 +24,9 @@ _NO_FIELDS = schema_to_plain(pa.schema([]))
 _PERIODS = pd.array(["2020-01"], "period[M]")
 _INTERVALS = pd.arrays.IntervalArray.from_breaks([0, 1])
 _SPARSE = pd.arrays.SparseArray([0, 0, 1])
+_METADATA = np.arange(4, dtype=np.dtype("i8", metadata={"k": 1}))
+_OBJECTS = np.array(["a", None], object)
+_MASKED = np.ma.array([1.5, 2.5], mask=[0, 1], fill_value=3)
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
 
 HOSTILE: list[tuple[Any, str]] = [
@@ -44,6 +47,21 @@ HOSTILE: list[tuple[Any, str]] = [
     ),
     (np.arange(4), "[" * 100_000),
     (np.arange(4), "1" * 60_000),
+    *(
+        (np.arange(4), f'["<i8",[4],"C","{name}"]')
+        for name in ("matrix", "chararray", "ndarray", "MaskedArray", "")
+    ),
+    (np.arange(4), '["<i8",[4],"C",["recarray"]]'),
+    *((np.arange(4), f'[{form},[4],"C"]') for form in ('{"child":8}', '"<q8"', '"q"')),
+    *((_METADATA, f'[{{"child":{huge}}},[4],"C"]') for huge in (*_HUGE, 0, -8, 4, '"8"')),
+    *((_OBJECTS, f'["O",[{huge}],"C"]') for huge in (*_HUGE, -2, 0, 3, 2.0, '"2"')),
+    *((_OBJECTS, f'["O",[{huge},0],"C"]') for huge in (*_HUGE, -2, 2)),
+    *((_OBJECTS, meta) for meta in ('["O",[2]]', '["T",[2],"C"]', '["O",2,"C"]', '["O"]', "[]", "{}")),
+    *((_MASKED, f'{{"hard":true,"mask":{place}}}') for place in (*_HUGE, 0, 2, 3, -4, 0.5, '"1"')),
+    *((_MASKED, f'{{"hard":true,"fill":{place}}}') for place in (*_HUGE, 0, 1, 3, -4, 0.5)),
+    *((_MASKED, f'{{"hard":true,"info":{place}}}') for place in (*_HUGE, 0, 1, 2, -4)),
+    *((_MASKED, f'{{"hard":{hard},"mask":1}}') for hard in (0, 1, '"x"', "null", "[]")),
+    (_MASKED, '{"mask":1,"fill":2}'),
     *((_STRINGS, f'{{"length":{huge},"missing":0,"na":"NA"}}') for huge in (*_HUGE, -1, 1.0)),
     *((_STRINGS, f'{{"length":2,"missing":{huge},"na":"NA"}}') for huge in (*_HUGE, -1, 1)),
     *((["a", "b"], f'["list",{huge},0]') for huge in (*_HUGE, -1, 1.0, "true", "null", 0, 1, 3)),

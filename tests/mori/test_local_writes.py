@@ -29,6 +29,22 @@ WRITES = {
     "copyto": lambda x: np.copyto(x, 5),
     "putmask": lambda x: np.putmask(x, x > 3, 0),
     "place": lambda x: np.place(x, x > 3, [0]),
+    "flat item": lambda x: x.flat.__setitem__(0, 7),
+    "flat": lambda x: setattr(x, "flat", 7),
+    "real": lambda x: setattr(x, "real", 7),
+    "setfield": lambda x: x.setfield(7, "f8"),
+    "copyto by name": lambda x: np.copyto(dst=x, src=5),
+    "put function": lambda x: np.put(x, [0], 5),
+    "put along axis": lambda x: np.put_along_axis(x, np.array([1]), 5, 0),
+    "positional out": lambda x: np.cumsum(np.ones(10), 0, None, x),
+    "positional out of a method": lambda x: np.arange(10.0).view(mori.SharedArray).cumsum(0, None, x),
+    "dot out": lambda x: np.dot(np.ones((10, 3)), np.ones(3), x),
+    "take out": lambda x: np.take(np.arange(20.0), range(10), 0, x),
+    "concatenate out": lambda x: np.concatenate([np.ones(4), np.zeros(6)], out=x),
+    "einsum out": lambda x: np.einsum("i,i->i", np.ones(10), np.ones(10), out=x),
+    "mean out": lambda x: np.mean(np.ones((10, 3)), 1, None, x),
+    "two outs": lambda x: np.divmod(np.arange(10.0), 3, x, np.empty(10)),
+    "nan to num": lambda x: np.nan_to_num(x, copy=False),
     "setflags": lambda x: (x.setflags(write=True), x.__setitem__(3, 9)),
 }
 
@@ -63,7 +79,7 @@ THROUGH_A_PART = [
         lambda x: x.reshape(-1).__setitem__(0, 1),
         lambda x: x[:].__setitem__(0, 1),
     ),
-    *(lambda x: x[0].setflags(write=True), lambda x: x.flat.__setitem__(0, 1)),
+    *(lambda x: x[0].setflags(write=True), lambda x: x[0].flat.__setitem__(0, 1)),
 ]
 
 

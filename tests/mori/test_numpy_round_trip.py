@@ -141,18 +141,6 @@ def test_a_record_array_comes_back_with_its_fields(store, worker):
     assert worker(lambda x: x["b"].tolist(), shared) == [2.5, 4.5]
 
 
-def test_an_unshareable_dtype_comes_back_as_it_is(store):
-    for array in (np.array([1, "a", None], object), np.zeros(3, [("a", object)])):
-        assert mori.share(array) is array
-
-
-def test_a_dtype_with_metadata_keeps_its_values(store):
-    array = np.arange(3, dtype=np.dtype("i8", metadata={"unit": "m"}))
-    inside = mori.share({"a": array})["a"]
-    np.testing.assert_array_equal(inside, array)
-    assert inside.dtype.metadata == {"unit": "m"}
-
-
 def test_titles_that_are_no_strings_come_back_inside_a_container(store):
     array = np.zeros(3, np.dtype({"names": ["a"], "formats": ["i4"], "titles": [7]}))
     assert mori.share([array])[0].dtype.fields == array.dtype.fields
@@ -168,14 +156,6 @@ def test_sharing_a_shared_array_returns_that_very_array(store):
     assert mori.share(shared) is shared
     part = shared[1:3]
     assert mori.share(part) is part
-
-
-def test_a_subclass_that_mori_does_not_know_comes_back_as_it_is(store):
-    masked = np.ma.masked_array([1, 2, 3], [0, 1, 0])
-    assert mori.share(masked) is masked
-    inside = mori.share([masked])[0]
-    assert isinstance(inside, np.ma.MaskedArray)
-    assert inside.tolist() == [1, None, 3]
 
 
 arrays = hnp.arrays(
