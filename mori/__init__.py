@@ -35,7 +35,7 @@ from mori.errors import (
     StoreFullError,
     UnsafeRegionError,
 )
-from mori.views import SharedDict, SharedList, SharedTuple
+from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,9 @@ __all__ = [
     "SharedArray",
     "SharedBytes",
     "SharedDict",
+    "SharedFrozenSet",
     "SharedList",
+    "SharedSet",
     "SharedTuple",
     "StoreError",
     "StoreFullError",

@@ -51,7 +51,7 @@ _UNCHANGED: Final = (
     np.generic,
 )
 
-_WHOLE: Final = (Id.STRINGS, Id.PACKED)  # what has its elements in one node
+_WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL)  # what has its elements in one node
 
 
 def share(obj: Any, *, strings: str | None = None) -> Any:

@@ -88,6 +88,9 @@ class Codec:
     STRINGS: Final = 7  # packed strings, Arrow's large_string
     PACKED: Final = 8  # packed lists of int, float, bool, bytes
     ALIAS: Final = 9  # a further reference to one object
+    SMALL: Final = 10  # a small container in another
+    SET: Final = 11
+    FROZENSET: Final = 12
     NAMEDTUPLE: Final = 13
     DATACLASS: Final = 14
     BYTES: Final = 15

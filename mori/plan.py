@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from mori import codec, layout
 from mori.codec import Buffer, Codec
+from mori.codecs import small
 from mori.errors import NotShareableError
 from mori.layout import Codec as Id
 
@@ -118,11 +119,17 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     keep: then the instances of that class go by pickle.
     """
     pickled: set[type] = set()
+    apart: dict[int, Any] = {}
     while True:
+        measure = _Measure(pickled, apart, prepare)
         try:
-            return _Measure(pickled, prepare).run(obj)
+            root = measure.run(obj)
         except _CycleError as cycle:
             pickled.add(cycle.cls)
+            continue
+        if not measure.met_inside:
+            return root
+        apart |= measure.met_inside
 
 
 class _CycleError(Exception):
@@ -145,7 +152,11 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
 class _Measure:
     """The walk over an object: the levels above, and what has been met so far."""
 
-    def __init__(self, pickled: set[type], prepare: Prepare | None) -> None:
+    def __init__(self, pickled: set[type], apart: dict[int, Any], prepare: Prepare | None) -> None:
+        # What stands inside a small container and is met elsewhere, too: it has to be a node of its own.
+        self.met_inside: dict[int, Any] = {}
+        self._inside: dict[int, Any] = {}
+        self._apart = apart
         self._pickled = pickled
         self._prepare = prepare
         self._levels: list[_Level] = []
@@ -183,7 +194,7 @@ class _Measure:
             taken = obj if is_looked_at else self._prepare(obj, self._path())
         try:
             if by is not None:
-                encoded = by.encode(taken)
+                encoded = (self._small(obj) if self._levels else None) or by.encode(taken)
             is_large = is_scalar and (encoded is None or encoded.codec is not None)
             if is_large and (alias := self._alias(obj)) is not None:
                 return alias
@@ -218,6 +229,21 @@ class _Measure:
         self._levels.append(_Level(obj, by, node, encoded.children, self._number, is_key))
         return node
 
+    def _small(self, obj: Any) -> codec.Encoded | None:
+        """Take an object apart that fits into one node of plain bytes, None for any other."""
+        if id(obj) in self._inside:
+            self.met_inside[id(obj)] = obj
+        packed = small.pack(obj, self._apart)
+        if packed is None:
+            return None
+        encoded, inside = packed
+        inside.pop(id(obj), None)
+        for key, part in inside.items():
+            if key in self._inside or key in self._met:
+                self.met_inside[key] = part
+        self._inside |= inside
+        return encoded
+
     def _alias(self, obj: object) -> PlanNode | None:
         """Return an alias to what was written of an object; None if it was not, or is still above."""
         met = self._met.get(id(obj))
@@ -229,7 +255,7 @@ class _Measure:
         level.reach = min(level.reach, met.number)
         return AliasNode(met.node)
 
-    def _remember(self, obj: object, node: PlanNode, encoded: codec.Encoded) -> bool:
+    def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> bool:
         """Take note of an object that may be met again; say whether it is a key, or a part of one.
 
         A dict's lists of keys and of values are made anew each time. Keys stay as they are: they are
@@ -240,7 +266,7 @@ class _Measure:
         level = self._levels[-1]
         of_dict = level.node.codec == Id.DICT
         is_key = level.is_key or (of_dict and level.met < len(level.children))
-        tells = encoded.children or encoded.buffers or type(obj) not in _VALUES
+        tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
         if tells and not (of_dict or is_key) and _is_whole(level, node):
             self._met[id(obj)] = _Met(obj, node, self._number)
         return is_key

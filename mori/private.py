@@ -17,7 +17,7 @@ from mori.buffer import SharedBytes
 from mori.codecs import classes, named
 from mori.codecs.pickle5 import remake
 from mori.layout import Codec as Id
-from mori.views import SharedDict, SharedList, SharedTuple
+from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 
 __all__ = ["private_copy"]
 
@@ -35,6 +35,12 @@ class _Level(NamedTuple):
     finish: Callable[[], Any]
 
 
+_SETS: Final[dict[type, Any]] = {
+    set: set,
+    SharedSet: set,
+    frozenset: frozenset,
+    SharedFrozenSet: frozenset,
+}
 _END: Final = object()
 
 
@@ -76,9 +82,12 @@ def _below(obj: Any, copies: _Copies) -> _Level | None:
     if kind is tuple or kind is SharedTuple:
         parts: list[Any] = []
         return _Level(obj, iter(obj), parts.append, lambda: tuple(parts))
+    if kind in _SETS:
+        elements: list[Any] = []
+        return _Level(obj, iter(obj), elements.append, lambda: _SETS[kind](elements))
     # A list or a dict may contain itself: its copy is known from now on.
     if kind is list or kind is SharedList:
-        elements: list[Any] = []
+        elements = []
         copies[id(obj)] = obj, elements
         return _Level(obj, iter(obj), elements.append, lambda: elements)
     if kind is dict or kind is SharedDict:

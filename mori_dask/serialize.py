@@ -28,7 +28,10 @@ from mori_dask.handshake import schedulers_are_here, takes_references
 
 __all__ = ["register"]
 
-_TYPES = (mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict)
+_TYPES = (
+    *(mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
+    *(mori.SharedSet, mori.SharedFrozenSet),
+)
 _SIZE = 256  # bytes that a reference weighs for the scheduler: its data weigh on no worker
 
 _in_message: ContextVar[bool] = ContextVar("mori_dask_in_message", default=False)

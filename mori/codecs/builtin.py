@@ -11,6 +11,8 @@ from mori.codecs import (
     packed,
     pickle5,
     scalars,
+    sets,
+    small,
     strings,
 )
 
@@ -25,5 +27,7 @@ __all__ = [
     "packed",
     "pickle5",
     "scalars",
+    "sets",
+    "small",
     "strings",
 ]

@@ -13,13 +13,17 @@ from mori.codec import Buffers, Encoded
 from mori.codecs import packed, strings
 from mori.layout import Codec as Id
 
-__all__ = ["SequenceCodec", "Values"]
+__all__ = ["Elements", "SequenceCodec", "Values"]
 
 
 class Values(list[Any]):
     """The values of a dict, which know their keys for the sake of error messages."""
 
     keys: list[Any]
+
+
+class Elements(list[Any]):
+    """The elements of a set, which have no places that a user would know."""
 
 
 class SequenceCodec:
@@ -37,6 +41,8 @@ class SequenceCodec:
         return tuple(items) if self.id == Id.TUPLE else items
 
     def step(self, obj: Any, index: int) -> str:
+        if isinstance(obj, Elements):
+            return ""
         return f"[{obj.keys[index]!r}]" if isinstance(obj, Values) else f"[{index}]"
 
 
@@ -51,5 +57,5 @@ def _packed(obj: Sequence[Any]) -> Encoded | None:
     return strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
 
 
-codec.register(SequenceCodec(Id.LIST), list, Values)
+codec.register(SequenceCodec(Id.LIST), list, Values, Elements)
 codec.register(SequenceCodec(Id.TUPLE), tuple)

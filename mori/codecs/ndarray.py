@@ -136,7 +136,7 @@ class NdarrayCodec:
         return array.view(_class_of(rest, array)) if rest else array
 
     def step(self, obj: Any, index: int) -> str:
-        return ".dtype"
+        return "" if obj.dtype.hasobject else ".dtype"
 
 
 def _dtype_of_child(form: Any, children: Sequence[Any]) -> np.dtype[Any]:

@@ -15,9 +15,10 @@ from mori import codec
 from mori.codecs.index import Index
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node, opener
-from mori.views.sequences import SharedList, SharedTuple
+from mori.views.sequences import SharedList
+from mori.views.sets import hashable
 from mori.views.view import SHOWN, View, shown
-from mori.views.walk import bounded, equal, plain_tuple
+from mori.views.walk import bounded, equal
 
 __all__ = ["SharedDict"]
 
@@ -101,7 +102,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
                 keys = open_node(node.child(0))
                 if not isinstance(keys, list | SharedList) or len(keys) != self._count():
                     raise node.decode_error("it has no list of as many keys as there are values")
-                opened = list(map(_key, keys))
+                opened = list(map(hashable, keys))
             try:
                 places = {key: i for i, key in enumerate(opened)}
             except TypeError as error:
@@ -301,15 +302,6 @@ class _Items(_Part, ItemsView[Any, Any]):
 
     def __reversed__(self) -> Iterator[tuple[Any, Any]]:
         return ((key, self._mapping[key]) for key in reversed(self._mapping))
-
-
-def _key(key: Any) -> Any:
-    """Return a key as it was: a tuple of tuples comes back as views, which hash alike but are not it."""
-    if isinstance(key, SharedTuple):
-        return plain_tuple(key)
-    if isinstance(key, tuple):  # a namedtuple
-        return tuple.__new__(type(key), map(_key, key))
-    return key
 
 
 opener(Id.DICT)(SharedDict)

@@ -1,8 +1,8 @@
 """One opening of a shared object: what it has handed out, so that one part is one object.
 
-Imports the reader and layout. A part that is aliased in its region is met in several containers; a
-frame is written to without telling anyone. What stands in other openings of the region is not
-touched by either: each `map_shared`, and each reference that is read, begins an opening of its own.
+Imports the reader, layout and the small builtins. A part that is aliased in its region is met in
+several containers; a frame is written to without telling anyone. What stands in other openings of the
+region is not touched by either: each `map_shared`, and each reference that is read, begins its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import weakref
 from typing import Any
 
 from mori import layout
+from mori.codecs import small
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node
+from mori.views.handed import Handed
 
 __all__ = ["Opening"]
 
@@ -20,7 +22,7 @@ __all__ = ["Opening"]
 class Opening:
     """What the containers under one root have handed out, by the offset of its node."""
 
-    __slots__ = ("__weakref__", "_changed", "_frames", "_kept", "_parts")
+    __slots__ = ("__weakref__", "_changed", "_frames", "_handed", "_kept", "_parts")
 
     def __init__(self) -> None:
         # What is aliased, wherever it was met; kept where it takes no weak reference, as large strings.
@@ -29,9 +31,12 @@ class Opening:
         # What was written to and may be met again; and frames and instances, which may have been.
         self._changed: dict[int, Any] = {}
         self._frames: dict[int, Any] = {}
+        self._handed = Handed()
 
     def part(self, node: Node) -> Any:
         """Return the part of a node: the one that was handed out before, if it is held or was written to."""
+        if node.record.codec == Id.SMALL:
+            return self._small(node)
         if not node.record.flags & layout.ALIASED:
             return self._watched(node, open_node(node))
         part = self._parts.get(node.offset)
@@ -42,6 +47,16 @@ class Opening:
             try:
                 part = self._parts.setdefault(node.offset, part)
             except TypeError:
+                part = self._kept.setdefault(node.offset, part)
+        return part
+
+    def _small(self, node: Node) -> Any:
+        if not node.record.flags & layout.ALIASED:
+            return self._handed.part(node)
+        part = self._kept.get(node.offset)
+        if part is None:
+            part = self._handed.part(node)
+            if small.is_fixed(part):  # or else it is kept while anyone holds it
                 part = self._kept.setdefault(node.offset, part)
         return part
 
@@ -78,9 +93,7 @@ class Opening:
 
     def touches(self, node: Node) -> bool:
         """Say whether anything inside a node, or that it has an alias to, was written to."""
-        if not (self._changed or self._frames):
-            return False
-        touched = {*self._changed}
+        touched = {*self._changed, *self._handed.changed()}
         touched.update(offset for offset, frame in self._frames.items() if not frame._mori_is_intact())
         return bool(touched) and _reaches(node, touched)
 

@@ -23,7 +23,8 @@ _NOTHING: Final = object()
 def _kind(x: object) -> type | None:
     """Return the builtin that a container stands for; None for anything else."""
     if isinstance(x, View):
-        return getattr(type(x), "_kind", None)
+        kind = getattr(type(x), "_kind", None)
+        return kind if kind in _KINDS else None
     return next((kind for kind in _KINDS if isinstance(x, kind)), None)
 
 
@@ -61,8 +62,11 @@ def _values(ours: Any, theirs: Any) -> Iterator[tuple[Any, Any]]:
         yield value, theirs[key]
 
 
-def plain_tuple(x: Iterable[Any]) -> tuple[Any, ...]:
-    """Return a tuple of a view's elements, with tuples for the views of tuples in it."""
+def plain_tuple(x: Iterable[Any], leaf: Callable[[Any], Any] | None = None) -> tuple[Any, ...]:
+    """Return a tuple of a view's elements, with tuples for the views of tuples in it.
+
+    `leaf` changes every other element.
+    """
     levels: list[tuple[Iterator[Any], list[Any]]] = [(iter(x), [])]
     while True:
         left, made = levels[-1]
@@ -70,7 +74,7 @@ def plain_tuple(x: Iterable[Any]) -> tuple[Any, ...]:
             if isinstance(part, View) and _kind(part) is tuple:
                 levels.append((iter(cast(Iterable[Any], part)), []))
                 break
-            made.append(part)
+            made.append(part if leaf is None else leaf(part))
         else:
             levels.pop()
             if not levels:

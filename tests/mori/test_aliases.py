@@ -264,7 +264,7 @@ def test_a_write_through_an_alias_is_seen_where_the_object_stands_first(store, w
 
 def test_a_write_to_a_frame_is_seen_through_its_aliases_and_at_every_depth(store, worker):
     frame = pd.DataFrame({"a": [1, 2]})
-    shared = mori.share([[frame, 1], {"k": (frame,)}, [0]])
+    shared = mori.share([[frame, 1], {"k": (frame,)}, [np.arange(3)]])
     part, untouched = shared[1], shared[2]
     assert mori.is_shared(part)
     shared[0][0].loc[0, "a"] = 9

@@ -132,14 +132,14 @@ def _objects() -> dict[str, Any]:
         ],
         "nest": {"a": [np.arange(3), (1, ("x", {}))], ("k", 1): {"deep": [[[]]]}, 3: "c"},
         "long bytes": [bytes(range(256)) * 16, (bytearray(5000), memoryview(b"abc"))],
+        "small": [{"id": i, "t": ("a", None, 1.5), "s": {1, 2}} for i in range(4)],
+        "sets": {"a": set(range(300)), "b": frozenset(["x" * 600, 1])},
         "strings list": ["a", None, "ä森", "", "x" * 40],
-        "packed": {
-            "i": [1, -2, None],
-            "big": [1 << 80, 2],
-            "f": (0.5, -0.0),
-            "?": [True, False, None],
-            "b": [b"a", b"", None],
-        },
+        "ints": [1, -2, None],
+        "big ints": (1 << 80, 2),
+        "floats": [0.5, -0.0],
+        "bools": [True, False, None],
+        "bytes list": [b"a", b"", None],
         "frame": frame,
         "dates index": frame.set_index("t")[["i", "s"]],
         "multi": frame.set_index(["c", "i"])[["f"]],
@@ -205,6 +205,9 @@ def use(obj: Any, most: int) -> None:
     elif dataclasses.is_dataclass(obj):
         for value in fields_of(obj).values():
             use(value, most)
+    elif isinstance(obj, mori.SharedSet | mori.SharedFrozenSet):
+        assert len(obj) == len(list(obj)) <= most
+        assert 1 in obj or 1 not in obj
     elif isinstance(obj, pd.DataFrame):
         use(obj.columns, most)
         use(obj.index, most)
@@ -265,6 +268,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if dataclasses.is_dataclass(b):
         return type(a) is type(b) and same([*fields_of(a).values()], [*fields_of(b).values()])
+    if isinstance(b, set | frozenset):
+        return bool(a == b)
     return type(a) in (type(b), mori.SharedBytes) and bool(a == b)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from mori import codec, layout, reference
 from mori import store as stores
+from mori.codecs import small
 from tests.mori import classes
 
 _DOC = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -98,6 +99,10 @@ def test_an_example_is_encoded_as_documented(row: list[str]) -> None:
     by = codec.for_type(type(value))
     assert by is not None
     encoded = by.encode(value)
+    if int(number) == layout.Codec.SMALL:
+        packed = small.pack(value, ())
+        assert packed is not None
+        encoded = packed[0]
     assert encoded is not None
     assert (by.id if encoded.codec is None else encoded.codec) == int(number)
     assert encoded.meta == ast.literal_eval(meta.strip("`"))

@@ -83,10 +83,14 @@ def _check(got: Any, expected: Any) -> None:
         for one, other in zip(got, expected, strict=True):
             _check(one, other)
     elif isinstance(expected, list | tuple):
-        assert isinstance(got, mori.SharedList if isinstance(expected, list) else mori.SharedTuple)
+        views = mori.SharedList if isinstance(expected, list) else mori.SharedTuple
+        assert isinstance(got, views | type(expected))  # small ones inside are the builtins
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
             _check(one, other)
+    elif isinstance(got, mori.SharedSet | mori.SharedFrozenSet):
+        assert got == expected
+        assert type(got.copy()) is type(expected)
     elif isinstance(got, mori.SharedBytes):
         assert got == expected
         assert type(mori.materialize(got)) is (bytes if isinstance(expected, memoryview) else type(expected))

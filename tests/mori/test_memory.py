@@ -178,3 +178,30 @@ def test_sharing_takes_no_second_copy_in_private_memory(kind: str) -> None:
     assert found["peak"] > 190 * MB  # the sampler has seen the object
     assert found["grown"] <= 6 * MB
     assert found["traced"] <= 6 * MB
+
+
+_ITERATE = """
+def count(obj):
+    return sum(1 for element in obj if element)
+count(mori.map_shared(sys.argv[1]))  # what the first use imports and allocates
+gc.collect()
+before = private()
+obj = mori.map_shared(sys.argv[2])
+seen = count(obj)
+report(seen=seen, grown=private() - before)
+"""
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("kind", ["strings", "numbers", "records"])
+def test_iterating_over_a_million_elements_keeps_none_of_them(kind: str) -> None:
+    make = {
+        "strings": lambda n: [f"a string of some length, number {i}" for i in range(n)],
+        "numbers": lambda n: [i + 0.5 for i in range(n)],
+        "records": lambda n: [{"id": i, "name": f"name {i}"} for i in range(n)],
+    }[kind]
+    length = 50_000 if kind == "records" else 1_000_000  # 15 MB of dicts, 87 MB of str, 24 MB of float
+    few, many = mori.share(make(5000)), mori.share(make(length))
+    found = _run(_ITERATE, _name(few), _name(many))
+    assert found["seen"] == length
+    assert found["grown"] <= 2 * MB
