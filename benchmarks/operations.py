@@ -130,7 +130,7 @@ def build(kind: str, nbytes: int) -> Any:
     if kind == "list":
         return [f"{i:0200d}" for i in range(max(nbytes // 200, 10))]
     if kind == "dict":
-        return {f"key {i}": rng.random(50_000) for i in range(max(nbytes // 400_000, 8))}
+        return {f"key {i}": rng.random(50_000) for i in range(max(nbytes // 400_000, 20))}
     rows = max(nbytes // 85, 100)
     frame = pd.DataFrame(
         {name: rng.random(rows) for name in "abcd"},

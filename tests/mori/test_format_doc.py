@@ -77,7 +77,11 @@ def test_every_codec_has_the_id_that_is_documented() -> None:
     ids = {name: number for name, number in vars(layout.Codec).items() if name.isupper()}
     assert {row[1]: int(row[0]) for row in rows} == ids
     for number, name, state in rows:
-        assert (codec.for_id(int(number)) is not None) == (state == "used"), name
+        try:
+            is_there = codec.for_id(int(number)) is not None
+        except ImportError as error:  # of a library that is not installed
+            is_there = "install mori[" in str(error)
+        assert is_there == (state == "used"), name
 
 
 @pytest.mark.parametrize("row", _tables("SCALAR")[0], ids=lambda row: row[1].partition(":")[0])
