@@ -25,7 +25,16 @@ from mori.reader import Node, decode, node_of_memory, opener
 from mori.region import held_by
 from mori.writes import written
 
-__all__ = ["SharedArray", "is_same_view", "is_whole", "node_of", "private_copy", "shared_of", "subclass"]
+__all__ = [
+    "SharedArray",
+    "give_memory",
+    "is_same_view",
+    "is_whole",
+    "node_of",
+    "private_copy",
+    "shared_of",
+    "subclass",
+]
 
 _PLAIN: Final = (  # methods of which numpy would make results of this class, though they are no views
     *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
@@ -85,16 +94,17 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             _make_writeable(out)
         if method == "at":
             _make_writeable(inputs[0])
+        plain = tuple(map(_plain, outs))
         if outs:
-            kwargs["out"] = tuple(map(_plain, outs))
+            kwargs["out"] = plain
         if "where" in kwargs:
             kwargs["where"] = _plain(kwargs["where"])
         result = getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
-        if not outs or result is NotImplemented:
-            return result
-        if not isinstance(result, tuple):
-            return outs[0] if outs[0] is not None else result
-        return tuple(new if out is None else out for new, out in zip(result, outs, strict=True))
+
+        def given(one: Any) -> Any:  # an operand of another library may have answered with anything
+            return next((out for out, view in zip(outs, plain, strict=True) if view is one), one)
+
+        return tuple(map(given, result)) if type(result) is tuple else given(result)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         outs = list(written(func, args, kwargs))
@@ -214,7 +224,14 @@ class _Flat:
         return next(self._iterator)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.array(np.asarray(self._iterator), dtype)
+        array = np.asarray(self._iterator.__array__())  # over the region where that is contiguous
+        if not self._array.flags.c_contiguous:
+            array.flags.writeable = False  # a write to what numpy copied would be lost
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError("the elements have to be copied to be of another dtype")
+            return array.astype(dtype)
+        return array.copy() if copy else array
 
     def __getitem__(self, key: Any) -> Any:
         return _settle(self._iterator[key])
@@ -331,8 +348,7 @@ def _make_writeable(array: Any) -> None:
     above = array._above
     # Views taken before point into this memory, but what numpy has them hold is this array.
     array._before = mapping if mapping is not None else array.base
-    state: Any = (1, array.shape, array.dtype, fortran, data)
-    np.ndarray.__setstate__(array, state)
+    give_memory(array, array.dtype, fortran, data)
     array._above = array._rebuilt = None
     if array._aliased is not None:
         ref, offset = array._aliased
@@ -341,6 +357,20 @@ def _make_writeable(array: Any) -> None:
             opening.changed(offset, array)
     for container in above or ():
         container._private()
+
+
+# numpy may give this a name of its own, and deprecate the setter for everybody else.
+_set_dtype: Final[Any] = getattr(np.ndarray, "_set_dtype", None) or np.ndarray.dtype.__set__  # type: ignore[attr-defined]
+
+
+def give_memory(array: npt.NDArray[Any], dtype: np.dtype[Any], fortran: bool, data: Any) -> None:
+    """Give an array, in place, private memory with these elements, which have that dtype."""
+    # `__setstate__` turns what it reads into the byte order of the machine, the dtype included.
+    swapped = not dtype.isnative and not dtype.hasobject and dtype.kind != "T"
+    state: Any = (1, array.shape, np.dtype((np.void, dtype.itemsize)) if swapped else dtype, fortran, data)
+    np.ndarray.__setstate__(array, state)
+    if swapped:
+        _set_dtype(array, dtype)
 
 
 def _objects(array: npt.NDArray[Any]) -> Any:

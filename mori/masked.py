@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from mori import codec, reference
-from mori.array import SharedArray, shared_of
+from mori.array import SharedArray, give_memory, shared_of
 from mori.codecs import masked as codecs
 from mori.errors import ReadOnlyViewError
 from mori.layout import Codec as Id
@@ -179,10 +179,10 @@ def _make_private(array: Any) -> None:
     fortran = plain.flags.f_contiguous and not plain.flags.c_contiguous
     # Views taken before point into the mapping, but what numpy has them hold is this array.
     array.__dict__["_mori_before"] = _Kept(held_by(plain))
-    state: Any = (1, plain.shape, plain.dtype, fortran, plain.tobytes("F" if fortran else "C"))
+    dtype, data = plain.dtype, plain.tobytes("F" if fortran else "C")
     mask = array._mask
     del plain
-    np.ndarray.__setstate__(array, state)
+    give_memory(array, dtype, fortran, data)
     array._mask = mask if mask is np.ma.nomask else mask.copy(order="K")
     array._sharedmask = False
     array.__dict__.update(_mori=None, _mori_is_intact=_is_not)  # a container may still look

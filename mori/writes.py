@@ -25,9 +25,9 @@ _FIRST: Final[dict[Any, str]] = {
 }
 # Where `out` stands in functions and methods that have no signature to read it from.
 _OUT: Final[dict[Any, int]] = {np.dot: 2, np.concatenate: 2, np.choose: 2}
-_BY_PLACE: Final = {
-    1: "all any argmax argmin choose dot max min ptp round",
-    2: "clip compress cumprod cumsum mean prod std sum take var",
+_BY_PLACE: Final = {  # as numpy reads them: its documents leave out the dtype of `all` and `any`
+    1: "argmax argmin dot max min ptp round",
+    2: "all any clip compress cumprod cumsum mean prod std sum take var",
     4: "trace",
 }
 _METHODS: Final = {name: place for place, names in _BY_PLACE.items() for name in names.split()}

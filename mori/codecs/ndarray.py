@@ -25,7 +25,7 @@ __all__ = ["CLASSES", "NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_
 
 _NUMPY: Final = ("numpy", "numpy.rec")
 _SIMPLE: Final = re.compile(
-    r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?|[<>][qQ]"
+    r"[<>|=][?biufcSUVmM]\d{1,12}(\[\d{0,9}[a-zA-Zμ]{1,7}(/\d{1,9})?\])?|[<>|=]\?|[<>][qQ]|c"
 )
 
 
@@ -46,6 +46,8 @@ def is_plain(dtype: np.dtype[Any]) -> bool:
         return False
     if dtype.subdtype is not None:
         return is_plain(dtype.subdtype[0])
+    if dtype.names is not None and dtype.type not in (np.void, np.record):
+        return False  # a number with fields
     return all(
         (len(field) == 2 or isinstance(field[2], str)) and is_plain(field[0])
         for field in (dtype.fields or {}).values()
@@ -60,7 +62,7 @@ def dtype_to_plain(dtype: np.dtype[Any]) -> Any:
     if dtype.names is None:
         if dtype.char in "qQ" and np.dtype(dtype.str).type is not dtype.type:
             return dtype.str[0] + dtype.char  # numpy has two types of this size
-        return dtype.str
+        return "c" if dtype.char == "c" else dtype.str  # S1, which takes a string for a sequence
     assert dtype.fields is not None
     fields = []
     for name in dtype.names:

@@ -141,6 +141,9 @@ ODD_DTYPES = {
     "long long": np.dtype("q"),
     "unsigned long long": np.dtype(">Q"),
     "long long inside": np.dtype([("a", "q"), ("b", "Q", 2)]),
+    "characters": np.dtype("c"),
+    "characters inside": np.dtype([("a", "c"), ("b", "u1")]),
+    "number with fields": np.dtype(("i4", [("a", "<i2"), ("b", "<i2")])),
 }
 
 
