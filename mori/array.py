@@ -40,8 +40,9 @@ _PLAIN: Final = (  # methods of which numpy would make results of this class, th
     *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
     *("copy", "cumprod", "cumsum", "dot", "flatten", "mean", "repeat", "round", "searchsorted", "std"),
     *("take", "trace", "var", "argmax", "argmin", "nonzero", "all", "any", "max", "min", "prod", "sum"),
-    "ptp",
+    *("ptp", "dump", "dumps"),  # what is dumped goes to a file, and may outlive the region
 )
+_SAVERS: Final = frozenset({np.save, np.savez, np.savez_compressed})
 _IN_PLACE: Final = ("fill", "itemset", "partition", "put", "setfield", "sort")
 _IN_PLACE_ATTRIBUTES: Final = frozenset({"flat", "imag", "real"})
 _SHAPING_ATTRIBUTES: Final = frozenset({"dtype", "shape", "strides"})
@@ -107,6 +108,9 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return tuple(map(given, result)) if type(result) is tuple else given(result)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in _SAVERS:  # which pickle arrays of objects
+            with reference.travel("value"):
+                return func(*map(_plain, args), **{name: _plain(one) for name, one in kwargs.items()})
         outs = list(written(func, args, kwargs))
         for out in outs:
             _make_writeable(out)
@@ -150,16 +154,20 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def resize(self, *shape: Any, refcheck: bool = True) -> None:
         """Change shape and size in place; a shared array becomes private."""
         if not self.flags.writeable:
-            _make_writeable(self)
-            # Nothing can refer to memory that is as new as this.
-            super().resize(*shape, refcheck=False)
-            return
-        if refcheck and sys.getrefcount(self) > _REFERENCES:
+            _make_writeable(self)  # nothing can refer to memory that is as new as this
+        elif refcheck and sys.getrefcount(self) > _REFERENCES:
             raise ValueError(
                 "cannot resize an array that references or is referenced by another array in this way.\n"
                 "Use the np.resize function or refcheck=False"
             )
-        super().resize(*shape, refcheck=False)
+        if not isinstance(self.base, bytes):
+            super().resize(*shape, refcheck=False)
+            return
+        # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns.
+        resized: Any = self.view(np.ndarray).copy(order="K")
+        resized.resize(*shape, refcheck=False)
+        fortran = resized.flags.f_contiguous and not resized.flags.c_contiguous
+        give_memory(self, self.dtype, fortran, resized.tobytes("F" if fortran else "C"), resized.shape)
 
     def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
         return copy.deepcopy(_plain(self), memo)
@@ -363,11 +371,18 @@ def _make_writeable(array: Any) -> None:
 _set_dtype: Final[Any] = getattr(np.ndarray, "_set_dtype", None) or np.ndarray.dtype.__set__  # type: ignore[attr-defined]
 
 
-def give_memory(array: npt.NDArray[Any], dtype: np.dtype[Any], fortran: bool, data: Any) -> None:
+def give_memory(
+    array: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    fortran: bool,
+    data: Any,
+    shape: tuple[int, ...] | None = None,
+) -> None:
     """Give an array, in place, private memory with these elements, which have that dtype."""
     # `__setstate__` turns what it reads into the byte order of the machine, the dtype included.
     swapped = not dtype.isnative and not dtype.hasobject and dtype.kind != "T"
-    state: Any = (1, array.shape, np.dtype((np.void, dtype.itemsize)) if swapped else dtype, fortran, data)
+    read = np.dtype((np.void, dtype.itemsize)) if swapped else dtype
+    state: Any = (1, array.shape if shape is None else shape, read, fortran, data)
     np.ndarray.__setstate__(array, state)
     if swapped:
         _set_dtype(array, dtype)

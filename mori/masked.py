@@ -110,6 +110,14 @@ class SharedMaskedArray(_MaskedArray):
         _make_private(self)
         return self.unshare_mask()
 
+    def dump(self, file: Any) -> None:
+        """Pickle the array to a file, with its elements."""
+        self._mori_materialize().dump(file)
+
+    def dumps(self) -> Any:
+        """Return the pickle of the array, with its elements."""
+        return self._mori_materialize().dumps()
+
     def __deepcopy__(self, memo: Any = None) -> Any:
         return self._mori_materialize()
 

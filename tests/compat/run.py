@@ -114,10 +114,15 @@ Estimators of scikit-learn and statsmodels (tests/compat/test_estimators.py) lea
 frames, with two jobs, exactly what they learn from private ones.
 
 Python {python}, mori {mori}, {system}."""
-_TAIL = """What is made of a shared array is plain, `subok=True` included: `np.zeros_like(x)`, `np.ones_like(x)`, `np.full_like(x, 1)`,
-`np.empty_like(x)`, `np.unique(x)` and `x.copy()` give an `np.ndarray`, since a result in private memory is no shared array. A
-shared array as `out` of a ufunc, of a function of numpy, or of a method of a shared array becomes private and takes the
-result. A method of a plain array that is no ufunc (`y.take(i, out=x)`) does not ask `x`: numpy raises that it is read-only.
+_TAIL = """\
+What is made of a shared array is plain, `subok=True` included: `np.zeros_like(x)`, `np.ones_like(x)`,
+`np.full_like(x, 1)`, `np.empty_like(x)`, `np.unique(x)` and `x.copy()` give an `np.ndarray`, since a
+result in private memory is no shared array. A shared array as `out` of a ufunc, of a function of numpy,
+or of a method of a shared array becomes private and takes the result. A method of a plain array that is
+no ufunc (`y.take(i, out=x)`) does not ask `x`: numpy raises that it is read-only.
+
+torch takes no notice of the mark that a DLPack export is read-only: a write to `torch.from_dlpack(x)` ends
+the process. Share the tensor instead, or copy. numpy 1 exports no read-only memory, and raises BufferError.
 
 Left out are {crashing}
 of numpy, which write past numpy's flags, with ctypes or by calling LAPACK directly. The pages are read-only,
