@@ -1,12 +1,18 @@
 """Instances of namedtuples and dataclasses, rebuilt with their fields as parts.
 
 Imports the codec, the reader, the opening, array and rebuilt. An instance is an ordinary one, so it can
-be written to without telling anyone: who hands one out keeps it in its opening, and looks when it is pickled.
+be written to without telling anyone: the opening that hands one out keeps it, and looks when it is pickled.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import enum
+import uuid
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from mori import layout, rebuilt
 from mori.array import SharedArray
@@ -14,28 +20,89 @@ from mori.codecs.classes import Shape, fields_of, shape_of
 from mori.errors import MoriError
 from mori.layout import Codec as Id
 from mori.reader import Node, opener
+from mori.views.handed import holders, is_as_written, is_held
 from mori.views.opening import Opening
 
 __all__ = ["INSTANCES", "Instance", "instance"]
 
 INSTANCES: Final = (Id.NAMEDTUPLE, Id.DATACLASS)
 
+_HOLDERS: Final = 2  # of a field's value: the instance, and the note of its fields
+_BUILTINS: Final = (list, tuple, dict, set, frozenset)
+_ATOMS: Final = (  # nothing is lost with one that is let go
+    *(type(None), bool, int, float, complex, str, bytes, np.generic, enum.Enum),
+    *(dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID),
+)
 
-class Instance(NamedTuple):
-    """An instance that was handed out, and the fields that it and the instances in it had then."""
+
+class _Fields(NamedTuple):
+    """An instance, and what its fields were when it was handed out."""
 
     obj: Any
-    parts: list[tuple[Any, dict[str, Any]]]
+    node: Node
+    values: dict[str, Any]
 
-    def _mori_is_intact(self) -> bool:
-        """Say whether no field has been assigned to, and no part of one has become private."""
-        for obj, before in self.parts:
-            now = fields_of(obj)
-            if now.keys() != before.keys() or any(now[name] is not value for name, value in before.items()):
+    def is_intact(self) -> bool:
+        now = fields_of(self.obj)
+        if now.keys() != self.values.keys():
+            return False
+        for index, (name, value) in enumerate(self.values.items()):
+            if now[name] is not value or not _is_intact(value):
                 return False
-            if not all(map(_is_intact, before.values())):
-                return False
+            if type(value) in _BUILTINS:
+                child = self.node.child(index)
+                if child.record.codec == Id.SMALL and not is_as_written(child, value):
+                    return False
         return True
+
+    def is_held(self, inside: set[int]) -> bool:
+        """Say whether anybody holds a field; an aliased one is kept by itself, or known while it is held."""
+        for index, name in enumerate(self.values):
+            value = self.values[name]
+            if isinstance(value, _ATOMS) or id(value) in inside:
+                continue
+            if self.node.child(index).record.flags & layout.ALIASED:
+                continue
+            if type(value) in _BUILTINS:
+                del value
+                if is_held({name: self.values[name]}, _HOLDERS + 1):
+                    return True
+            elif isinstance(value, SharedArray) or type(value).__module__.startswith("mori."):
+                del value
+                if holders(self.values, name) > _HOLDERS:
+                    return True
+            else:
+                return True  # an object of whatever class: nobody can say whether it was written to
+        return False
+
+
+class Instance:
+    """An instance that was handed out, with the instances that are fields in it, and their opening."""
+
+    __slots__ = ("_parts", "below")
+
+    def __init__(self, parts: list[_Fields], below: Opening) -> None:
+        self._parts = parts  # itself last
+        self.below = below
+
+    @property
+    def obj(self) -> Any:
+        """The instance."""
+        return self._parts[-1].obj
+
+    def is_intact(self) -> bool:
+        """Say whether no field has been assigned to, and no part of one has become private."""
+        return all(part.is_intact() for part in self._parts)
+
+    def is_held(self) -> bool:
+        """Say whether anybody else holds the instance, an instance in it, or what a field is."""
+        last = len(self._parts) - 1
+        for number in range(len(self._parts)):
+            # An instance that is a field is held by the one that it is in, and by the note of its fields.
+            if holders(self._parts[number], 0) > (1 if number == last else 1 + _HOLDERS):
+                return True
+        inside = {id(part.obj) for part in self._parts}
+        return any(part.is_held(inside) for part in self._parts)
 
 
 def _is_intact(part: Any) -> bool:
@@ -43,7 +110,6 @@ def _is_intact(part: Any) -> bool:
         return not part.flags.writeable
     if not type(part).__module__.startswith("mori."):
         return True
-    # What lies deeper in a container, its opening knows.
     look = getattr(part, "_mori_is_intact", None)
     return getattr(part, "_own", None) is None and (look is None or bool(look()))
 
@@ -69,37 +135,38 @@ class _Level:
 
 def instance(node: Node, opening: Opening) -> Any:
     """Return the instance of a node: the one that this opening has handed out, or a new one."""
-    kept = opening.kept(node.offset)
-    return _rebuild(node, opening) if kept is None else kept.obj
+    kept = opening.instance(node)
+    return _rebuild(node, opening, Opening(opening.root())) if kept is None else kept
 
 
-def _rebuild(node: Node, opening: Opening) -> Any:
+def _rebuild(node: Node, opening: Opening, below: Opening) -> Any:
     """Rebuild an instance and those inside it, however deep they lie; their other fields are opened."""
     levels = [_Level(node, 0)]
-    parts: list[tuple[Any, dict[str, Any]]] = []
+    parts: list[_Fields] = []
     while True:
         level = levels[-1]
         if len(level.values) < len(level.node):
             child = level.node.child(len(level.values))
             if child.record.codec not in INSTANCES:
-                level.values.append(opening.field(child))
-            elif (kept := opening.kept(child.offset)) is not None:
-                level.values.append(kept.obj)
+                level.values.append(below.field(child))
+            elif (kept := opening.instance(child)) is not None:
+                level.values.append(kept)
             else:
                 levels.append(_Level(child, len(parts)))
             continue
         obj = rebuilt.remember(level.shape.build(level.values), level.node)
-        parts.append((obj, dict(zip(level.shape.fields, level.values, strict=True))))
+        parts.append(_Fields(obj, level.node, dict(zip(level.shape.fields, level.values, strict=True))))
         levels.pop()
         if not levels or level.node.record.flags & layout.ALIASED:
-            opening.keep(level.node.offset, Instance(obj, parts[level.first :]))
+            obj = opening.keep(level.node, Instance(parts[level.first :], below))
+            below.found(level.node.offset, obj)
         if not levels:
             return obj
         levels[-1].values.append(obj)
 
 
 def _open(node: Node) -> Any:
-    return instance(node, Opening())
+    return _rebuild(node, Opening(), Opening())
 
 
 for _id in INSTANCES:

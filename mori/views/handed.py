@@ -1,6 +1,6 @@
-"""The small builtins that an opening has handed out: a write to one is found, and is not lost.
+"""The small builtins and instances that an opening has handed out: a write to one is found, and not lost.
 
-Imports the reader and the codec of small containers. A builtin tells nobody that it was written to. So
+Imports the reader and the codec of small containers. Neither tells anybody that it was written to. So
 those that can be are kept; now and then those are let go that nobody else holds and that still are what
 the region says. What was changed stays.
 """
@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mori.codecs import small
 from mori.reader import Node, decode
 
-__all__ = ["Handed", "is_as_written"]
+__all__ = ["Handed", "Instances", "Kept", "holders", "is_as_written", "is_held"]
 
 _FEW: Final = 64  # that are kept before any is let go
 
 _lock = threading.RLock()  # reentrant: what a garbage collection runs may open something, too
 _probe: Final[list[Any]] = [[]]
 _ALONE: Final = sys.getrefcount(_probe[0])  # of what one container holds, asked like this
+_NONE: Final = _ALONE - 1
 
 
 class Handed:
@@ -42,23 +43,88 @@ class Handed:
             part = decode(node)
             if not small.is_fixed(part):
                 if len(self._parts) >= self._most:
-                    self._let_go()
+                    self.let_go()
                 self._parts[node.offset] = node, [part]
             return part
 
-    def _let_go(self) -> None:
-        parts = self._parts
-        for offset in [*parts]:
-            node, box = parts[offset]
-            if not _is_held(box) and is_as_written(node, box[0]):
-                del parts[offset]
-        self._most = max(_FEW, 2 * len(parts))  # so that each costs the same, however many are held
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def let_go(self) -> None:
+        """Forget those that nobody else holds, and that were not written to."""
+        with _lock:
+            parts = self._parts
+            for offset in [*parts]:
+                node, box = parts[offset]
+                if not is_held(box) and is_as_written(node, box[0]):
+                    del parts[offset]
+            self._most = max(_FEW, 2 * len(parts))  # so that each costs the same, however many are held
 
     def changed(self) -> list[int]:
         """Return the offsets of those that are not what the region says any more."""
         with _lock:
-            self._let_go()
+            self.let_go()
             return [offset for offset, (node, box) in self._parts.items() if not is_as_written(node, box[0])]
+
+
+class Kept(Protocol):
+    """An instance that was handed out, and what it was then."""
+
+    below: Any
+    """The opening of the containers inside it."""
+
+    @property
+    def obj(self) -> Any:
+        """The instance."""
+
+    def is_intact(self) -> bool:
+        """Say whether it was not written to; what lies in a container in it, the opening below knows."""
+
+    def is_held(self) -> bool:
+        """Say whether anybody else holds it, or anything in it."""
+
+
+class Instances:
+    """Instances by the offset of their node."""
+
+    __slots__ = ("_most", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Kept] = {}
+        self._most = _FEW
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def all(self) -> list[tuple[int, Kept]]:
+        """Return all that are kept, with the offsets of their nodes."""
+        return [*self._parts.items()]
+
+    def get(self, offset: int) -> Any:
+        """Return an instance; None if it is not kept."""
+        with _lock:
+            kept = self._parts.get(offset)
+            return None if kept is None else kept.obj
+
+    def keep(self, offset: int, kept: Kept) -> Any:
+        """Keep an instance and return it; the one that another thread has made meanwhile."""
+        with _lock:
+            if len(self._parts) >= self._most:
+                self.let_go()
+            return self._parts.setdefault(offset, kept).obj
+
+    def let_go(self) -> None:
+        """Forget those that nobody else holds, and that were not written to."""
+        with _lock:
+            parts = self._parts
+            for offset in [*parts]:
+                if (
+                    not parts[offset].is_held()
+                    and parts[offset].is_intact()
+                    and parts[offset].below.is_idle()
+                ):
+                    del parts[offset]
+            self._most = max(_FEW, 2 * len(parts))
 
 
 def is_as_written(node: Node, part: Any) -> bool:
@@ -69,8 +135,8 @@ def is_as_written(node: Node, part: Any) -> bool:
         return False
 
 
-def _is_held(box: Any) -> bool:
-    """Say whether anybody but this container holds one of its elements, or what is mutable in them."""
+def is_held(box: Any, count: int = 1) -> bool:
+    """Say whether more than `count` hold an element of a container, or others what is mutable in one."""
     places = box if isinstance(box, dict) else range(len(box))
     for place in places:
         cls = type(box[place])
@@ -78,9 +144,14 @@ def _is_held(box: Any) -> bool:
             continue
         if cls is tuple and small.is_fixed(box[place]):
             continue
-        if sys.getrefcount(box[place]) > _ALONE or (cls is not set and _is_held(box[place])):
+        if sys.getrefcount(box[place]) > _NONE + count or (cls is not set and is_held(box[place])):
             return True
     return False
+
+
+def holders(box: Any, place: Any) -> int:
+    """Return how many hold an element of a container, this one included."""
+    return sys.getrefcount(box[place]) - _NONE
 
 
 def _after_fork_in_child() -> None:

@@ -7,6 +7,7 @@ region is not touched by either: each `map_shared`, and each reference that is r
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -14,41 +15,63 @@ from mori import layout
 from mori.codecs import small
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node
-from mori.views.handed import Handed
+from mori.views.handed import Handed, Instances, Kept
 
 __all__ = ["Opening"]
 
 
 class Opening:
-    """What the containers under one root have handed out, by the offset of its node."""
+    """What the containers under one root have handed out, by the offset of its node.
 
-    __slots__ = ("__weakref__", "_changed", "_frames", "_handed", "_kept", "_parts")
+    Those inside an instance have an opening of their own, and hold it; it is the instance's, which the
+    opening above keeps, so it knows that one by a weak reference.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("__weakref__", "_changed", "_frames", "_handed", "_instances", "_kept", "_parts", "_root")
+
+    def __init__(self, root: Opening | None = None) -> None:
+        self._root = None if root is None else weakref.ref(root)
         # What is aliased, wherever it was met; kept where it takes no weak reference, as large strings.
         self._parts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._kept: dict[int, Any] = {}
-        # What was written to and may be met again; and frames and instances, which may have been.
+        # What was written to and may be met again; and frames, which may have been.
         self._changed: dict[int, Any] = {}
         self._frames: dict[int, Any] = {}
         self._handed = Handed()
+        self._instances = Instances()
+
+    def home(self, node: Node) -> Opening:
+        """Return the opening that knows the part of a node: the one above all if the part is aliased."""
+        return self.root() if node.record.flags & layout.ALIASED else self
+
+    def root(self) -> Opening:
+        """Return the opening above all; this one where that is gone."""
+        return self if self._root is None else (self._root() or self)
 
     def part(self, node: Node) -> Any:
         """Return the part of a node: the one that was handed out before, if it is held or was written to."""
+        home = self.home(node)
         if node.record.codec == Id.SMALL:
-            return self._small(node)
+            return home._small(node)
         if not node.record.flags & layout.ALIASED:
-            return self._watched(node, open_node(node))
-        part = self._parts.get(node.offset)
+            return home._watched(node, open_node(node))
+        part = home._parts.get(node.offset)
         if part is None:
-            part = self._kept.get(node.offset)
+            part = home._kept.get(node.offset)
         if part is None:
-            part = self._watched(node, open_node(node))
+            part = home._watched(node, open_node(node))
             try:
-                part = self._parts.setdefault(node.offset, part)
+                part = home._parts.setdefault(node.offset, part)
             except TypeError:
-                part = self._kept.setdefault(node.offset, part)
+                return home._kept.setdefault(node.offset, part)
+        if home is not self:
+            self.found(node.offset, part)  # here it is known still when the one above is gone
         return part
+
+    def found(self, offset: int, part: Any) -> None:
+        """Know an aliased part while it is held, if it takes a weak reference."""
+        with contextlib.suppress(TypeError):
+            self._parts[offset] = part
 
     def _small(self, node: Node) -> Any:
         if not node.record.flags & layout.ALIASED:
@@ -67,25 +90,26 @@ class Opening:
         return part
 
     def field(self, node: Node) -> Any:
-        """Return the part of a node that becomes a field of an instance.
-
-        The instance is kept here, so what it refers to may not keep this opening: that were a cycle.
-        """
-        part = self.part(node)
-        me = weakref.ref(self)
+        """Return the part of a node that becomes a field of an instance, which has this opening."""
+        if not node.record.flags & layout.ALIASED:
+            part = open_node(node)
+        else:
+            part = self.part(node)
+            if hasattr(type(part), "_aliased") and part._aliased is None:
+                part._aliased = weakref.ref(self.root()), node.offset
         if hasattr(type(part), "_opening") and part._own is None and part._opening is None:
-            part._opening = me
-        if node.record.flags & layout.ALIASED and hasattr(type(part), "_aliased"):
-            part._aliased = me, node.offset
+            part._opening = self
         return part
 
-    def kept(self, offset: int) -> Any:
-        """Return what `keep` has taken under an offset, None for nothing."""
-        return self._frames.get(offset)
+    def instance(self, node: Node) -> Any:
+        """Return the instance of a node that is kept, or was found; None if none is."""
+        home = self.home(node)
+        kept = home._instances.get(node.offset)
+        return home._parts.get(node.offset) if kept is None else kept
 
-    def keep(self, offset: int, part: Any) -> None:
-        """Keep what may be written to without telling anyone, and can say whether it was."""
-        self._frames[offset] = part
+    def keep(self, node: Node, instance: Kept) -> Any:
+        """Keep an instance, which may be written to without telling anyone, and return it."""
+        return self.home(node)._instances.keep(node.offset, instance)
 
     def changed(self, offset: int, part: Any) -> None:
         """Keep a part that has become private and is aliased: what meets it later has to find it."""
@@ -93,9 +117,26 @@ class Opening:
 
     def touches(self, node: Node) -> bool:
         """Say whether anything inside a node, or that it has an alias to, was written to."""
-        touched = {*self._changed, *self._handed.changed()}
-        touched.update(offset for offset, frame in self._frames.items() if not frame._mori_is_intact())
+        touched: set[int] = set()
+        root = self.root()
+        pending = [root] if root is self else [root, self]
+        while pending:
+            opening = pending.pop()
+            touched.update([*opening._changed], opening._handed.changed())
+            for offset, frame in [*opening._frames.items()]:
+                if not frame._mori_is_intact():
+                    touched.add(offset)
+            for offset, instance in opening._instances.all():
+                if not instance.is_intact():
+                    touched.add(offset)
+                pending.append(instance.below)
         return bool(touched) and _reaches(node, touched)
+
+    def is_idle(self) -> bool:
+        """Say whether nothing that was handed out is held, or was written to."""
+        self._handed.let_go()
+        self._instances.let_go()
+        return not (self._changed or self._frames or len(self._handed) or len(self._instances))
 
 
 def _reaches(node: Node, touched: set[int]) -> bool:

@@ -303,6 +303,9 @@ class SharedTuple(_Elements):
     def _plain(self) -> tuple[Any, ...]:
         return tuple(super()._plain())
 
+    def __copy__(self) -> tuple[Any, ...]:
+        return self._plain()
+
 
 def _open_column(node: Node) -> _Elements:
     column = decode(node)

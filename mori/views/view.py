@@ -45,7 +45,7 @@ class View(Generic[Own]):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._own: Own | None = None
-        self._opening: Opening | weakref.ref[Opening] | None = None  # weak in what an instance refers to
+        self._opening: Opening | None = None
         self._above: list[View[Any]] | None = None  # the containers that handed it out
         # The opening, and the offset under which aliases refer to it there.
         self._aliased: tuple[weakref.ref[Opening], int] | None = None
@@ -60,7 +60,7 @@ class View(Generic[Own]):
         part = None if self._opened is None else self._opened.get(index)
         if part is not None:
             return part
-        opening = self._known_opening()
+        opening = self._opening
         if opening is None:
             opening = self._opening = Opening()
         node = self._items().child(index)
@@ -76,10 +76,6 @@ class View(Generic[Own]):
         self._opened[index] = part
         return part
 
-    def _known_opening(self) -> Opening | None:
-        opening = self._opening
-        return opening() if isinstance(opening, weakref.ref) else opening
-
     def _hand_out(self, part: SharedArray | View[Any], node: Node, opening: Opening) -> None:
         """Have a part know whom to tell when it becomes private."""
         if isinstance(part, View):
@@ -91,9 +87,10 @@ class View(Generic[Own]):
             return
         if part._above is None:
             part._above = []
-        part._above.append(self)
+        if not part._above or part._above[-1] is not self:
+            part._above.append(self)
         if node.record.flags & layout.ALIASED:
-            part._aliased = weakref.ref(opening), node.offset
+            part._aliased = weakref.ref(opening.root()), node.offset
 
     def _private(self) -> Own:
         """Turn into a private container, and all that are above into such as hold this one."""
@@ -122,10 +119,8 @@ class View(Generic[Own]):
 
     def _is_intact(self) -> bool:
         """Say whether nothing in here was written to; what pandas did not tell is found now."""
-        if self._own is None:
-            opening = self._known_opening()
-            if opening is not None and opening.touches(self._node):
-                self._private()
+        if self._own is None and self._opening is not None and self._opening.touches(self._node):
+            self._private()
         return self._own is None
 
     def _copy(self) -> Own:

@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 import types
+import weakref
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,90 @@ def test_writes_to_containers_and_frames_in_an_instance_are_not_lost(store: str,
     shared[0].data["new"] = 2
     shared[1].a.loc[0, "x"] = 9
     assert worker(lambda x: (dict(x[0].data)["new"], int(x[1].a["x"][0])), shared) == (2, 9)
+
+
+@pytest.mark.parametrize("inner", [{"k": 1}, pd.DataFrame({"k": np.arange(600)})], ids=["dict", "frame"])
+@pytest.mark.parametrize("outer", [list, tuple], ids=["list", "tuple"])
+def test_a_write_deep_in_an_instance_outlives_every_container(inner: Any, outer: Any, store: str) -> None:
+    x = mori.share([c.Fit("a", outer([np.arange(600), c.Slots([np.arange(600), inner])])), 1])
+    fit = x[0]
+    deep = fit.data[1].a[1]
+    if isinstance(deep, dict):
+        deep["k"] = 9
+    else:
+        deep.loc[0, "k"] = 9
+    del deep
+    gc.collect()
+    copies = [pickle.loads(pickle.dumps(x))[0], pickle.loads(pickle.dumps(fit))]
+    assert not mori.is_shared(x)
+    del x
+    gc.collect()
+    for each in (fit, pickle.loads(pickle.dumps(fit)), *copies):
+        found = each.data[1].a[1]
+        assert (found["k"] if isinstance(found, dict) else found.loc[0, "k"]) == 9
+
+
+def test_an_aliased_part_is_one_in_an_instance_that_is_the_root(store: str) -> None:
+    data, part = np.arange(600), c.Fit("b", np.arange(600))
+    x = mori.share(c.Slots([data, part], (data, c.Frozen(part))))
+    assert x.a[0] is x.b[0]
+    x = mori.share(c.Slots(data, [data, 1]))
+    assert x.a is x.b[0]
+    x = mori.share(c.Slots(part, [part, 1]))
+    assert x.a is x.b[0]
+
+
+def test_dropping_instances_frees_the_region_without_a_garbage_collection(store: str) -> None:
+    shared = c.Fit("s", [np.arange(600), {"k": 1}])
+    plain = [c.Fit("a", [shared, np.arange(600), c.Point({"k": 1}, shared)]), shared, c.Slots([1], shared)]
+    gc.collect()
+    gc.disable()
+    try:
+        for touch in (False, True):
+            before = len(region.live())
+            x = mori.share(plain)
+            part = x[0].data[2].x
+            fit = x[0]
+            if touch:
+                x[0].data.append(1)
+                x[2].a.append(2)
+                part["k"] = 5
+            del x, part
+            assert len(region.live()) == before + 1
+            del fit
+            assert len(region.live()) == before
+    finally:
+        gc.enable()
+
+
+CONFIG = c.Fit("config", [1])
+INSTANCES = {
+    "records": lambda i: c.Fit(f"n{i}", [i, {"k": i}]),
+    "nested": lambda i: c.Fit(f"n{i}", c.Slots(c.Point(i, {i}), [1.5] * i)),
+    "views": lambda i: c.Fit(f"n{i}", ["long" * 200, {"k": [i]}, c.Slots(i)]),
+    "one for all": lambda i: c.Fit(f"n{i}", CONFIG),
+}
+
+
+@pytest.mark.parametrize("kind", INSTANCES)
+def test_instances_that_nobody_holds_are_let_go(kind: str, store: str) -> None:
+    x = mori.share([INSTANCES[kind](i) for i in range(1000)])
+    held, written = x[3], x[5]
+    if kind == "views":
+        deep = x[7].data[1]
+        assert x[7].data[2].a == 7
+    written.b = written.name = "new"
+    del written
+    made = [weakref.ref(instance) for instance in x if hasattr(instance, "__weakref__")]
+    gc.collect()
+    assert sum(ref() is not None for ref in made) < 200
+    assert x[3] is held
+    assert x[5].b == x[5].name == "new"
+    if kind == "views":
+        deep["k"].append(8)
+        assert x[7].data[1]["k"] == [7, 8]
+        assert pickle.loads(pickle.dumps(x))[7].data[1]["k"] == [7, 8]
+    assert pickle.loads(pickle.dumps(x))[5].b == "new"
 
 
 def test_an_instance_of_what_was_deleted_is_noticed() -> None:

@@ -1,5 +1,6 @@
 """Lists, tuples and dicts: lazy, equal to the builtins, named to their last part, or refused by name."""
 
+import copy
 import math
 import pickle
 import threading
@@ -266,3 +267,10 @@ def test_opening_reads_none_of_the_elements(store):
     assert len(many) == 10_000
     assert many[9_999] == 9_999
     assert repr(many).endswith("5, ... 10,000 in all]>")
+
+
+def test_a_copy_of_a_tuple_is_a_tuple(store):
+    for plain in ((), (1, "a", None), tuple(range(600)), (np.arange(600), [1])):
+        x = mori.share(plain)
+        assert type(copy.copy(x)) is tuple
+        assert len(copy.copy(x)) == len(plain)
