@@ -52,8 +52,26 @@ def schema_to_plain(schema: pa.Schema) -> str:
 
 
 def schema_from_plain(plain: str) -> pa.Schema:
-    """Return the schema that `schema_to_plain` wrote."""
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(plain, validate=True)))
+    """Return the schema that `schema_to_plain` wrote; ValueError for one whose names are no text."""
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(plain, validate=True)))
+    for field in schema:
+        _read_names(field)
+    return schema
+
+
+def _read_names(field: pa.Field) -> None:
+    """Read what Arrow decodes only when somebody asks for it, which would raise there."""
+    _ = field.name
+    kind = field.type
+    while isinstance(kind, pa.BaseExtensionType) or types.is_dictionary(kind):
+        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind.value_type
+    if types.is_timestamp(kind):
+        _ = kind.tz
+    elif types.is_run_end_encoded(kind):
+        _read_names(pa.field("", kind.value_type))
+    else:
+        for number in range(kind.num_fields):
+            _read_names(kind.field(number))
 
 
 def take_apart(array: pa.Array, into: Pieces) -> list[Any]:

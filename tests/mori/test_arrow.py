@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import decimal
 import gc
 import multiprocessing
@@ -22,7 +23,14 @@ from hypothesis import strategies as st
 
 import mori
 from mori import region
-from mori.codecs.arrow_buffers import Pieces, checked, put_together, take_apart
+from mori.codecs.arrow_buffers import (
+    Pieces,
+    checked,
+    put_together,
+    schema_from_plain,
+    schema_to_plain,
+    take_apart,
+)
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20
@@ -89,6 +97,7 @@ def arrays() -> dict[str, pa.Array]:
 ARRAYS = arrays()
 VIEWS = ("string_view", "binary_view")
 CAN_VIEW = int(pa.__version__.partition(".")[0]) >= 18  # older ones cannot put views together
+READS_SLICED_UNIONS = ARRAYS["sparse_union"].slice(1).to_pylist() == ARRAYS["sparse_union"].to_pylist()[1:]
 KINDS = [name for name in ARRAYS if CAN_VIEW or name not in VIEWS]
 
 
@@ -132,6 +141,8 @@ def test_an_array_of_every_type_comes_back_over_the_region(store: str, name: str
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_slice_is_written_as_what_it_is(name: str) -> None:
+    if name == "sparse_union" and not READS_SLICED_UNIONS:
+        pytest.skip(f"pyarrow {pa.__version__} reads wrong elements from a slice of a sparse union")
     array = ARRAYS[name]
     for start in range(min(len(array) + 1, 12)):
         for length in {0, 1, 2, 5, len(array) - start}:
@@ -428,3 +439,18 @@ def test_without_pyarrow_the_error_names_the_extra(store: str) -> None:
         check=True,
     )
     assert "install mori[arrow]" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["column name", "inner name", "Europe/Paris", "key of dictionary"])
+def test_a_damaged_name_in_a_schema_is_refused_when_it_is_read(text: str) -> None:
+    """Arrow would decode it when somebody asks for it."""
+    inner = pa.struct([("inner name", pa.list_(pa.timestamp("us", "Europe/Paris")))])
+    keyed = pa.dictionary(pa.int8(), pa.struct([("key of dictionary", pa.int8())]))
+    schema = pa.schema([("column name", pa.int8()), ("s", inner), ("d", keyed)])
+    plain = schema_to_plain(schema)
+    assert schema_from_plain(plain).equals(schema, check_metadata=True)
+    data = base64.b64decode(plain)
+    assert data.count(text.encode()) == 1
+    damaged = data.replace(text.encode(), text[:-1].encode() + b"\xff")
+    with pytest.raises(UnicodeDecodeError):
+        schema_from_plain(base64.b64encode(damaged).decode())
