@@ -303,7 +303,7 @@ def test_dropping_instances_frees_the_region_without_a_garbage_collection(store:
 
 
 CONFIG = c.Fit("config", [1])
-INSTANCES = {
+MADE = {
     "records": lambda i: c.Fit(f"n{i}", [i, {"k": i}]),
     "nested": lambda i: c.Fit(f"n{i}", c.Slots(c.Point(i, {i}), [1.5] * i)),
     "views": lambda i: c.Fit(f"n{i}", ["long" * 200, {"k": [i]}, c.Slots(i)]),
@@ -311,9 +311,9 @@ INSTANCES = {
 }
 
 
-@pytest.mark.parametrize("kind", INSTANCES)
+@pytest.mark.parametrize("kind", MADE)
 def test_instances_that_nobody_holds_are_let_go(kind: str, store: str) -> None:
-    x = mori.share([INSTANCES[kind](i) for i in range(1000)])
+    x = mori.share([MADE[kind](i) for i in range(1000)])
     held, written = x[3], x[5]
     if kind == "views":
         deep = x[7].data[1]
