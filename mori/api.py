@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import array, codec, engines, rebuilt, reference, region, store, writer
+from mori import array, codec, engines, plain, rebuilt, reference, region, store, writer
 from mori.array import SharedArray
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
@@ -52,6 +52,8 @@ _UNCHANGED: Final = (
 )
 
 _WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL)  # what has its elements in one node
+
+region.watch(plain.meet)
 
 
 def share(obj: Any, *, strings: str | None = None) -> Any:

@@ -41,6 +41,7 @@ __all__ = [
     "over",
     "publish",
     "unmap_pages",
+    "watch",
     "writable",
 ]
 
@@ -72,6 +73,7 @@ _munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 _numbers = itertools.count(1)
+_watchers: list[Callable[[bool], None]] = []
 
 
 class Unsealed(NamedTuple):
@@ -191,7 +193,19 @@ def publish(unsealed: Unsealed) -> Mapping | None:
     if held is None:
         home.discard(draft)
         return None
-    return _map(held, home, header)
+    mapping = _map(held, home, header)
+    _tell(is_new=True)
+    return mapping
+
+
+def watch(call: Callable[[bool], None]) -> None:
+    """Have a function called after each region that is mapped, and told whether it was created here."""
+    _watchers.append(call)
+
+
+def _tell(is_new: bool) -> None:
+    for call in _watchers:
+        call(is_new)
 
 
 def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
@@ -304,17 +318,19 @@ def find(where: Where, kind: int) -> Mapping | None:
         return mapping
     home = store.of_kind(kind)
     try:
-        return _find(home, where)
+        mapping = _find(home, where)
     except OSError as error:
         if not _may_help(error):
             raise
-    _make_room()
-    try:
-        return _find(home, where)
-    except OSError as error:
-        if limits.is_out_of_descriptors(error):
-            raise limits.descriptors_error(error) from error
-        raise
+        _make_room()
+        try:
+            mapping = _find(home, where)
+        except OSError as error:
+            if limits.is_out_of_descriptors(error):
+                raise limits.descriptors_error(error) from error
+            raise
+    _tell(is_new=False)
+    return mapping
 
 
 def _find(home: Store, where: Where) -> Mapping | None:

@@ -1,0 +1,123 @@
+"""Plain arrays over a region, recognised by their address: `np.asarray(x)`, a frame's column, a view.
+
+Imports array, reference, reader and region. multiprocessing and loky are told how to pickle exactly
+`np.ndarray`: what lies inside a mapped region goes as a reference, and arrives as a SharedArray; everything
+else is pickled as before. They are told when a region is mapped, so `import mori` imports neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import reference, region
+from mori.array import SharedArray
+from mori.errors import MoriError
+from mori.layout import Codec as Id
+from mori.reader import root_of
+from mori.region import Mapping
+
+__all__ = ["meet", "reduce_reference"]
+
+_LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
+_JOBLIB: Final = "joblib._memmapping_reducer"
+_MULTIPROCESSING: Final = "multiprocessing.reduction"
+_met: set[str] = set()
+
+
+def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
+    """Return what ``__reduce_ex__`` returns for a reference to an array's elements.
+
+    None for an array in private memory, for one that reaches beyond one array of its region, and where
+    pickles are to carry bytes.
+    """
+    mapping = _mapping_of(array)
+    if mapping is None or not mapping.shared or reference.is_by_value():
+        return None
+    low, high = _bounds(array)
+    try:
+        node = root_of(mapping).under(low - mapping.address)
+        if node.record.codec != Id.NDARRAY:
+            return None
+        (buffer,) = node.buffers()
+    except MoriError:  # what the bytes mean is the reader's to say
+        return None
+    start = buffer.__array_interface__["data"][0]
+    if low < start or high > start + buffer.nbytes:
+        return None
+    offset = array.__array_interface__["data"][0] - mapping.address
+    view: Any = np.ndarray(array.shape, array.dtype, mapping.bytes(), offset, array.strides)
+    function, arguments = view.view(SharedArray).__reduce_ex__(protocol)[:2]
+    return (function, arguments) if function is reference.load else None
+
+
+def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
+    if array.dtype.hasobject or array.dtype.kind == "T" or not array.size:
+        return None
+    base: object = array
+    while isinstance(base, np.ndarray):
+        if base.flags.owndata:
+            return None
+        base = base.base
+    if isinstance(base, Mapping):
+        return base
+    if isinstance(base, bytes):
+        return None
+    low, high = _bounds(array)
+    return region.at(low, high - low)
+
+
+def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return the addresses of the first byte of an array that is not empty, and of the first one after it."""
+    address: int = array.__array_interface__["data"][0]
+    reach = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
+    low = address + sum(step for step in reach if step < 0)
+    return low, address + sum(step for step in reach if step > 0) + array.itemsize
+
+
+def _reducer(protocol: int) -> Callable[[npt.NDArray[Any]], Any]:
+    def reduce(array: npt.NDArray[Any]) -> Any:
+        found = reduce_reference(array, protocol)
+        return array.__reduce_ex__(protocol) if found is None else found
+
+    return reduce
+
+
+# A reducer is not told the protocol: these are what the two pickle with.
+_of_multiprocessing: Final = _reducer(4)
+_of_loky: Final = _reducer(5)
+
+
+def meet(is_new: bool) -> None:
+    """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
+    if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
+        _met.add(_MULTIPROCESSING)
+        from multiprocessing.reduction import ForkingPickler
+
+        ForkingPickler.register(np.ndarray, _of_multiprocessing)
+    for name in (*_LOKY, _JOBLIB):
+        if name in sys.modules and name not in _met and _is_whole(sys.modules[name]):
+            _met.add(name)
+            if name != _JOBLIB:
+                sys.modules[name].register(np.ndarray, _of_loky)
+            elif (cls := getattr(sys.modules[name], "ArrayMemmapForwardReducer", None)) is not None:
+                _before_dumping(cls)
+
+
+def _is_whole(module: Any) -> bool:
+    return not getattr(module.__spec__, "_initializing", False)
+
+
+def _before_dumping(cls: Any) -> None:
+    """Have joblib's reducer, which writes large arrays to a file, look for a region first."""
+    usual = cls.__call__
+
+    def call(self: Any, array: npt.NDArray[Any]) -> Any:
+        found = reduce_reference(array, 5) if type(array) is np.ndarray else None
+        return usual(self, array) if found is None else found
+
+    cls.__call__ = call
