@@ -6,7 +6,6 @@ announced under it in the group `mori.codecs`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import struct
 import sys
@@ -126,6 +125,8 @@ def load(library: str) -> None:
     if library in _loaded or library in sys.stdlib_module_names or library == "__main__":
         return
     _loaded.add(library)
+    import importlib.metadata  # a third of the time that importing mori would take
+
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name.partition(".")[0] != library:
             continue

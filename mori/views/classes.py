@@ -6,10 +6,7 @@ be written to without telling anyone: the opening that hands one out keeps it, a
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import enum
-import uuid
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,8 +28,18 @@ _HOLDERS: Final = 2  # of a field's value: the instance, and the note of its fie
 _BUILTINS: Final = (list, tuple, dict, set, frozenset)
 _ATOMS: Final = (  # nothing is lost with one that is let go
     *(type(None), bool, int, float, complex, str, bytes, np.generic, enum.Enum),
-    *(dt.date, dt.time, dt.timedelta, decimal.Decimal, uuid.UUID),
 )
+_ATOMS_ELSEWHERE: Final = frozenset(  # named, not imported
+    (
+        *(("datetime", "date"), ("datetime", "datetime"), ("datetime", "time"), ("datetime", "timedelta")),
+        *(("decimal", "Decimal"), ("uuid", "UUID")),
+    )
+)
+
+
+def _is_atom(value: object) -> bool:
+    cls = type(value)
+    return isinstance(value, _ATOMS) or (cls.__module__, cls.__name__) in _ATOMS_ELSEWHERE
 
 
 class _Fields(NamedTuple):
@@ -59,7 +66,7 @@ class _Fields(NamedTuple):
         """Say whether anybody holds a field; an aliased one is kept by itself, or known while it is held."""
         for index, name in enumerate(self.values):
             value = self.values[name]
-            if isinstance(value, _ATOMS) or id(value) in inside:
+            if _is_atom(value) or id(value) in inside:
                 continue
             if self.node.child(index).record.flags & layout.ALIASED:
                 continue
