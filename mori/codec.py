@@ -171,9 +171,12 @@ def for_type(cls: type) -> Codec | None:
 
 def _meet(cls: type) -> None:
     """Import the codecs of the library that a class comes from: mori's own, or what was announced for it."""
-    library = cls.__module__.partition(".")[0]
+    where = cls.__module__
+    if not isinstance(where, str):  # the descriptor of Cython's functions, which have modules of their own
+        return
+    library = where.partition(".")[0]
     module = _MODULES_BY_LIBRARY.get(library)
-    if cls.__module__ in ("numpy.ma", "numpy.ma.core"):
+    if where in ("numpy.ma", "numpy.ma.core"):
         module = _MASKED
     if module is not None:
         importlib.import_module(module)

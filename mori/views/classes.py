@@ -115,7 +115,7 @@ class Instance:
 def _is_intact(part: Any) -> bool:
     if isinstance(part, SharedArray):
         return not part.flags.writeable
-    if not type(part).__module__.startswith("mori."):
+    if not str(type(part).__module__).startswith("mori."):
         return True
     look = getattr(part, "_mori_is_intact", None)
     return getattr(part, "_own", None) is None and (look is None or bool(look()))

@@ -23,6 +23,7 @@ from mori import codec, layout, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
 from mori.testing import check_codec
+from tests.mori.pandas_versions import NAN_STRINGS
 
 _DOC = Path(__file__).parents[2] / "docs" / "codecs.md"
 _EXAMPLES = re.findall(r"^```python\n(.*?)^```$", _DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -254,7 +255,7 @@ OWN = {
     "array": lambda: [np.arange(12.0).reshape(3, 4), np.zeros((0, 2), "i4")],
     "structured": lambda: [np.array([(1, 2.5)], [("a", "u1"), ("b", "f8")])],
     "series": lambda: [pd.Series([1.0, 2.0], name="v")],
-    "frame": lambda: [pd.DataFrame({"a": [1, 2], "s": pd.array(["x", None], "str")})],
+    "frame": lambda: [pd.DataFrame({"a": [1, 2], "s": pd.array(["x", None], NAN_STRINGS)})],
     "index": lambda: [pd.Index([3, 4], name="i"), pd.RangeIndex(3)],
     "categories": lambda: [pd.Categorical(["a", "b", "a"])],
 }
@@ -343,3 +344,19 @@ def codec_group() -> str:
 
 def test_encoded_pickles() -> None:
     assert pickle.loads(pickle.dumps(mori.Encoded(b"x"))) == mori.Encoded(b"x")
+
+
+class Odd:
+    """Its class has no name of a module, as that of Cython's functions."""
+
+    def __reduce__(self) -> Any:
+        return int, (7,)
+
+
+Odd.__module__ = property(lambda self: "somewhere")  # type: ignore[assignment]
+
+
+def test_a_class_without_the_name_of_a_module_goes_by_pickle() -> None:
+    shared = mori.share([Odd(), {"k": Odd()}, np.arange(3)])
+    assert shared[0] == 7
+    assert shared[1]["k"] == 7
