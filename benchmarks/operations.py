@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mori.codecs.pandas import string_dtype
+
 __all__ = ["OPERATIONS", "build", "evaluate", "small"]
 
 OPERATIONS: dict[str, list[str]] = {
@@ -138,7 +140,7 @@ def build(kind: str, nbytes: int) -> Any:
     )
     frame["i"], frame["j"] = np.arange(rows), np.arange(rows)[::-1]
     frame["key"] = rng.integers(0, 100, rows)
-    frame["s"] = pd.array(np.char.mod("text %d", np.arange(rows)), dtype="str")
+    frame["s"] = pd.array(np.char.mod("text %d", np.arange(rows)), dtype=string_dtype(nan=True))
     frame["cat"] = pd.Categorical.from_codes(rng.integers(0, 5, rows), list("vwxyz"))
     return frame.copy()
 

@@ -15,6 +15,7 @@ from mori import layout, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
 from tests.mori.damage import checksummed
+from tests.mori.pandas_versions import str_frame
 
 CONTAINERS = (mori.SharedList, mori.SharedTuple, mori.SharedDict, list, tuple, dict)
 
@@ -28,7 +29,7 @@ ONCE = {
     "list": lambda: [np.zeros(10_000), 1],
     "tuple": lambda: (np.zeros(10_000), 1),
     "dict": lambda: {"k": np.zeros(10_000)},
-    "frame": lambda: pd.DataFrame({"a": np.zeros(10_000), "s": ["x"] * 10_000}),
+    "frame": lambda: str_frame({"a": np.zeros(10_000), "s": ["x"] * 10_000}),
     "series": lambda: pd.Series(np.zeros(10_000)),
     "index": lambda: pd.Index(np.arange(10_000) * 2),
     "str": lambda: "x" * 80_000,

@@ -13,11 +13,12 @@ import pytest
 
 import mori
 from mori import region
+from tests.mori.pandas_versions import NAN_STRINGS
 
 
 def tree() -> dict:
     frame = pd.DataFrame(
-        {"i": range(5), "s": pd.array([*"abcd", None], dtype="str"), "c": pd.Categorical([*"xyxyx"])},
+        {"i": range(5), "s": pd.array([*"abcd", None], dtype=NAN_STRINGS), "c": pd.Categorical([*"xyxyx"])},
         index=pd.date_range("2024", periods=5, freq="D"),
     )
     return {"array": np.arange(40).reshape(8, 5), "frame": frame, "list": [1, ("a", np.ones(3))]}

@@ -21,6 +21,7 @@ from mori import hold, layout, reference, region, writer
 from mori.array import SharedArray
 from mori.plan import measure
 from tests.mori.damage import is_printable
+from tests.mori.pandas_versions import NAN_STRINGS
 
 _hundreds = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
@@ -48,7 +49,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
         patch.setenv("MORI_STORE", where)
         patch.setenv("MORI_GRACE", "0")
         array = mori.share(np.arange(1000.0).reshape(20, 50))
-        frame = mori.share(pd.DataFrame({"i": np.arange(9), "s": pd.array(list("abcdefghi"), "str")}))
+        frame = mori.share(pd.DataFrame({"i": np.arange(9), "s": pd.array(list("abcdefghi"), NAN_STRINGS)}))
         nest = mori.share({"a": [np.arange(5), "x"], "b": (1, 2)})
         yield {
             "array": array,
@@ -64,6 +65,9 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
         hold.expire_graces()
 
 
+_byte_bounds: Any = getattr(np.lib, "array_utils", np).byte_bounds  # moved there by numpy 2
+
+
 def _stays_inside(got: Any) -> None:
     """Read what a reference gave; an array may not reach beyond its region."""
     with warnings.catch_warnings():
@@ -71,7 +75,7 @@ def _stays_inside(got: Any) -> None:
         if isinstance(got, SharedArray):
             mapping = region.held_by(got)
             assert mapping is not None
-            low, high = np.lib.array_utils.byte_bounds(got)
+            low, high = _byte_bounds(got)
             assert mapping.address <= low <= high <= mapping.address + mapping.nbytes
             if got.size < 1 << 16 and is_printable(got):  # a stride of 0 may repeat an element at will
                 got.tolist()

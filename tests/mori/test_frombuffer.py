@@ -15,6 +15,7 @@ import pytest
 
 import mori
 from mori import region
+from tests.mori.pandas_versions import NAN_STRINGS
 
 
 def _region(obj: Any) -> bytes:
@@ -28,7 +29,11 @@ def _region(obj: Any) -> bytes:
 
 
 def _tree() -> dict[str, Any]:
-    return {"x": np.arange(1000.0), "f": pd.DataFrame({"s": pd.array(["a", None], "str")}), "n": [1, "two"]}
+    return {
+        "x": np.arange(1000.0),
+        "f": pd.DataFrame({"s": pd.array(["a", None], NAN_STRINGS)}),
+        "n": [1, "two"],
+    }
 
 
 def test_a_region_is_opened_where_it_lies() -> None:

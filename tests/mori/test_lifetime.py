@@ -18,6 +18,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 
 SHARE = """
@@ -186,7 +187,7 @@ PARTS = {
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_keeps_its_region_alive(store, part):
     frame = pd.DataFrame(
-        {"a": range(5), "s": pd.array([*"abcde"], dtype="str")}, index=pd.Index([5, 6, 7, 8, 9])
+        {"a": range(5), "s": pd.array([*"abcde"], dtype=NAN_STRINGS)}, index=pd.Index([5, 6, 7, 8, 9])
     )
     shared = mori.share({"l": [np.arange(10), 2], "f": frame})
     name, kept = mori.shared_name(shared), PARTS[part](shared)

@@ -19,6 +19,7 @@ import mori
 from mori import codec, layout, rebuilt, region, writer
 from mori.plan import measure
 from mori.reader import open_node, root_of
+from tests.mori.pandas_versions import NAN_STRINGS
 
 
 class Model:
@@ -28,7 +29,7 @@ class Model:
         self.coef = np.arange(float(n))
         self.again = self.coef
         self.tree = {"left": [np.arange(n).reshape(2, -1)[:, ::2], "leaf"]}
-        self.frame = pd.DataFrame({"x": np.arange(n), "s": pd.array(["a"] * n, "str")})
+        self.frame = pd.DataFrame({"x": np.arange(n), "s": pd.array(["a"] * n, NAN_STRINGS)})
         self.small = np.arange(3)
         self.name = "m"
 

@@ -16,6 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 
 PICKLERS = {
@@ -38,7 +39,7 @@ def frame() -> pd.DataFrame:
             "i": np.arange(1000),
             "f": np.arange(1000) / 2,
             "g": np.arange(1000) / 3,
-            "s": pd.array([f"text {i}" for i in range(1000)], dtype="str"),
+            "s": pd.array([f"text {i}" for i in range(1000)], dtype=NAN_STRINGS),
             "t": pd.date_range("2024-01-01", periods=1000, freq="s"),
             "z": pd.date_range("2024-01-01", periods=1000, freq="s", tz="Europe/Berlin"),
             "d": pd.to_timedelta(np.arange(1000), "s"),

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 WORDS = [f"word {i}" for i in range(500)]
 NUMBERS = np.arange(1000.0)
@@ -33,7 +34,9 @@ def at_depth(shared, levels: int):
 
 
 # R: 1, 3
-@pytest.mark.parametrize("obj", [NUMBERS, FRAME, WORDS, pd.Series(WORDS, dtype="str"), FRAME["x"]], ids=type)
+@pytest.mark.parametrize(
+    "obj", [NUMBERS, FRAME, WORDS, pd.Series(WORDS, dtype=NAN_STRINGS), FRAME["x"]], ids=type
+)
 def test_the_name_is_a_string_and_opens_an_equal_object(store, there, obj):
     shared = mori.share(obj)
     name = mori.shared_name(shared)

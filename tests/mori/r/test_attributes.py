@@ -8,6 +8,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 LABELS = ["a", "b", "c"]
 FACTOR = pd.Series(pd.Categorical(["hi", "lo", "hi"], categories=["lo", "mid", "hi"], ordered=True))
@@ -19,7 +20,7 @@ SERIES = {
     "factor": FACTOR,
     "dates": DATES,
     "times with a zone": ZONED,
-    "labelled strings": pd.Series(["x", "y", "z"], index=LABELS, dtype="str"),
+    "labelled strings": pd.Series(["x", "y", "z"], index=LABELS, dtype=NAN_STRINGS),
 }
 
 

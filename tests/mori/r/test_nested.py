@@ -11,6 +11,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 WORDS = [f"word {i}" for i in range(500)]
 NUMBERS = np.arange(1000.0)
@@ -58,7 +59,7 @@ def test_a_table_with_a_column_of_lists_round_trips_cell_by_cell(store, there):
 
 # R: 68
 def test_a_list_of_lists_of_tables_keeps_the_tables(store, there):
-    frames = [pd.DataFrame({"a": [i, i + 1], "s": pd.array(["x", "y"], "str")}) for i in range(3)]
+    frames = [pd.DataFrame({"a": [i, i + 1], "s": pd.array(["x", "y"], NAN_STRINGS)}) for i in range(3)]
     shared = mori.share([frames[:2], frames[2:]])
     assert there(lambda x: isinstance(x[0][1], pd.DataFrame), shared)
     for part, plain in zip([shared[0][0], shared[0][1], shared[1][0]], frames, strict=True):

@@ -8,6 +8,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 WORDS = [f"word {i}" for i in range(1000)]
 LABELLED = pd.Series(np.arange(100.0), index=[f"k{i}" for i in range(100)])
@@ -25,7 +26,7 @@ OBJECTS = {
     "labelled": LABELLED,
     "factor": TABLE["factor"],
     "dates": TABLE["date"],
-    "labelled strings": pd.Series(WORDS, index=np.arange(1000) * 2, dtype="str"),
+    "labelled strings": pd.Series(WORDS, index=np.arange(1000) * 2, dtype=NAN_STRINGS),
     "table of all": TABLE,
 }
 

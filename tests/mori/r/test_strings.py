@@ -8,10 +8,11 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from tests.mori.pandas_versions import NAN_STRINGS
 
 FORMS = {
     "list": list,
-    "str series": lambda words: pd.Series(words, dtype="str"),
+    "str series": lambda words: pd.Series(words, dtype=NAN_STRINGS),
     "string series": lambda words: pd.Series(words, dtype="string"),
     "array": np.array,
 }
@@ -57,7 +58,7 @@ def test_ten_thousand_strings_are_all_equal(store, there, form):
 
 # R: 128
 def test_a_string_column_of_a_table_round_trips(store, there):
-    frame = pd.DataFrame({"n": [1, 2, 3], "s": pd.array(["a", None, ""], dtype="str")})
+    frame = pd.DataFrame({"n": [1, 2, 3], "s": pd.array(["a", None, ""], dtype=NAN_STRINGS)})
     shared = mori.share(frame)
     assert there(lambda x: as_list(x["s"]), shared) == ["a", None, ""]
     pdt.assert_frame_equal(there(mori.materialize, shared), frame)
@@ -71,7 +72,7 @@ def test_strings_in_a_list_round_trip_with_missing_ones(store, there):
 
 # R: 130
 def test_labelled_strings_in_a_list_keep_their_labels(store, worker, there):
-    labelled = pd.Series(["x", "y"], index=["first", "second"], dtype="str")
+    labelled = pd.Series(["x", "y"], index=["first", "second"], dtype=NAN_STRINGS)
     shared = mori.share([labelled, 1])
     for ours in (
         shared[0],
@@ -88,7 +89,7 @@ def test_uniqueness_duplicates_and_order_work_and_leave_the_strings_alone(store,
     words = ["b", "a", "c", "a", "b"]
 
     def look(x):
-        column = pd.Series(as_list(x), dtype="str")
+        column = pd.Series(as_list(x), dtype=NAN_STRINGS)
         order = sorted(range(len(x)), key=as_list(x).__getitem__)
         return (
             [*dict.fromkeys(as_list(x))],
