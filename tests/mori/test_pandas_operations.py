@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import pickle
 from collections.abc import Callable
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pandas.testing as pdt
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import pandas as frames
 
 import mori
-from tests.mori.pandas_versions import NAN_STRINGS
+from tests.mori.pandas_versions import NA_STRINGS, NAN_STRINGS
 
 
 def base() -> pd.DataFrame:
@@ -133,3 +135,81 @@ def test_any_frame_comes_back_in_parts_and_whole(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(frame)))
     part = pickle.loads(pickle.dumps(shared.iloc[start:, place]))
     pdt.assert_series_equal(part, frame.iloc[start:, place], check_exact=True)
+
+
+_extensions = {
+    "Int64": st.none() | st.integers(-(2**63), 2**63 - 1),
+    "UInt8": st.none() | st.integers(0, 255),
+    "Float64": st.none() | st.floats(allow_nan=False),
+    "boolean": st.none() | st.booleans(),
+    "string[python]": st.none() | st.text(max_size=5),
+    "category": st.none() | st.sampled_from(["b", "a", "ä", ""]),
+    "datetime64[ns, Europe/Berlin]": st.none()
+    | st.datetimes(dt.datetime(1950, 1, 1), dt.datetime(2100, 1, 1)),
+    "period[M]": st.none() | st.integers(1900, 2100).map(lambda year: f"{year}-07"),
+    "interval[int64, left]": st.integers(-9, 9).map(lambda start: pd.Interval(start, start + 2, "left")),
+    "Sparse[int64, 0]": st.integers(0, 2),
+    "int64[pyarrow]": st.none() | st.integers(-(2**63), 2**63 - 1),
+    "timestamp[us][pyarrow]": st.none() | st.datetimes(),
+    pd.ArrowDtype(pa.list_(pa.string())): st.none() | st.lists(st.none() | st.text(max_size=3), max_size=3),
+    NAN_STRINGS: st.none() | st.text(max_size=5),
+    NA_STRINGS: st.none() | st.text(max_size=5),
+}
+
+
+@pytest.mark.filterwarnings("ignore::mori.ObjectColumnWarning")
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_frame_of_extension_dtypes_comes_back_in_parts_and_whole(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(0, 6))
+    columns = {}
+    for place, dtype in enumerate(
+        data.draw(st.lists(st.sampled_from(list(_extensions)), min_size=1, max_size=4))
+    ):
+        values = data.draw(st.lists(_extensions[dtype], min_size=rows, max_size=rows))
+        columns[f"c{place}"] = pd.array(values, dtype=dtype)
+    frame = pd.DataFrame(columns)
+    shared = mori.share(frame)
+    with mori.by_value():
+        carried = pickle.dumps(shared)
+    for made in (shared, pickle.loads(pickle.dumps(shared)), pickle.loads(carried), mori.materialize(shared)):
+        pdt.assert_frame_equal(made, frame, check_exact=True)
+    place = data.draw(st.integers(0, frame.shape[1] - 1))
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, rows), st.integers(0, rows))))
+    for part in (shared.iloc[start:stop, place], mori.share(frame.iloc[start:stop, place])):
+        again = pickle.loads(pickle.dumps(part))
+        pdt.assert_series_equal(
+            again, frame.iloc[start:stop, place], check_exact=True, check_series_type=False
+        )
+    index = pd.Index(frame.iloc[:, place])
+    pdt.assert_index_equal(mori.share(pd.Series(range(rows), index)).index, index, exact=True)
+
+
+@pytest.fixture(scope="module")
+def plt() -> Any:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    pd.Series([1, 2]).plot()
+    plt.gcf().canvas.draw()  # it keeps the files of its fonts open
+    plt.close("all")
+    return plt
+
+
+@pytest.mark.parametrize("kind", ["line", "bar", "hist", "box", "scatter"])
+def test_a_shared_frame_is_plotted_as_a_plain_one(plt: Any, kind: str) -> None:
+    def drawn(x: pd.DataFrame) -> bytes:
+        ways = {"x": "f", "y": "g"} if kind == "scatter" else {}
+        axes = x[["i", "f", "g"]].plot(kind=kind, **ways)
+        axes.figure.canvas.draw()
+        image = bytes(axes.figure.canvas.buffer_rgba())
+        plt.close(axes.figure)
+        return image
+
+    plain = base()
+    shared = mori.share(plain)
+    image = drawn(shared)
+    assert image == drawn(plain)
+    assert len(set(image)) > 2
+    assert mori.is_shared(shared)
