@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import pandas as frames
 
 import mori
-from tests.mori.pandas_versions import NA_STRINGS, NAN_STRINGS
+from tests.mori.pandas_versions import IS_LEGACY, NA_STRINGS, NAN_STRINGS
 
 
 def base() -> pd.DataFrame:
@@ -181,6 +181,8 @@ def test_any_frame_of_extension_dtypes_comes_back_in_parts_and_whole(data: st.Da
         pdt.assert_series_equal(
             again, frame.iloc[start:stop, place], check_exact=True, check_series_type=False
         )
+    if IS_LEGACY and isinstance(frame.dtypes.iloc[place], pd.SparseDtype):
+        return  # pandas 2 cannot compare sparse arrays over memory that is read-only
     index = pd.Index(frame.iloc[:, place])
     pdt.assert_index_equal(mori.share(pd.Series(range(rows), index)).index, index, exact=True)
 

@@ -16,7 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 
 import mori
-from tests.mori.pandas_versions import NAN_STRINGS
+from tests.mori.pandas_versions import IS_LEGACY, NAN_STRINGS
 from tests.worker import settings
 
 PICKLERS = {
@@ -170,6 +170,13 @@ TAKEN = {
 
 @pytest.mark.parametrize("how", TAKEN)
 def test_a_frame_taken_from_a_frame_travels_as_references_to_its_columns(store, worker, how):
+    plain = frame()
+    if IS_LEGACY and not any(
+        np.shares_memory(plain["f"].to_numpy(), part.to_numpy())
+        for _, part in TAKEN[how](plain).items()
+        if part.dtype == float
+    ):
+        pytest.skip(f"pandas {pd.__version__} copies the columns, of a plain frame, too")
     taken = TAKEN[how](mori.share(frame()))
     assert type(taken) is pd.DataFrame
     assert len(pickle.dumps(taken)) < 4000
@@ -185,7 +192,8 @@ def test_an_ordinary_container_around_parts_carries_them_as_references(store, wo
         "b": [shared["list"][0][2:], (shared, 7)],
         "c": shared["frame"][["f", "g"]],
     }
-    assert len(pickle.dumps(bundle)) < 2000
+    copied = bundle["c"].to_numpy().nbytes if IS_LEGACY else 0  # pandas 2 copies columns that are listed
+    assert len(pickle.dumps(bundle)) < 2000 + copied
 
     def look(x):
         return (
