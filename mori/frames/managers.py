@@ -5,6 +5,7 @@ Imports array and the pandas codecs. With versions of the codecs, the only place
 
 from __future__ import annotations
 
+import copyreg
 import types
 from typing import Any, Final
 
@@ -159,7 +160,7 @@ _LEAVES: Final[dict[type, tuple[str, ...]]] = {
 
 
 class _CarriedIndex:
-    """The same for an index over an extension array, which pandas would pickle with its bytes."""
+    """The same for an index, which pandas would pickle with its bytes."""
 
     def __init__(self, index: Any) -> None:
         self._index = index
@@ -181,11 +182,33 @@ def _carried_axes(axes: Any) -> list[Any]:
     ]
 
 
+def _reduce_index(index: Any) -> Any:
+    """Return what ``__reduce_ex__`` returns for an index alone.
+
+    One that pandas itself has unpickled holds no SharedArray, though it lies in the region.
+    """
+    values = index._data
+    plain = isinstance(values, np.ndarray) or type(values) in _MADE_OF_PLAIN
+    carries = plain and _lies_in_region(values)
+    return _CarriedIndex(index).__reduce__() if carries else index.__reduce__()
+
+
+def _lies_in_region(values: Any) -> bool:
+    if isinstance(values, pd.arrays.IntervalArray):
+        return all(map(_lies_in_region, (values._left, values._right)))
+    if isinstance(values, np.ndarray):
+        return shared_of(values) is not None
+    leaves = [getattr(values, name) for name in _LEAVES.get(type(values), ())]
+    return bool(leaves) and all(map(_lies_in_region, leaves))
+
+
 def _same(values: Any) -> Any:
     return values
 
 
 _MADE_OF_PLAIN: Final = {*_LEAVES, pd.arrays.IntervalArray} - {DatetimeArray, TimedeltaArray}
+for _kind in (pd.Index, pd.PeriodIndex, pd.CategoricalIndex, pd.IntervalIndex):
+    copyreg.dispatch_table.setdefault(_kind, _reduce_index)
 
 
 def _interval(dtype: Any, left: Any, right: Any) -> Any:

@@ -258,3 +258,18 @@ def test_an_index_of_its_own_comes_back_as_pandas_index(store, worker, kind):
     assert mori.is_shared(shared)
     pdt.assert_index_equal(shared, index, exact=True)
     pdt.assert_index_equal(worker(lambda x: x, shared), index, exact=True)
+
+
+@pytest.mark.parametrize("kind", LONG_INDEXES)
+def test_an_index_that_was_received_goes_on_as_a_reference_with_its_slices(store, worker, kind):
+    index = LONG_INDEXES[kind]
+    received = pickle.loads(pickle.dumps(mori.share(index)))
+    again = pickle.loads(pickle.dumps(received))
+    for made, expected in ((received, index), (again, index), (again[10:-10], index[10:-10])):
+        assert mori.is_shared(made)
+        assert len(pickle.dumps(made)) < 2500
+        pdt.assert_index_equal(worker(lambda x: x, made), expected, exact=True)
+    with mori.by_value():
+        alone = pickle.loads(pickle.dumps(again))
+    assert not mori.is_shared(alone)
+    pdt.assert_index_equal(alone, index, exact=True)
