@@ -36,6 +36,7 @@ __all__ = [
     "by_value",
     "identity",
     "is_by_value",
+    "is_said",
     "is_wanted",
     "load",
     "receive",
@@ -103,6 +104,11 @@ def is_by_value() -> bool:
     return _way.get() == "value"
 
 
+def is_said() -> bool:
+    """Say whether anybody, such as an engine's adapter, has said which way the dump under way is to take."""
+    return _way.get(None) is not None
+
+
 def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
     """Return what ``__reduce_ex__`` returns for a node, or for a view of one.
 
@@ -168,17 +174,30 @@ def _buffer(data: memoryview, protocol: int) -> Any:
     return pickle.PickleBuffer(data) if protocol >= 5 else bytes(data)
 
 
-def identity(obj: Any) -> str | None:
+class _Names:
+    """The way of references that are no more than names, the same in every process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def takes(self, mapping: Mapping) -> bool:
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        kind, region_id, _, _, _, _, offset = _WHOLE.unpack_from(payload)
+        self.count += 1
+        return str, (f"{kind}-{region_id.hex()}-{offset}-{payload[_WHOLE.size :].hex()}",)
+
+
+def identity(obj: Any) -> bytes | None:
     """Return what says which shared object or view this is, the same in every process that has it.
 
-    None for what does not pickle as one reference.
+    None for what does not pickle as references.
     """
-    function, arguments = obj.__reduce_ex__(5)[:2]
-    if function is not load:
-        return None
-    (payload,) = arguments
-    kind, region_id, _, _, _, _, offset = _WHOLE.unpack_from(payload)
-    return f"{kind}-{region_id.hex()}-{offset}-{payload[_WHOLE.size :].hex()}"
+    names, buffers = _Names(), list[pickle.PickleBuffer]()
+    with travel(names):
+        pickled = pickle.dumps(obj, 5, buffer_callback=buffers.append)
+    return pickled if names.count and not buffers else None
 
 
 def receive(buffer: object, header: bytes | None = None) -> Any:

@@ -8,11 +8,13 @@ where it is) carries bytes. Nested objects need no care: the way to travel is a 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
 import distributed.protocol
+import numpy as np
 from dask.sizeof import sizeof
 from dask.tokenize import normalize_token
 from distributed.protocol.serialize import (
@@ -23,6 +25,8 @@ from distributed.protocol.serialize import (
 )
 
 import mori
+from mori.masked import SharedMaskedArray
+from mori.records import SharedMatrix, SharedRecords
 from mori.reference import identity, travel
 from mori_dask.handshake import schedulers_are_here, takes_references
 
@@ -30,7 +34,7 @@ __all__ = ["register"]
 
 _TYPES = (
     *(mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
-    *(mori.SharedSet, mori.SharedFrozenSet),
+    *(mori.SharedSet, mori.SharedFrozenSet, SharedMaskedArray, SharedRecords, SharedMatrix),
 )
 _SIZE = 256  # bytes that a reference weighs for the scheduler: its data weigh on no worker
 
@@ -46,8 +50,11 @@ def register() -> None:
     register_serialization_family("pickle", _outside_messages(dumps), loads)
     for cls in _TYPES:
         _register_type(cls)
-    for dispatch in (sizeof, normalize_token):
-        dispatch.register_lazy("mori", _register_frames)
+    for dispatch, ours in ((sizeof, _sizeof), (normalize_token, _token)):
+        _when_met(dispatch, "pandas", functools.partial(_register_pandas, dispatch, ours))
+        _when_met(dispatch, "pyarrow", functools.partial(_register_arrow, dispatch, ours))
+    for dispatch in (dask_serialize, dask_deserialize):  # Dask registers with both when either meets one
+        _when_met(dispatch, "pyarrow", _register_tables)
 
 
 def _register_type(cls: type) -> None:
@@ -58,12 +65,60 @@ def _register_type(cls: type) -> None:
     normalize_token.register(cls)(_token)
 
 
-def _register_frames() -> None:
-    from mori.frames import SharedDataFrame, SharedSeries
+def _when_met(dispatch: Any, library: str, register: Callable[[], None]) -> None:
+    """Register what is of a library when Dask first meets one of its types, after what Dask itself has."""
+    first = dispatch._lazy.get(library)
+    if first is None and library in sys.modules:
+        register()
+        return
 
-    for cls in (SharedDataFrame, SharedSeries):
-        sizeof.register(cls)(_sizeof)
-        normalize_token.register(cls)(_token)
+    def both() -> None:
+        dispatch._lazy.pop(library, None)  # or what is looked up here would come here again
+        if first is not None:
+            first()
+        register()
+
+    dispatch.register_lazy(library, both)
+
+
+def _register_pandas(dispatch: Any, ours: Callable[[Any], Any]) -> None:
+    import pandas as pd
+
+    from mori.frames.shared import Shared
+
+    dispatch.register(Shared)(ours)
+    for cls in (pd.Index, pd.MultiIndex):
+        _prefer(dispatch, cls, ours)
+
+
+def _register_arrow(dispatch: Any, ours: Callable[[Any], Any]) -> None:
+    import pyarrow as pa
+
+    for cls in (pa.Table, pa.RecordBatch, pa.ChunkedArray, pa.Array):
+        _prefer(dispatch, cls, ours)
+
+
+def _prefer(dispatch: Any, cls: type, ours: Callable[[Any], Any]) -> None:
+    """Measure or tokenize the shared objects of another library's class; Dask does all others."""
+    plain = dispatch.dispatch(cls)
+    dispatch.register(cls)(lambda x: ours(x) if mori.is_shared(x) else plain(x))
+
+
+def _register_tables() -> None:
+    import pyarrow as pa
+
+    # Dask has serializers of its own for these two, which copy; other objects of pyarrow's are pickled.
+    for cls in (pa.Table, pa.RecordBatch):
+        plain = dask_serialize.dispatch(cls)
+        if not isinstance(plain, functools.partial):  # ours
+            dask_serialize.register(cls)(functools.partial(_serialize_table, plain))
+
+
+def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
+    tables = sys.modules.get("mori.tables")  # nothing of pyarrow lies in a region before
+    if tables is not None and tables.reference_for_engine(table) is not None:
+        raise _ByPickleError("shared tables are pickled")
+    return plain(table)
 
 
 def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,12 +171,17 @@ def _leave_to_pickle(*args: Any, **kwargs: Any) -> Any:
 
 
 def _sizeof(x: Any) -> int:
-    return _SIZE if mori.is_shared(x) else sizeof(mori.materialize(x))
+    if mori.is_shared(x):
+        return _SIZE
+    return int(x.nbytes) if isinstance(x, np.ndarray) else int(sizeof(mori.materialize(x)))
 
 
 def _token(x: Any) -> Any:
     """Return the same token for the same shared object, in any process, without reading it."""
-    with travel("reference"):
-        if mori.is_shared(x) and (name := identity(x)) is not None:
-            return "mori", name
-    return normalize_token(mori.materialize(x))
+    if mori.is_shared(x) and (name := identity(x)) is not None:
+        return "mori", name
+    private = mori.materialize(x)
+    if isinstance(private, np.ma.MaskedArray):  # of which Dask has no token
+        fill, hard = np.asarray(private.fill_value), private.hardmask
+        return "mori", *map(normalize_token, (private.data, np.ma.getmaskarray(private), fill, hard))
+    return normalize_token(private)

@@ -12,6 +12,7 @@ of several nodes, go on in `_Argument.takes`.
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -56,6 +57,9 @@ _ways: dict[Purpose, reference.Way] = {
 
 
 def _way(purpose: Purpose) -> AbstractContextManager[None]:
+    tables = sys.modules.get("mori.tables")  # nothing of pyarrow lies in a region before
+    if tables is not None:
+        hooks.prefer(sys.modules["pyarrow"].Table, tables.reference_for_engine)
     return nullcontext() if reference.is_by_value() else reference.travel(_ways[purpose])
 
 

@@ -19,7 +19,7 @@ from mori.frames.managers import protect, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
 
-__all__ = ["SharedDataFrame", "SharedSeries", "materialize_pandas"]
+__all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas"]
 
 
 def _labels(axis: Any) -> tuple[Any, ...]:
@@ -63,8 +63,8 @@ def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
         return False
 
 
-class _Shared:
-    """What a shared frame and a shared series have in common."""
+class Shared:
+    """What shared frames and series have in common, those of a user's classes among them."""
 
     _mori: _Origin | None = None
 
@@ -92,7 +92,7 @@ def _plain(obj: Any) -> Any:
     return plain if own is None else remade(own, plain, metadata_of(obj))
 
 
-class SharedDataFrame(_Shared, pd.DataFrame):
+class SharedDataFrame(Shared, pd.DataFrame):
     """A DataFrame whose columns lie in shared memory, mapped by every process of the host.
 
     Made by `mori.share`. What is derived from it is plain pandas; columns, slices and whatever else
@@ -105,7 +105,7 @@ class SharedDataFrame(_Shared, pd.DataFrame):
     """
 
 
-class SharedSeries(_Shared, pd.Series):
+class SharedSeries(Shared, pd.Series):
     """A Series whose values and index lie in shared memory; see `SharedDataFrame`."""
 
 
@@ -136,7 +136,7 @@ def _shared_class(cls: type) -> type:
     shared = _shared_classes.get(cls)
     if shared is None:
         names = {OWN_CLASS: cls, "__module__": cls.__module__, "__doc__": cls.__doc__}
-        shared = _shared_classes[cls] = type(f"Shared{cls.__name__}", (_Shared, cls), names)
+        shared = _shared_classes[cls] = type(f"Shared{cls.__name__}", (Shared, cls), names)
     return shared
 
 
@@ -151,7 +151,7 @@ def materialize_pandas(x: Any) -> Any:
     if not isinstance(x, pd.DataFrame | pd.Series | pd.Index):
         return x
     with reference.travel("value"):
-        private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, _Shared) else x, 5))
+        private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, Shared) else x, 5))
     # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
     if isinstance(x, pd.Index):
         return private.copy(deep=True)

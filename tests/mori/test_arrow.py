@@ -31,6 +31,7 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
+from mori.reference import travel
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20
@@ -337,6 +338,22 @@ def test_multiprocessing_sends_what_was_opened_as_a_reference(store: str) -> Non
         data = bytes(ForkingPickler.dumps(tree["t"]))
     assert len(data) > 800_000
     assert not mori.is_shared(pickle.loads(data))
+
+
+def test_any_pickler_sends_it_as_a_reference_while_an_adapter_says_so(store: str) -> None:
+    shared = mori.share(pa.table({"x": np.arange(100_000)}))
+    for obj in (shared, [shared, shared]):
+        assert len(pickle.dumps(obj, 5)) > 800_000  # as pyarrow pickles it
+        with travel("reference"):
+            data = pickle.dumps(obj, 5)
+        assert len(data) < 150
+        assert pickle.loads(data) == obj
+        with travel("value"):
+            assert len(pickle.dumps(obj, 5)) > 800_000
+    plain = pa.table({"x": np.arange(100_000)})
+    with travel("reference"):
+        assert pickle.loads(pickle.dumps(plain)) == plain
+        assert len(pickle.dumps(shared.slice(1), 5)) > 800_000
 
 
 def test_what_is_derived_and_what_was_never_shared_goes_by_value(store: str) -> None:

@@ -2,11 +2,14 @@
 
 import asyncio
 import pickle
+import subprocess
+import sys
 
 import distributed.comm.utils
 import distributed.protocol
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
@@ -15,6 +18,8 @@ from distributed.protocol.serialize import deserialize, families, serialize
 
 import mori
 import mori_dask
+from mori.reference import travel
+from tests.mori.classes import Metered
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,14 @@ import mori_dask
         lambda: pd.DataFrame({"a": [1.0, 2.0]}),
         lambda: [1, 2, np.arange(3)],
         lambda: {"a": 1},
+        lambda: {"a", "b"},
+        lambda: b"x" * 5000,
+        lambda: np.ma.array(np.arange(1000), mask=np.arange(1000) % 2),
+        lambda: np.rec.fromarrays([np.arange(1000), np.arange(1000)], names="x,y"),
+        lambda: np.array(["a", "b"], dtype=object),
+        lambda: Metered({"a": np.arange(1000)}),
+        lambda: pd.Index(np.arange(1000)),
+        lambda: pd.MultiIndex.from_product([range(100), range(10)]),
     ],
 )
 def test_a_token_names_the_object_in_every_process_and_not_its_content(make):
@@ -31,6 +44,65 @@ def test_a_token_names_the_object_in_every_process_and_not_its_content(make):
     received = pickle.loads(pickle.dumps(shared))
     assert tokenize(shared) == tokenize(received)
     assert tokenize(shared) != tokenize(mori.share(make()))
+
+
+@pytest.mark.parametrize(
+    "make", [pa.table, pa.record_batch, lambda x: pa.chunked_array([x["a"]]), lambda x: pa.array(x["a"])]
+)
+def test_a_shared_object_of_pyarrows_is_measured_and_named_without_reading_it(make):
+    plain = make({"a": np.zeros(100_000)})
+    shared = mori.share(plain)
+    assert sizeof(shared) < 1000
+    assert sizeof(plain) > 100_000 or isinstance(plain, pa.RecordBatch | pa.Array)  # of which Dask knows less
+    assert tokenize(shared) == tokenize(mori.map_shared(mori.shared_name(shared)))
+    assert tokenize(shared) != tokenize(mori.share(plain))
+    assert tokenize(plain) == tokenize(make({"a": np.zeros(100_000)}))
+
+
+def test_the_token_of_a_masked_array_that_is_private_depends_on_values_mask_and_fill():
+    def private(mask, fill):
+        shared = mori.share(np.ma.array(np.arange(10), mask=np.arange(10) == mask, fill_value=fill))
+        received = pickle.loads(_by_value(shared))
+        assert type(received) is type(shared)
+        assert not mori.is_shared(received)
+        return tokenize(received)
+
+    assert private(3, 1) == private(3, 1)
+    assert len({private(3, 1), private(4, 1), private(3, 2)}) == 3
+
+
+def _by_value(x):
+    with mori.by_value():
+        return pickle.dumps(x)
+
+
+@pytest.mark.parametrize("make", [pa.table, pa.record_batch])
+def test_dasks_own_serializer_takes_the_tables_that_are_not_shared(make):
+    plain = make({"a": np.arange(1000)})
+    for table in (plain, mori.share(plain).slice(1)):
+        header, frames = serialize(table, context=None)
+        assert header["serializer"] == "dask"
+        assert deserialize(header, frames).equals(table)
+    shared = mori.share(plain)
+    assert serialize(shared, context=None)[0]["serializer"] == "dask"  # nobody has said where it goes
+    with travel("reference"):
+        header, frames = serialize(shared, context=None)
+    assert header["serializer"] == "pickle"
+
+
+def test_a_table_that_dask_received_first_does_not_change_what_it_sends(tmp_path):
+    """Dask registers what it sends and what it receives of pyarrow at once, with either."""
+    code = """
+import mori, mori_dask, pyarrow as pa
+from distributed.protocol.serialize import dask_deserialize, dask_serialize, serialize
+from mori.reference import travel
+dask_deserialize.dispatch(pa.Table)
+shared = mori.share(pa.table({"a": range(10_000)}))
+with travel("reference"):
+    print(serialize(shared)[0]["serializer"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "pickle\n"
 
 
 def test_tokens_of_different_views_differ():

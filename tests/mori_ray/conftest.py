@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # before ray is imported
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
@@ -17,6 +18,7 @@ os.environ["RAY_DISABLE_IMPORT_WARNING"] = "1"
 import psutil
 import pytest
 import ray
+from ray._private import serialization
 
 from mori import hold
 from mori import store as stores
@@ -88,6 +90,21 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
     wait_until(lambda: not regions() - before)
     found = lifetime.session()
     wait_until(lambda: found is None or not found._holds)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each object that Ray pickles here."""
+    seen: list[int] = []
+    plain = serialization.Pickle5SerializedObject
+
+    def counted(metadata: Any, inband: bytes, writer: Any, refs: Any) -> Any:
+        made = plain(metadata, inband, writer, refs)
+        seen.append(made.total_bytes)
+        return made
+
+    monkeypatch.setattr(serialization, "Pickle5SerializedObject", counted)
+    return seen
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-from ray._private import serialization
 
 import mori
 from mori.hold import expire_graces
@@ -90,21 +89,6 @@ def assert_equal(one: Any, other: Any) -> None:
             assert_equal(mine, theirs)
     else:
         np.testing.assert_array_equal(one, other)
-
-
-@pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of each object that Ray pickles here."""
-    seen: list[int] = []
-    plain = serialization.Pickle5SerializedObject
-
-    def counted(metadata: Any, inband: bytes, writer: Any, refs: Any) -> Any:
-        made = plain(metadata, inband, writer, refs)
-        seen.append(made.total_bytes)
-        return made
-
-    monkeypatch.setattr(serialization, "Pickle5SerializedObject", counted)
-    return seen
 
 
 @pytest.mark.parametrize("part", PARTS)

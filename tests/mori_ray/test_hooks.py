@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
@@ -146,6 +147,19 @@ def test_ray_counts_a_token_that_is_not_in_the_pickle(one_node: None) -> None:
     assert not over
     del ref
     wait_until(lambda: over == [key])
+
+
+def test_a_shared_table_is_asked_for_before_rays_own_reducer_in_every_connection(no_ray: None) -> None:
+    reducers = ray.cloudpickle.CloudPickler.dispatch
+    for _ in range(2):  # Ray registers its own again
+        connect()
+        x, plain = mori.share(pa.table({"a": X})), pa.table({"a": X})
+        assert ray.get(call.remote(mori.is_shared, x))
+        assert getattr(reducers[pa.Table], "_mori", False)
+        assert reducers[pa.Table](plain)[0].__module__ == "ray._private.arrow_serialization"
+        assert ray.get(call.remote(lambda theirs: theirs, plain)).equals(plain)
+        assert ray.get(ray.put(x)).equals(plain)
+        ray.shutdown()
 
 
 def test_a_token_is_counted_inside_a_dump_alone(one_node: None) -> None:
