@@ -164,7 +164,7 @@ KINDS: Final[dict[str, Kind]] = {
     "a frame of Arrow's types": Kind(arrow_frame, "pyarrow"),
     "a frame of a class": Kind(metered, "pandas"),
     "a series of categories": Kind(
-        lambda: pd.Series(pd.Categorical.from_codes(np.arange(7 * N) % 3, ["x", "y", "z"]), name="c"),
+        lambda: pd.Series(pd.Categorical.from_codes(np.arange(3 * N) % 3, ["x", "y", "z"]), name="c"),
         "pandas",
     ),
     "a series of strings": Kind(lambda: frame()["s"], "pandas"),
