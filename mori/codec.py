@@ -7,6 +7,7 @@ reading; its module is imported when one of its types is met for the first time.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -129,6 +130,7 @@ _EXTRAS: Final = {
     _TORCH: "torch",
 }
 
+_imported: set[str] = set()  # to the end: another thread may be about to
 _by_type: dict[type, Codec] = {}
 _by_base: dict[type, Codec] = {}
 _by_id: dict[int, Codec] = {}
@@ -178,10 +180,11 @@ def _meet(cls: type) -> None:
     module = _MODULES_BY_LIBRARY.get(library)
     if where in ("numpy.ma", "numpy.ma.core"):
         module = _MASKED
-    if module is not None:
-        importlib.import_module(module)
-    else:
-        importlib.import_module(_NAMED).load(library)
+    if (module or _NAMED) not in _imported:
+        importlib.import_module(module or _NAMED)
+        _imported.add(module or _NAMED)
+    if module is None:
+        sys.modules[_NAMED].load(library)
 
 
 def _family(cls: type) -> int | None:

@@ -12,6 +12,7 @@ import copyreg
 import io
 import pickle
 import struct
+import sys
 import zlib
 from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         self._tables = ChainMap(*tables)
 
     def __missing__(self, cls: type) -> Callable[[Any], Any]:
+        if cls is io.TextIOWrapper:
+            return _of_file
         if codec.for_type(cls) is None:
             return self._tables[cls]  # type: ignore[no-any-return]
         return self._reduce
@@ -83,6 +86,14 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         return obj.__reduce_ex__(5) if plain is None else plain(obj)
 
 
+def _of_file(obj: io.TextIOWrapper) -> Any:
+    """Refuse an open file, of which cloudpickle makes a StringIO; the process's own streams have names."""
+    for name in ("stdout", "stderr"):
+        if obj is getattr(sys, name):
+            return getattr, (sys, name)
+    return obj.__reduce_ex__(5)
+
+
 def _dump(obj: object, cls: Any) -> Pickles:
     file, found = io.BytesIO(), Pickles(b"", [], [])
 
@@ -93,13 +104,13 @@ def _dump(obj: object, cls: Any) -> Pickles:
         found.buffers.append(buffer)
         return False
 
-    inherited = getattr(cls, "dispatch_table", None)
-    tables = [copyreg.dispatch_table] if inherited is None else [inherited]
-
-    class Pickler(cls):
-        dispatch_table = _Reducers(obj, found.parts, *tables)
-
-    Pickler(file, 5, buffer_callback=take).dump(obj)
+    if cls is pickle.Pickler:  # on the class, the table is the descriptor of an instance's
+        pickler = cls(file, 5, buffer_callback=take)
+        pickler.dispatch_table = _Reducers(obj, found.parts, copyreg.dispatch_table)
+    else:  # cloudpickle's class has a table, which stands before an instance's
+        table = _Reducers(obj, found.parts, cls.dispatch_table)
+        pickler = type(cls.__name__, (cls,), {"dispatch_table": table})(file, 5, buffer_callback=take)
+    pickler.dump(obj)
     return found._replace(stream=file.getvalue())
 
 

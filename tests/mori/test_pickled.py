@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import copy
+import datetime as dt
 import enum
 import gc
 import pickle
+import sys
 import threading
 from typing import Any
 
@@ -295,3 +297,23 @@ def test_a_shared_object_is_not_pickled_twice_into_another_region(store: str) ->
     assert mori.is_shared(other["model"].coef)
     assert mori.map_shared(name)["model"].total() == other["model"].total()
     assert len(region.live()) == 1
+
+
+def test_what_pickles_needs_no_cloudpickle(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    when = dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)
+    assert mori.share([np.arange(600), when, collections.Counter("aab")])[1:] == [
+        when,
+        collections.Counter("aab"),
+    ]
+
+
+def test_an_open_file_is_refused_and_not_read(store, tmp_path, capsys):
+    path = tmp_path / "text"
+    path.write_text("a\nb\n")
+    with path.open() as file:
+        with pytest.raises(mori.NotShareableError, match=r"obj\[0\]\['log'\]"):
+            mori.share([{"log": file}, np.arange(600)])
+        assert file.readline() == "a\n"
+    with capsys.disabled():  # a plain one
+        assert mori.share([np.arange(600), sys.stdout])[1] is sys.stdout
