@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Container
 from typing import Any, Final, Protocol
 
 from mori.codecs import small
@@ -60,11 +61,11 @@ class Handed:
                     del parts[offset]
             self._most = max(_FEW, 2 * len(parts))  # so that each costs the same, however many are held
 
-    def changed(self) -> list[int]:
-        """Return the offsets of those that are not what the region says any more."""
+    def is_changed(self, within: Container[int]) -> bool:
+        """Say whether any of those whose offsets lie within some is not what the region says any more."""
         with _lock:
-            self.let_go()
-            return [offset for offset, (node, box) in self._parts.items() if not is_as_written(node, box[0])]
+            found = [kept for offset, kept in self._parts.items() if offset in within]
+            return any(not is_as_written(node, box[0]) for node, box in found)
 
 
 class Kept(Protocol):

@@ -117,43 +117,58 @@ class Opening:
 
     def touches(self, node: Node) -> bool:
         """Say whether anything inside a node, or that it has an alias to, was written to."""
-        touched: set[int] = set()
         root = self.root()
+        if root._is_empty() and self._is_empty():
+            return False
+        # Thousands may be held: only those are looked at that lie where the node leads.
+        within = _Spans(node)
         pending = [root] if root is self else [root, self]
         while pending:
             opening = pending.pop()
-            touched.update([*opening._changed], opening._handed.changed())
-            for offset, frame in [*opening._frames.items()]:
-                if not frame._mori_is_intact():
-                    touched.add(offset)
+            if any(offset in within for offset in [*opening._changed]) or opening._handed.is_changed(within):
+                return True
+            frames = [*opening._frames.items()]
+            if any(offset in within and not frame._mori_is_intact() for offset, frame in frames):
+                return True
             for offset, instance in opening._instances.all():
-                if not instance.is_intact():
-                    touched.add(offset)
-                pending.append(instance.below)
-        return bool(touched) and _reaches(node, touched)
+                if offset in within:
+                    if not instance.is_intact():
+                        return True
+                    pending.append(instance.below)
+        return False
+
+    def _is_empty(self) -> bool:
+        return not (self._changed or self._frames or len(self._handed) or len(self._instances))
 
     def is_idle(self) -> bool:
         """Say whether nothing that was handed out is held, or was written to."""
         self._handed.let_go()
         self._instances.let_go()
-        return not (self._changed or self._frames or len(self._handed) or len(self._instances))
+        return self._is_empty()
 
 
-def _reaches(node: Node, touched: set[int]) -> bool:
-    pending, seen = [node], set()
-    while pending:
-        node = pending.pop()
-        if node.offset in seen:
-            continue
-        seen.add(node.offset)
-        end = node.offset + node.extent
-        if any(node.offset <= offset < end for offset in touched):
-            return True
-        if node.record.flags & layout.LEANS:
-            for index in range(len(node)):
-                child = node.here(index)
-                if child.record.codec == Id.ALIAS:
-                    pending.append(child.target())
-                elif child.record.flags & layout.LEANS:
-                    pending.append(child)
-    return False
+class _Spans:
+    """The bytes of a node, and of those that it, or one inside it, has an alias to."""
+
+    def __init__(self, node: Node) -> None:
+        self._own = range(node.offset, node.offset + node.extent)
+        self._others: list[range] = []
+        pending, seen = [node], set()
+        while pending:
+            node = pending.pop()
+            if node.offset in seen:
+                continue
+            seen.add(node.offset)
+            if node.record.flags & layout.LEANS:
+                for index in range(len(node)):
+                    child = node.here(index)
+                    if child.record.codec == Id.ALIAS:
+                        target = child.target()
+                        pending.append(target)
+                        if target.offset not in self:
+                            self._others.append(range(target.offset, target.offset + target.extent))
+                    elif child.record.flags & layout.LEANS:
+                        pending.append(child)
+
+    def __contains__(self, offset: object) -> bool:
+        return offset in self._own or any(offset in span for span in self._others)

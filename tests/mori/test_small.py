@@ -16,6 +16,7 @@ from mori.codecs import small
 from mori.layout import Codec as Id
 from mori.plan import measure
 from mori.reader import open_node, root_of
+from mori.views import handed
 
 leaves = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None))),
@@ -239,3 +240,17 @@ def test_one_list_that_stands_in_several_small_containers_is_one(store):
     for again in (shared, pickle.loads(pickle.dumps(shared))):
         assert again[0]["tags"] == again[2] == ["a", "b"]
         assert again[3]["deep"][0]["inner"] == {"k": 2}
+
+
+def test_pickling_many_held_parts_looks_at_each_once(store, monkeypatch):
+    data = np.arange(600)
+    x = mori.share([[data, {"k": i}] for i in range(300)])
+    views, records = list(x), [part[1] for part in x]
+    records[7]["k"] = -1
+    looked = []
+    monkeypatch.setattr(
+        handed, "is_as_written", lambda *args, real=handed.is_as_written: looked.append(1) or real(*args)
+    )
+    copy = pickle.loads(pickle.dumps(x))
+    assert [part[1]["k"] for part in copy] == [*range(7), -1, *range(8, 300)]
+    assert len(looked) < 5 * len(views)
