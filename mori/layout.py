@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 __all__ = [
@@ -188,7 +189,7 @@ def head_nbytes(meta_nbytes: int, buffers: int) -> int:
 def pack_head(
     codec: int,
     meta: bytes,
-    buffers: list[tuple[int, int]],
+    buffers: Sequence[tuple[int, int]],
     children: int,
     extent: int,
     back: int,

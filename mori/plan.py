@@ -7,7 +7,7 @@ walks with a stack of its own, so the depth of an object is bounded by memory al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from mori import codec, layout
 from mori.codec import Buffer, Codec
@@ -33,8 +33,9 @@ class PlanNode:
         self.flags = 0
         self.meta = meta
         self.buffers = buffers
-        self.children: list[PlanNode] = []
-        self.table: list[tuple[int, int]] = []
+        # Most of a million nodes have neither, and an empty list is as large as a record's bytes.
+        self.children = cast(list[PlanNode], ())
+        self.table: Sequence[tuple[int, int]] = ()
         self.extent = 0
         self.back = 0
         self.alignment = layout.ALIGNMENT if buffers else layout.SMALL_ALIGNMENT
@@ -43,11 +44,13 @@ class PlanNode:
         """Place the buffers and the children, all of which are closed."""
         cursor = layout.head_nbytes(len(self.meta), len(self.buffers))
         cursor += layout.CHILD.size * len(self.children)
+        table = []
         for buffer in self.buffers:
             cursor = layout.align(cursor)
             nbytes = buffer_nbytes(buffer)
-            self.table.append((cursor, nbytes))
+            table.append((cursor, nbytes))
             cursor += nbytes
+        self.table = tuple(table)
         for child in self.children:
             self.alignment = max(self.alignment, child.alignment)
             cursor = layout.align(cursor, child.alignment)
@@ -76,7 +79,7 @@ def buffer_nbytes(buffer: Buffer) -> int:
 class _Level:
     """An object on the way down, and how many of its children have been met."""
 
-    __slots__ = ("children", "codec", "is_key", "met", "node", "number", "obj", "reach")
+    __slots__ = ("children", "codec", "is_key", "met", "node", "nodes", "number", "obj", "reach")
 
     def __init__(
         self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any], number: int, is_key: bool
@@ -84,6 +87,7 @@ class _Level:
         self.obj = obj
         self.codec = by
         self.node = node
+        self.nodes: list[PlanNode] = []  # of its children
         self.children = children
         self.met = 0
         self.number = number  # in the order in which nodes are written
@@ -170,6 +174,7 @@ class _Measure:
         while levels:
             level = levels[-1]
             if level.met == len(level.children):
+                level.node.children = level.nodes
                 level.node.close()
                 self._above.discard(id(level.obj))
                 levels.pop()
@@ -179,7 +184,7 @@ class _Measure:
                 continue
             child = level.children[level.met]
             level.met += 1
-            level.node.children.append(self._enter(child))
+            level.nodes.append(self._enter(child))
         return root
 
     def _enter(self, obj: Any) -> PlanNode:
