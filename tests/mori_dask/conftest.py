@@ -41,7 +41,7 @@ def _held() -> dict[str, tuple[int, ...]]:
 def _forget_heartbeats() -> None:
     """Drop what the last heartbeat of a worker that is gone said that it was at.
 
-    distributed keeps that, and with it the task and its arguments, for as long as the closed scheduler is there.
+    distributed keeps that, and with it the task and its arguments, as long as the closed scheduler is there.
     """
     for obj in gc.get_objects():
         if isinstance(obj, WorkerState) and obj.status == Status.closed:
