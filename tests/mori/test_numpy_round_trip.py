@@ -69,7 +69,8 @@ def some(dtype: np.dtype, count: int = 6) -> np.ndarray:
 
 
 def assert_same_elements(shared: np.ndarray, expected: np.ndarray) -> None:
-    assert shared.tobytes() == expected.tobytes()
+    if expected.dtype.char not in "gG":  # whose values are shorter than their place, and the rest is anything
+        assert shared.tobytes() == expected.tobytes()
     if expected.dtype.names is None:  # in a structured one, no NaN and no NaT equals another
         np.testing.assert_array_equal(shared, expected)
 
