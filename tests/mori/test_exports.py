@@ -94,4 +94,6 @@ def test_importing_it_costs_little_beyond_numpy():
         "import mori\n"
         "print(time.process_time() - start)"
     )
-    assert min(float(in_a_fresh_process(code)) for _ in range(3)) < 0.1
+    assert (
+        min(float(in_a_fresh_process(code)) for _ in range(3)) < 0.5
+    )  # a gross guard: 0.07 s on a quiet machine
