@@ -210,6 +210,25 @@ def map_shared(name: object) -> Any:
     CorruptRegionError, UnsafeRegionError
         If what lies under the name is no region of this user.
     """
+    found = locate(name)
+    if found is None:
+        return None
+    parsed, node, rest = found
+    part = open_node(node)
+    if rest and node.record.codec == Id.DATAFRAME:
+        (step,) = rest
+        if step >= part.shape[1]:
+            raise PartNotFoundError(name=format_name(parsed), found=f"the frame has {part.shape[1]} columns")
+        return part.iloc[:, step]
+    return _inside(part, parsed, len(parsed.path) - len(rest))
+
+
+def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
+    """Return a name's parts, the node that it leads to, and the steps that are left inside of that node.
+
+    None for what is no name. Steps are left where a node holds its elements without nodes of their own: the
+    columns of a frame, packed lists, small containers. Raises what `map_shared` does.
+    """
     parsed = parse_name(name)
     if parsed is None:
         return None
@@ -220,21 +239,17 @@ def map_shared(name: object) -> Any:
     node = root_of(mapping)
     for done, step in enumerate(parsed.path):
         here = format_name(parsed._replace(path=parsed.path[: done + 1]))
-        if node.record.codec == Id.DATAFRAME and done == len(parsed.path) - 1:
-            frame = open_node(node)
-            if step >= frame.shape[1]:
-                raise PartNotFoundError(name=here, found=f"the frame has {frame.shape[1]} columns")
-            return frame.iloc[:, step]
         if node.record.codec == Id.DICT:
             node = node.child(len(node) - 1)  # the values
-        if node.record.codec in _WHOLE:
-            return _inside(open_node(node), parsed, done)
+        is_column = node.record.codec == Id.DATAFRAME and done == len(parsed.path) - 1
+        if is_column or node.record.codec in _WHOLE:
+            return parsed, node, parsed.path[done:]
         if node.record.codec not in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
             raise PartNotFoundError(name=here, found="what it leads into is not a container")
         if step >= len(node):
             raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(node)} elements")
         node = node.child(step)
-    return open_node(node)
+    return parsed, node, ()
 
 
 def _inside(part: Any, name: Name, done: int) -> Any:

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import mori
-from mori import layout, region, store
+from mori import layout, store
+from mori.api import locate
 from mori.doctor import examine
 from mori.errors import MoriError, readable_size
-from mori.identifier import format_name, parse_name
-from mori.reader import Node, root_of
-from mori.store import Where
+from mori.identifier import format_name
+from mori.reader import Node
 
 __all__ = ["main"]
 
@@ -86,26 +86,24 @@ def _hex(region_id: bytes | None) -> str | None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    name = parse_name(options.name)
-    if name is None:
+    found = locate(options.name)
+    if found is None:
         sys.stderr.write(
             f"mori: {options.name!r} is no name of a region; names look like /mori_4d1b_1[2,0]\n"
         )
         return 2
-    opened = mori.map_shared(options.name)  # says what is wrong with a name that leads nowhere
-    home = store.current()
-    mapping = region.find(Where(name.pid, name.number), home.kind)
-    if mapping is None:
-        raise mori.RegionNotFoundError(name=options.name, store=home.name)
-    node = root_of(mapping)
-    for step in name.path:
-        node = _part(node, step)
-    kind = f"{type(opened).__module__}.{type(opened).__qualname__}"
-    parts = list(_tree(node, options.name, options.depth, options.parts))
+    name, node, rest = found
+    if rest:  # it has no node of its own: show the one that it lies in
+        mori.map_shared(options.name)  # says so if there is no such part
+        name = name._replace(path=name.path[: -len(rest)])
+    mapping, home = node.mapping, store.current()
+    codec = _codec_of(node)
+    parts = list(_tree(node, format_name(name), options.depth, options.parts))
     if options.json:
-        found = {
+        shown = {
             "name": options.name,
-            "type": kind,
+            "node": format_name(name),
+            "codec": codec,
             "store": home.name,
             "nbytes": node.extent,
             "region": {
@@ -116,10 +114,10 @@ def _inspect(options: argparse.Namespace) -> int:
             },
             "parts": parts,
         }
-        _print_json(found)
+        _print_json(shown)
         return 0
     sizes = f"{readable_size(node.extent)} of {readable_size(mapping.nbytes)}"
-    sys.stdout.write(f"{options.name}: {kind}, {sizes} in {home.name}\n")
+    sys.stdout.write(f"{options.name}: {'in a ' if rest else ''}{codec}, {sizes} in {home.name}\n")
     rows = [
         (part["name"], part["codec"], readable_size(part["nbytes"]), str(part["children"])) for part in parts
     ]
@@ -127,17 +125,14 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _part(node: Node, step: int) -> Node:
-    if node.record.codec == layout.Codec.DICT:
-        node = node.child(1)
-    return node.child(step)
+def _codec_of(node: Node) -> str:
+    return _CODECS.get(node.record.codec, str(node.record.codec))
 
 
 def _tree(node: Node, name: str, depth: int, most: int) -> Iterator[dict[str, Any]]:
     """Yield the nodes of a part, the upper ones first, a bounded number of each."""
     count = len(node)
-    codec = _CODECS.get(node.record.codec, str(node.record.codec))
-    yield {"name": name, "codec": codec, "nbytes": node.extent, "children": count}
+    yield {"name": name, "codec": _codec_of(node), "nbytes": node.extent, "children": count}
     if depth <= 0:
         return
     for place in range(min(count, most)):

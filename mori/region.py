@@ -216,6 +216,16 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
         if nbytes > (free := home.free()):
             raise StoreFullError(store=home.name, asked=nbytes, free=free, remedy=home.remedy())
     try:
+        return _twice(attempt)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
+
+
+def _twice(attempt: Callable[[], T]) -> T:
+    """Try something, and once more when what is not needed has been let go, if that may help."""
+    try:
         return attempt()
     except OSError as error:
         if not _may_help(error):
@@ -226,13 +236,11 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
     except OSError as error:
         if limits.is_out_of_descriptors(error):
             raise limits.descriptors_error(error) from error
-        if error.errno not in _FULL:
-            raise
-        raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
+        raise
 
 
 def _may_help(error: OSError) -> bool:
-    """Say whether to try again once what is not needed has been let go."""
+    """Say whether to try again when what is not needed has been let go; raise the limit of open files."""
     if limits.is_out_of_descriptors(error):
         limits.raise_descriptors()
         return True
@@ -317,18 +325,7 @@ def find(where: Where, kind: int) -> Mapping | None:
     if where.region_id is not None and (mapping := _mappings.get(where.region_id)) is not None:
         return mapping
     home = store.of_kind(kind)
-    try:
-        mapping = _find(home, where)
-    except OSError as error:
-        if not _may_help(error):
-            raise
-        _make_room()
-        try:
-            mapping = _find(home, where)
-        except OSError as error:
-            if limits.is_out_of_descriptors(error):
-                raise limits.descriptors_error(error) from error
-            raise
+    mapping = _twice(lambda: _find(home, where))
     _tell(is_new=False)
     return mapping
 

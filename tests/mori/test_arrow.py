@@ -7,11 +7,8 @@ import decimal
 import gc
 import multiprocessing
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -437,25 +434,6 @@ def test_a_reader_of_a_large_table_has_no_copy_of_it(store: str) -> None:
     found = _run(_READ, _name(small), _name(large))
     assert (found["rows"], found["total"]) == (rows, rows + 20)
     assert found["opened"] <= (256 << 10 if store == "memfd" else 2 * MB)
-
-
-def test_without_pyarrow_the_error_names_the_extra(store: str) -> None:
-    tree = mori.share([1, table()])
-    code = (
-        "import sys; sys.modules['pyarrow'] = None; import mori\n"
-        f"tree = mori.map_shared({_name(tree)!r})\n"
-        "assert tree[0] == 1\n"
-        "try: tree[1]\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "install mori[arrow]" in done.stdout
 
 
 @pytest.mark.parametrize("text", ["column name", "inner name", "Europe/Paris", "key of dictionary"])

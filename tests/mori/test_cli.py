@@ -53,12 +53,37 @@ def test_inspect_shows_the_parts_of_a_region_and_of_a_part(store: str) -> None:
     name = mori.shared_name(shared)
     done = run("inspect", name)
     assert done.returncode == 0, done.stderr
-    assert "SharedDict" in done.stdout
+    assert f"{name}: DICT" in done.stdout
     assert "NDARRAY" in done.stdout
     found = json.loads(run("inspect", "--json", f"{name}[1]").stdout)
-    assert found["type"].endswith("SharedList")
+    assert found["codec"] == "LIST"
     assert found["parts"][0]["children"] == 2
     assert found["region"]["name"] == name
+
+
+def test_inspect_finds_parts_of_every_kind() -> None:
+    """The keys of this dict have an index, and three of its values hold their elements in one node."""
+    plain = {
+        **{f"k{i}": np.arange(50) for i in range(20)},
+        "r": {"id": 1},
+        "s": ["text"] * 500,
+        "p": [1.5] * 500,
+    }
+    name = mori.shared_name(shared := mori.share(plain))
+    for path, codec, node in (
+        ("[1]", "NDARRAY", "[1]"),
+        ("[20]", "SMALL", "[20]"),
+        ("[20,0]", "SMALL", "[20]"),
+        ("[21,499]", "STRINGS", "[21]"),
+        ("[22,3]", "PACKED", "[22]"),
+    ):
+        found = json.loads(run("inspect", "--json", f"{name}{path}").stdout)
+        assert (found["codec"], found["node"]) == (codec, f"{name}{node}")
+        assert mori.map_shared(f"{name}{path}") is not None
+    done = run("inspect", f"{name}[21,500]")
+    assert done.returncode == 1
+    assert "out of bounds: there are 500 elements" in done.stderr
+    del shared
 
 
 def test_inspect_shows_a_bounded_number_of_parts(store: str) -> None:
@@ -142,6 +167,61 @@ def test_doctor_says_that_processes_do_not_see_each_other_in_proc() -> None:
     assert "fail  other processes" in done.stdout, done.stdout + done.stderr
     assert "MORI_STORE=files:DIR" in done.stdout
     assert done.returncode == 1
+
+
+def test_doctor_says_that_few_files_may_be_open() -> None:
+    command = f"ulimit -n 256 && {sys.executable} -m mori doctor"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=_ROOT, capture_output=True, text=True, check=False, timeout=55
+    )
+    assert "warn  open files: 256 open files at most" in done.stdout, done.stdout + done.stderr
+    assert "docker run --ulimit nofile=" in done.stdout
+    assert done.returncode == 0
+
+
+def test_doctor_says_that_shm_is_as_small_as_docker_makes_it() -> None:
+    """Real: a mount namespace whose /dev/shm has 64 MB."""
+    command = (
+        "mount -t tmpfs -o size=64m none /dev/shm && "
+        f"{sys.executable} -m mori doctor; MORI_STORE=files {sys.executable} -m mori doctor"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
+    )
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no new mount namespace may be made here: {done.stderr}")
+    assert "note  /dev/shm: 67.1 MB, as docker makes it; this store does not need it" in done.stdout
+    assert "warn  /dev/shm: 67.1 MB, as docker makes it\n      do: docker run --shm-size=8g" in done.stdout
+    assert "warn  room: " in done.stdout
+
+
+def test_doctor_says_that_a_holder_lives_in_another_pid_namespace() -> None:
+    code = "import mori, numpy; x = mori.share(numpy.ones(9)); print('shared', flush=True); input()"
+    with subprocess.Popen(
+        ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", code],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stderr is not None
+        if other.stdout.readline() != "shared\n":
+            pytest.skip(f"no new pid namespace may be made here: {other.stderr.read()}")
+        try:
+            done = run("doctor")
+        finally:
+            other.stdin.write("\n")
+            other.stdin.close()
+    assert "warn  pid namespaces: 1 processes with shared regions live in other pid namespaces" in done.stdout
+    assert "MORI_STORE=files:DIR" in done.stdout
 
 
 def test_a_wrong_command_is_an_error_with_the_usage() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+
+from tests.fresh import run_python
 
 _CODE = """
 import pickle, sys, warnings
@@ -31,12 +29,4 @@ def test_an_adapter_that_cannot_be_imported_is_one_warning_and_everything_goes_b
     engine: str, adapter: str
 ) -> None:
     pytest.importorskip(engine)
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE.format(engine=engine, adapter=adapter)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=55,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_python(_CODE.format(engine=engine, adapter=adapter))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mori
+from tests.fresh import run_python
 
 _START = """
 import ctypes, os, pickle, resource, sys
@@ -32,16 +30,7 @@ def fill(limit):
 
 
 def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _START + textwrap.dedent(code)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=55,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return run_python(_START + textwrap.dedent(code))
 
 
 def test_a_low_soft_limit_of_open_files_is_raised(store: str) -> None:

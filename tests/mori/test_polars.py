@@ -5,10 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import pickle
-import subprocess
-import sys
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,22 +210,3 @@ def test_a_reader_of_a_large_frame_has_no_copy_of_it(store: str) -> None:
     found = _run(_READ, _name(small), _name(large))
     assert (found["total"], found["last"]) == (rows * (rows - 1) // 2, 20)
     assert found["opened"] <= 4 << 20
-
-
-def test_without_polars_the_error_names_the_extra(store: str) -> None:
-    tree = mori.share([1, frame()])
-    code = (
-        "import sys; sys.modules['polars'] = None; import mori\n"
-        f"tree = mori.map_shared({_name(tree)!r})\n"
-        "assert tree[0] == 1\n"
-        "try: tree[1]\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "install mori[polars]" in done.stdout

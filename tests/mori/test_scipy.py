@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,22 +212,3 @@ def test_a_reader_of_a_large_matrix_has_no_copy_of_it(store: str) -> None:
     found = _run(_READ, _name(small), _name(large))
     assert (found["nnz"], found["value"]) == (count, 1)
     assert found["opened"] <= (256 << 10 if store == "memfd" else 16 << 20)  # of a file, indices are checked
-
-
-def test_without_scipy_the_error_names_the_extra(store: str) -> None:
-    tree = mori.share([1, make("csr_array")])
-    code = (
-        "import sys; sys.modules['scipy'] = None; import mori\n"
-        f"tree = mori.map_shared({_name(tree)!r})\n"
-        "assert tree[0] == 1\n"
-        "try: tree[1]\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "install mori[scipy]" in done.stdout

@@ -6,8 +6,6 @@ import gc
 import json
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,22 +200,3 @@ def test_a_reader_of_a_large_tensor_has_no_copy_and_a_writer_one_of_its_pages(st
     assert found["total"] == 25_000_000
     assert found["read"] <= 2 * MB
     assert 4096 <= found["written"] <= MB
-
-
-def test_without_torch_the_error_names_the_extra(store: str) -> None:
-    tree = mori.share([1, torch.ones(3)])
-    code = (
-        "import sys; sys.modules['torch'] = None; import mori\n"
-        f"tree = mori.map_shared({_name(tree)!r})\n"
-        "assert tree[0] == 1\n"
-        "try: tree[1]\n"
-        "except ImportError as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "install mori[torch]" in done.stdout
