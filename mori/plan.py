@@ -6,7 +6,7 @@ walks with a stack of its own, so the depth of an object is bounded by memory al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from mori import codec, layout
@@ -106,6 +106,7 @@ class _Met(NamedTuple):
 Prepare = Callable[[Any, str], Any]
 """Takes a frame or series and the path to it, and returns what is to be written in its place."""
 
+_ROUNDS: Final = 2  # a codec that makes its children anew each time would give new ids for ever
 _FRAMES: Final = frozenset({Id.DATAFRAME, Id.SERIES, Id.PANDAS_SUBCLASS})
 
 
@@ -124,8 +125,9 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     """
     pickled: set[type] = set()
     apart: dict[int, Any] = {}
+    rounds = 0
     while True:
-        measure = _Measure(pickled, apart, prepare)
+        measure = _Measure(pickled, apart if rounds < _ROUNDS else _Everything(), prepare)
         try:
             root = measure.run(obj)
         except _CycleError as cycle:
@@ -134,6 +136,14 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
         if not measure.met_inside:
             return root
         apart |= measure.met_inside
+        rounds += 1
+
+
+class _Everything:
+    """The ids of all objects."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
 
 
 class _CycleError(Exception):
@@ -156,7 +166,7 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
 class _Measure:
     """The walk over an object: the levels above, and what has been met so far."""
 
-    def __init__(self, pickled: set[type], apart: dict[int, Any], prepare: Prepare | None) -> None:
+    def __init__(self, pickled: set[type], apart: Container[int], prepare: Prepare | None) -> None:
         # What stands inside a small container and is met elsewhere, too: it has to be a node of its own.
         self.met_inside: dict[int, Any] = {}
         self._inside: dict[int, Any] = {}

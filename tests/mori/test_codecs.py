@@ -360,3 +360,27 @@ def test_a_class_without_the_name_of_a_module_goes_by_pickle() -> None:
     shared = mori.share([Odd(), {"k": Odd()}, np.arange(3)])
     assert shared[0] == 7
     assert shared[1]["k"] == 7
+
+
+class Tagged:
+    def __init__(self, parts: Any) -> None:
+        self.parts = parts
+
+
+class TaggedCodec:
+    name = "tests.tagged"
+
+    def encode(self, obj: Tagged) -> mori.Encoded:
+        tags = ["a", "b"]  # one list in two small dicts, another at each call
+        return mori.Encoded(b"", (), ({"x": tags}, {"y": tags}))
+
+    def decode(self, meta: bytes, buffers: mori.Buffers, children: Any) -> Tagged:
+        return Tagged(list(children))
+
+
+mori.register_codec(TaggedCodec(), Tagged)
+
+
+def test_children_that_are_made_anew_at_each_call_are_measured_in_the_end() -> None:
+    (tagged,) = mori.share([Tagged(None)])
+    assert [dict(part) for part in tagged.parts] == [{"x": ["a", "b"]}, {"y": ["a", "b"]}]
