@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 xr = pytest.importorskip("xarray")
+
+from xarray.testing.strategies import variables  # noqa: E402
 
 import mori  # noqa: E402
 from mori import region  # noqa: E402
@@ -147,3 +150,17 @@ def test_a_reader_of_a_large_dataset_has_no_copy_of_it(store: str) -> None:
     found = _run(_READ, _name(small), _name(large))
     assert found["total"] == 5_000_000
     assert found["opened"] <= MB
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(variables())
+def test_any_variable_comes_back(variable: Any) -> None:
+    for expected in (variable, xr.DataArray(variable), xr.Dataset({"v": variable})):
+        shared = mori.share([expected, "and more"])[0]
+        for got in (shared, pickle.loads(pickle.dumps(mori.share({"x": expected})))["x"]):
+            assert type(got) is type(expected)
+            assert got.equals(expected)
+            np.testing.assert_equal(
+                got.attrs, expected.attrs
+            )  # `identical` fails on arrays in dicts in attrs
+            assert got.sizes == expected.sizes
