@@ -30,6 +30,13 @@ _LIMIT = 10  # seconds until what is on its way out has to be gone
 _failed = pytest.StashKey[bool]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process where pytest-xdist spreads them, and all of Ray's."""
+    for item in items:
+        group = "ray" if "mori_ray" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
     report = yield

@@ -6,10 +6,7 @@ be written to without telling anyone: the opening that hands one out keeps it, a
 
 from __future__ import annotations
 
-import enum
 from typing import Any, Final, NamedTuple
-
-import numpy as np
 
 from mori import layout, rebuilt
 from mori.array import SharedArray
@@ -17,8 +14,10 @@ from mori.codecs.classes import Shape, fields_of, shape_of
 from mori.errors import MoriError
 from mori.layout import Codec as Id
 from mori.reader import Node, opener
+from mori.views.atoms import is_atom
 from mori.views.handed import holders, is_as_written, is_held
 from mori.views.opening import Opening
+from mori.views.remade import is_reached, is_remade, is_unchanged
 
 __all__ = ["INSTANCES", "Instance", "instance"]
 
@@ -26,20 +25,6 @@ INSTANCES: Final = (Id.NAMEDTUPLE, Id.DATACLASS)
 
 _HOLDERS: Final = 2  # of a field's value: the instance, and the note of its fields
 _BUILTINS: Final = (list, tuple, dict, set, frozenset)
-_ATOMS: Final = (  # nothing is lost with one that is let go
-    *(type(None), bool, int, float, complex, str, bytes, np.generic, enum.Enum),
-)
-_ATOMS_ELSEWHERE: Final = frozenset(  # named, not imported
-    (
-        *(("datetime", "date"), ("datetime", "datetime"), ("datetime", "time"), ("datetime", "timedelta")),
-        *(("decimal", "Decimal"), ("uuid", "UUID")),
-    )
-)
-
-
-def _is_atom(value: object) -> bool:
-    cls = type(value)
-    return isinstance(value, _ATOMS) or (cls.__module__, cls.__name__) in _ATOMS_ELSEWHERE
 
 
 class _Fields(NamedTuple):
@@ -60,13 +45,20 @@ class _Fields(NamedTuple):
                 child = self.node.child(index)
                 if child.record.codec == Id.SMALL and not is_as_written(child, value):
                     return False
+            elif not is_atom(value) and not self._is_unchanged(index, value):
+                return False
         return True
+
+    def _is_unchanged(self, index: int, value: Any) -> bool:
+        child = self.node.child(index)  # an aliased one is kept by itself
+        is_own = not child.record.flags & layout.ALIASED and is_remade(child, value)
+        return not is_own or is_unchanged(child, value)
 
     def is_held(self, inside: set[int]) -> bool:
         """Say whether anybody holds a field; an aliased one is kept by itself, or known while it is held."""
         for index, name in enumerate(self.values):
             value = self.values[name]
-            if _is_atom(value) or id(value) in inside:
+            if is_atom(value) or id(value) in inside:
                 continue
             if self.node.child(index).record.flags & layout.ALIASED:
                 continue
@@ -79,7 +71,10 @@ class _Fields(NamedTuple):
                 if holders(self.values, name) > _HOLDERS:
                     return True
             else:
-                return True  # an object of whatever class: nobody can say whether it was written to
+                box = [value]
+                del value
+                if is_reached(box, _HOLDERS):
+                    return True
         return False
 
 
@@ -87,6 +82,9 @@ class Instance:
     """An instance that was handed out, with the instances that are fields in it, and their opening."""
 
     __slots__ = ("_parts", "below")
+
+    nbytes = 0
+    """Its fields lie in the region."""
 
     def __init__(self, parts: list[_Fields], below: Opening) -> None:
         self._parts = parts  # itself last

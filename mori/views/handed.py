@@ -19,6 +19,7 @@ from mori.reader import Node, decode
 __all__ = ["Handed", "Instances", "Kept", "holders", "is_as_written", "is_held"]
 
 _FEW: Final = 64  # that are kept before any is let go
+_LIGHT: Final = 16 << 20  # bytes, as many
 
 _lock = threading.RLock()  # reentrant: what a garbage collection runs may open something, too
 _probe: Final[list[Any]] = [[]]
@@ -72,7 +73,11 @@ class Kept(Protocol):
     """An instance that was handed out, and what it was then."""
 
     below: Any
-    """The opening of the containers inside it."""
+    """The opening of the containers inside it; None if there can be none."""
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes of private memory, about; 0 where its parts are in the region."""
 
     @property
     def obj(self) -> Any:
@@ -88,11 +93,13 @@ class Kept(Protocol):
 class Instances:
     """Instances by the offset of their node."""
 
-    __slots__ = ("_most", "_parts")
+    __slots__ = ("_heaviest", "_most", "_nbytes", "_parts")
 
     def __init__(self) -> None:
         self._parts: dict[int, Kept] = {}
         self._most = _FEW
+        self._nbytes = 0
+        self._heaviest = _LIGHT
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -110,22 +117,24 @@ class Instances:
     def keep(self, offset: int, kept: Kept) -> Any:
         """Keep an instance and return it; the one that another thread has made meanwhile."""
         with _lock:
-            if len(self._parts) >= self._most:
+            if len(self._parts) >= self._most or self._nbytes + kept.nbytes > self._heaviest:
                 self.let_go()
-            return self._parts.setdefault(offset, kept).obj
+            found = self._parts.setdefault(offset, kept)
+            self._nbytes += kept.nbytes if found is kept else 0
+            return found.obj
 
     def let_go(self) -> None:
         """Forget those that nobody else holds, and that were not written to."""
         with _lock:
             parts = self._parts
             for offset in [*parts]:
-                if (
-                    not parts[offset].is_held()
-                    and parts[offset].is_intact()
-                    and parts[offset].below.is_idle()
-                ):
+                kept = parts[offset]
+                below = kept.below
+                if not kept.is_held() and kept.is_intact() and (below is None or below.is_idle()):
                     del parts[offset]
-            self._most = max(_FEW, 2 * len(parts))
+            self._nbytes = sum(kept.nbytes for kept in parts.values())
+            # So that each costs the same, however many are held.
+            self._most, self._heaviest = max(_FEW, 2 * len(parts)), max(_LIGHT, 2 * self._nbytes)
 
 
 def is_as_written(node: Node, part: Any) -> bool:

@@ -16,6 +16,7 @@ from mori.codecs import small
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node
 from mori.views.handed import Handed, Instances, Kept
+from mori.views.remade import Remade, is_remade
 
 __all__ = ["Opening"]
 
@@ -53,9 +54,11 @@ class Opening:
         home = self.home(node)
         if node.record.codec == Id.SMALL:
             return home._small(node)
+        part = home._instances.get(node.offset)
         if not node.record.flags & layout.ALIASED:
-            return home._watched(node, open_node(node))
-        part = home._parts.get(node.offset)
+            return home._watched(node, open_node(node)) if part is None else part
+        if part is None:
+            part = home._parts.get(node.offset)
         if part is None:
             part = home._kept.get(node.offset)
         if part is None:
@@ -87,6 +90,8 @@ class Opening:
         if hasattr(part, "_mori_is_intact"):
             # pandas writes to a frame without telling anyone: keep it, and look when pickling.
             return self._frames.setdefault(node.offset, part)
+        if is_remade(node, part):
+            return self._instances.keep(node.offset, Remade(node, part))
         return part
 
     def field(self, node: Node) -> Any:
@@ -134,7 +139,8 @@ class Opening:
                 if offset in within:
                     if not instance.is_intact():
                         return True
-                    pending.append(instance.below)
+                    if instance.below is not None:
+                        pending.append(instance.below)
         return False
 
     def _is_empty(self) -> bool:

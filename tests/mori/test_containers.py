@@ -181,7 +181,7 @@ def test_views_of_equal_parts_are_equal_and_compare_with_each_other(store):
 @pytest.mark.parametrize("thing", [
     None, 1, 1.5, "text", b"bytes", True, 1j, len, math, int, same, np.float64(1),
     object(), range(3), threading.Lock(), "/mori_1_1",
-], ids=repr)  # fmt: skip
+], ids=lambda thing: type(thing).__name__)  # fmt: skip
 def test_what_cannot_be_shared_comes_back_as_it_is(store, thing):
     assert mori.share(thing) is thing
     assert not mori.is_shared(thing)
@@ -218,7 +218,7 @@ def test_what_only_pickles_survives_inside_a_container(store, worker):
     ({"a": [0, (1, threading.Lock())]}, "obj['a'][1][1]"),
     ({("t", 1): threading.Lock()}, "obj[('t', 1)]"),
     ([np.array([threading.Lock()])], "obj[0][0]"),
-], ids=str)  # fmt: skip
+], ids=lambda x: x if isinstance(x, str) else type(x).__name__)  # fmt: skip
 def test_what_does_not_pickle_is_an_error_that_names_the_path(store, obj, path):
     with pytest.raises(mori.NotShareableError, match="lock") as caught:
         mori.share(obj)

@@ -159,7 +159,7 @@ def assert_same(got: Any, expected: Any) -> None:
         raise AssertionError(f"nobody compares {type(expected).__name__}")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_function_does_with_a_shared_array_what_it_does_with_a_plain_one(name):
     function, calls = FUNCTIONS[name], 0
     for source in SOURCES.values():

@@ -44,7 +44,7 @@ def _forget_heartbeats() -> None:
     distributed keeps that, and with it the task and its arguments, as long as the closed scheduler is there.
     """
     for obj in gc.get_objects():
-        if isinstance(obj, WorkerState) and obj.status == Status.closed:
+        if type(obj) is WorkerState and obj.status == Status.closed:
             obj.executing.clear()
 
 

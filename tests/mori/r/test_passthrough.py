@@ -13,7 +13,11 @@ def double(x):
 
 
 # R: 87, 88
-@pytest.mark.parametrize("thing", [None, double, np, int, 3.5, threading.Lock(), (i for i in ())], ids=repr)
+@pytest.mark.parametrize(
+    "thing",
+    [None, double, np, int, 3.5, threading.Lock(), (i for i in ())],
+    ids=lambda thing: type(thing).__name__,
+)
 def test_what_cannot_be_shared_comes_back_as_the_same_object(store, thing):
     assert mori.share(thing) is thing
 
