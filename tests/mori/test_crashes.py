@@ -1,0 +1,150 @@
+"""However a process ends: the dead hold nothing, what is half written cannot be opened, the next one works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mori
+from mori import store as stores
+from tests.stress import IS_LONG, LIMIT
+
+pytestmark = pytest.mark.timeout(LIMIT)
+
+
+def _inject(*arguments: str) -> list[dict[str, Any]]:
+    """Kill children, and return what was found after each of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.injector", *arguments],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "MORI_GRACE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT - 5,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    if "refused" in found[0]:
+        pytest.skip(found[0]["refused"])
+    return found
+
+
+def _assert_nothing_is_lost_or_left(found: dict[str, Any]) -> None:
+    assert {*found["standing"], *found["opened"]} <= {"dict", "array"}, found  # what opens is whole
+    assert found["pruned_exactly"], found
+    assert found["kept"] == [], found
+    assert found["held"] == [], found
+    assert found["next"] == 0, found
+    assert found["holder"], found
+
+
+def test_a_process_killed_at_any_system_call_leaves_nothing_half_and_harms_nobody(store: str) -> None:
+    ends = _inject("calls", "4" if IS_LONG else "1")
+    for found in ends:
+        _assert_nothing_is_lost_or_left(found)
+        assert found["status"] in (0, -signal.SIGKILL), found
+    # It was killed before, in the middle of, and after all that there is to interrupt.
+    by_act: dict[str, list[dict[str, Any]]] = {}
+    for found in ends:
+        by_act.setdefault(found["act"], []).append(found)
+    assert all(of[-1]["status"] == 0 and of[0]["calls"] == 1 for of in by_act.values())
+    assert len(by_act) == 7
+    for act in ("share", "allocate"):
+        assert [] in [found["standing"] for found in by_act[act]]
+        assert by_act[act][-2]["standing"] != []  # published, and its creator still there
+    if store == "memfd":
+        assert all(found["left"] == [] for found in ends)
+        return
+    left = [found["left"] for found in by_act["share"]]
+    assert all(state in left for state in ([], ["draft"], ["draft", "whole"], ["whole"]))
+    left = [found["left"] for found in by_act["drop"]]
+    assert all(state in left for state in ([], ["whole"]))
+    assert len([found for found in ends if found["left"]]) > 20
+
+
+def test_processes_killed_at_any_moment_leave_nothing_and_harm_nobody(store: str) -> None:
+    ends = _inject("moments", "1000" if IS_LONG else "60")
+    for found in ends:
+        _assert_nothing_is_lost_or_left(found)
+        assert found["status"] == -signal.SIGKILL, found
+    assert any(found["left"] for found in ends) == (store != "memfd")
+
+
+_HOLD = """
+import os, pickle, resource, signal, sys, numpy, mori
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background ignores it
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+theirs = mori.map_shared(sys.argv[1])
+mine = mori.share({"x": numpy.arange(1000)})
+print(mori.shared_name(mine), flush=True)
+if sys.argv[2] == "os._exit":
+    os._exit(7)
+while True:  # the signal comes in the middle of this
+    passing = mori.share([numpy.arange(1000)])
+    pickle.loads(pickle.dumps(passing))
+    assert theirs.sum() == 499500
+"""
+_ENDS = {
+    "SIGTERM": -signal.SIGTERM,
+    "SIGHUP": -signal.SIGHUP,
+    "SIGINT": -signal.SIGINT,
+    "SIGABRT": -signal.SIGABRT,
+    "SIGSEGV": -signal.SIGSEGV,
+    "os._exit": 7,
+}
+
+
+@contextmanager
+def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("end", _ENDS)
+def test_whatever_ends_a_process_its_regions_end_and_those_of_others_do_not(store: str, end: str) -> None:
+    shared = mori.share(np.arange(1000))
+    mine = mori.shared_name(shared)
+    assert mine is not None
+    with _process(mine, end) as child:
+        assert child.stdout is not None
+        name = child.stdout.readline().strip()
+        if end != "os._exit":
+            time.sleep(0.05)  # whatever it is doing then
+            child.send_signal(getattr(signal, end))
+            while end == "SIGINT" and child.poll() is None:  # Python drops one that comes in a finalizer
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(1)
+                child.send_signal(signal.SIGINT)
+        assert child.wait() == _ENDS[end]
+    home = stores.current()
+    if store != "memfd":
+        directory = Path(home.name.partition(":")[2])
+        left = {f"/{path.name.removesuffix('.draft')}" for path in directory.iterdir()} - {mine}
+        # An interrupt is an exception, after which files are let go; one that was half made may stay.
+        assert name in left or end == "SIGINT"
+        assert {*mori.prune_shared()} == left
+        assert [path.name for path in directory.iterdir()] == [mine[1:]]
+    assert [entry.name for entry in mori.regions() if child.pid in (entry.owner, *entry.holders)] == []
+    with pytest.raises(mori.RegionNotFoundError):
+        mori.map_shared(name)
+    assert shared.sum() == mori.map_shared(mine).sum() == 499500
