@@ -37,13 +37,18 @@ class Hold:
         self.pickled = False  # as a reference that only the grace keeps good
         if held.path is not None:
             _release_at_exit()
-            _files.add(self)
+            _files[id(self)] = self
 
     @property
     def fd(self) -> int:
         """The descriptor by which this process holds it."""
         assert self._held is not None
         return self._held.fds[0]
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether it holds nothing any more: the process is about to end."""
+        return self._held is None
 
     @property
     def path(self) -> str | None:
@@ -141,7 +146,9 @@ class _Graces:
             if not everything:
                 self._kept += [entry for entry in kept if entry[0] > now]
             for _, action in due:
-                action()
+                # A program that closed our descriptors (a daemon does) may not end the others' graces.
+                with contextlib.suppress(OSError):
+                    action()
 
     def wake(self) -> None:
         self._arrivals.put(None)
@@ -168,30 +175,36 @@ def expire_graces() -> None:
     _graces.wake()
 
 
-_files: weakref.WeakSet[Hold] = weakref.WeakSet()
-_exit_arranged = 0
+_files: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
+_arranged_in = 0  # the process, since what is arranged is partly lost in a fork
 
 
 def _release_at_exit() -> None:
     """Arrange that files are let go when this process ends: the last holder has to unlink."""
-    global _exit_arranged
-    if _exit_arranged == os.getpid():
+    global _arranged_in
+    if _arranged_in == os.getpid():
         return
-    _exit_arranged = os.getpid()
-    atexit.register(_release_all, os.getpid())
+    if not _arranged_in:
+        atexit.register(_release_all)
+    _arranged_in = os.getpid()
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
-        # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
-        from multiprocessing import util
-
-        util.Finalize(None, _release_all, (os.getpid(),), exitpriority=-100)
+        _release_at_exit_of_child()
 
 
-def _release_all(pid: int) -> None:
-    if pid == os.getpid():
-        for hold in list(_files):
-            hold.let_go()
-        _graces.expire(everything=True)
+def _release_at_exit_of_child(_: object = None) -> None:
+    # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
+    from multiprocessing import util
+
+    util.Finalize(None, _release_all, exitpriority=-100)
+
+
+def _release_all() -> None:
+    for ref in _files.valuerefs():  # a list: other threads may still be opening regions
+        if (hold := ref()) is not None:
+            with contextlib.suppress(OSError):
+                hold.let_go()
+    _graces.expire(everything=True)
 
 
 def _before_fork() -> None:
@@ -204,6 +217,11 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _graces.forget()
+    util = sys.modules.get("multiprocessing.util")
+    if _files and util is not None:
+        # It may outlive its parent's hold. A child of multiprocessing drops the finalizers that it
+        # inherited, and then calls this; for any other it stays without effect.
+        util.register_after_fork(_graces, _release_at_exit_of_child)
 
 
 if hasattr(os, "register_at_fork"):

@@ -115,7 +115,7 @@ class Mapping:
     @property
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
-        return self.hold is not None
+        return self.hold is not None and not self.hold.is_given_back
 
     @property
     def sealed(self) -> bool:

@@ -1,4 +1,4 @@
-"""However a process ends: the dead hold nothing, what is half written cannot be opened, the next one works."""
+"""However a process ends: the dead hold nothing, what is half written cannot be opened, the next works."""
 
 from __future__ import annotations
 
