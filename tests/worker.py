@@ -56,6 +56,14 @@ class Worker:
     def close(self) -> None:
         """Let it end."""
         self._ours.send(None)
+        self._end()
+
+    def kill(self) -> None:
+        """End it in the middle of whatever it does."""
+        self.process.kill()
+        self._end()
+
+    def _end(self) -> None:
         self._ours.close()
         self.process.join(_LIMIT)
         self.process.close()

@@ -1,0 +1,169 @@
+"""Pids that mean nothing here, or another process: pid namespaces over one directory, and pids used again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mori
+from mori import store as stores
+
+_UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unshare() -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is missing")
+    if subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a pid namespace of its own is not permitted here (unshare --pid)")
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
+    return tmp_path
+
+
+@contextmanager
+def _process(code: str, *arguments: str, apart: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """Run code, in a pid namespace of its own, where it is the first process."""
+    command = [*(_UNSHARE if apart else []), sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def _line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    child.kill()  # and unshare sees to it that what it started goes, too
+    child.wait()
+    assert child.stdout is not None
+    assert child.stdout.read() == ""  # it is gone: nobody has the other end
+
+
+_SHARE = """
+import os, sys, numpy, mori
+mine = mori.share(numpy.full(1000, int(sys.argv[1])))
+print(mori.shared_name(mine), os.getpid(), flush=True)
+sys.stdin.read()
+"""
+_PRUNE = """
+import sys, numpy, mori
+print(mori.prune_shared(), mori.map_shared(sys.argv[1]).sum(), flush=True)
+"""
+
+
+def test_pruning_across_pid_namespaces_removes_exactly_what_nobody_holds(files: Path) -> None:
+    shared = mori.share(np.full(1000, 1))
+    mine = mori.shared_name(shared)
+    assert mine is not None
+    with _process(_SHARE, "2", apart=False) as killed, _process(_SHARE, "3") as apart:
+        orphan, living = _line(killed).split()[0], _line(apart).split()[0]
+        _kill(killed)
+        with _process(_PRUNE, mine) as pruning:  # which sees neither of our processes
+            assert _line(pruning) == f"['{orphan}'] 1000"
+        assert mori.prune_shared() == []  # its pid is none of ours
+        theirs = mori.map_shared(living)
+        _kill(apart)
+        assert mori.prune_shared() == []  # it is ours now
+        with _process(_PRUNE, living) as pruning:
+            assert _line(pruning) == "[] 3000"
+        assert theirs.sum() == 3000
+        del theirs
+    assert [path.name for path in files.iterdir()] == [mine[1:]]
+    assert shared.sum() == 1000
+
+
+def test_the_same_pid_in_two_namespaces_never_meets_the_others_regions(files: Path) -> None:
+    with _process(_SHARE, "1") as first, _process(_SHARE, "2") as second:
+        names = [_line(first), _line(second)]
+        assert [name.split()[1] for name in names] == ["1", "1"]
+        one, two = (name.split()[0] for name in names)
+        assert {one, two} == {"/mori_1_1", "/mori_1_2"}
+        assert (mori.map_shared(one).sum(), mori.map_shared(two).sum()) == (1000, 2000)
+        kept = mori.map_shared(one)
+        _kill(first)
+        _kill(second)
+        with _process(_SHARE, "3") as third:  # finds an orphan, and a live region of its own pid
+            assert _line(third) == f"{two} 1"
+            assert kept.sum() == mori.map_shared(one).sum() == 1000
+            assert mori.map_shared(two).sum() == 3000
+            del kept
+            assert [path.name for path in files.iterdir()] == [two[1:]]
+            assert third.stdin is not None
+            third.stdin.close()
+            third.wait()
+    assert list(files.iterdir()) == []
+
+
+_AGAIN = """
+import os, pickle, signal, sys, numpy, mori
+
+def child(number):
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(40)
+        x = mori.share(numpy.full(1000, number))
+        os.write(theirs, pickle.dumps((mori.shared_name(x), pickle.dumps(x))))
+        signal.pause()
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as file:
+        return pid, *pickle.load(file)
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+def again(pid, number):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(pid - 1))
+    found = child(number)
+    assert found[0] == pid, found
+    return found
+
+pid, name, data = child(1)
+kill(pid)
+_, other, _ = again(pid, 2)          # the same pid, the same number, the same descriptor
+print(name == other, repr(pickle.loads(data))[:17], mori.map_shared(other).sum())
+kill(pid)
+
+pid, name, data = child(3)
+kept = pickle.loads(data)
+kill(pid)
+_, other, fresh = again(pid, 4)
+first, second = pickle.loads(data), pickle.loads(fresh)
+print(first.sum(), second.sum(), kept.sum(), mori.shared_name(first) == name)
+del first, second, kept
+kill(pid)                            # it had inherited what was kept
+mori.prune_shared()
+print(repr(pickle.loads(data))[:17], repr(pickle.loads(fresh))[:17])
+"""
+
+
+def test_a_pid_that_comes_again_brings_no_other_data_and_harms_no_live_region(store: str) -> None:
+    with _process(_AGAIN) as child:
+        out, _ = child.communicate(timeout=50)
+    assert child.returncode == 0
+    one, two, three = out.splitlines()
+    assert one == "True <lost mori object 2000"
+    assert two == "3000 4000 3000 True"
+    assert three == "<lost mori object <lost mori object"
+    home = stores.current()
+    if home.kind == stores.FILES:
+        assert os.listdir(home.name.partition(":")[2]) == []
