@@ -5,7 +5,6 @@ Imports every lower floor. Each does one thing to one object; options are keywor
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -18,6 +17,7 @@ from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
+from mori.modules import imported
 from mori.plan import measure
 from mori.private import private_copy
 from mori.reader import Node, open_node, root_of
@@ -141,7 +141,7 @@ def _node_of(obj: object) -> Node | None:
         return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
-    frames = sys.modules.get("mori.frames")  # nothing of pandas lies in a region before
+    frames = imported("mori.frames")  # nothing of pandas lies in a region before
     if frames is not None and (node := frames.node_of(obj)) is not None:
         return node  # type: ignore[no-any-return]
     return rebuilt.node_of(obj)
@@ -159,7 +159,7 @@ def is_shared(x: object) -> bool:
     node = _node_of(x)
     if node is not None:
         return node.mapping.shared
-    pandas, frames = sys.modules.get("pandas"), sys.modules.get("mori.frames")
+    pandas, frames = imported("pandas"), imported("mori.frames")
     if pandas is None or frames is None or not isinstance(x, pandas.DataFrame):
         return False
     return not hasattr(type(x), "_mori_is_intact") and bool(frames.lies_in_region(x))
@@ -181,7 +181,7 @@ def shared_name(x: object) -> str | None:
     if isinstance(x, SharedArray) and not array.is_whole(x, node):
         return None
     name = node.name()
-    if name is None and "pandas" in sys.modules:
+    if name is None and imported("pandas") is not None:
         from mori.frames import name_of
 
         name = name_of(x)

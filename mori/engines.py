@@ -1,15 +1,16 @@
 """Where mori meets an engine: its adapter is imported as soon as both are there.
 
-Imports nothing of mori. An engine serializes by rules of its own, so its adapter has to have said
+Imports modules. An engine serializes by rules of its own, so its adapter has to have said
 its word before a shared object is handed to it.
 """
 
 from __future__ import annotations
 
 import importlib
-import sys
 import warnings
 from typing import Final
+
+from mori.modules import imported
 
 __all__ = ["meet"]
 
@@ -29,11 +30,7 @@ def meet() -> bool:
     """
     new = False
     for engine, adapter in _ADAPTERS.items():
-        if engine in sys.modules and engine not in _met:
-            module = sys.modules[engine]
-            spec = getattr(module, "__spec__", None)
-            if spec is not None and getattr(spec, "_initializing", False):
-                continue  # half-imported: next time
+        if engine not in _met and (module := imported(engine)) is not None:
             # Met only when it is ready: until then other threads wait here, for the import's own lock.
             fault: Exception | None = None
             try:

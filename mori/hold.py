@@ -1,6 +1,6 @@
 """Holds: what keeps a region alive for this process, and the grace that outlasts its last use.
 
-Imports the stores and settings. Invariant: a hold is given back exactly once: when nothing refers to
+Imports the stores, settings and modules. Invariant: a hold is given back exactly once: when nothing refers to
 it any more, after its grace if a reference to its region was pickled, or at the end of the process.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mori import settings
+from mori.modules import imported
 from mori.store import Held, Store
 
 __all__ = ["Hold", "expire_graces", "soon"]
@@ -187,7 +188,7 @@ def _release_at_exit() -> None:
     if not _arranged_in:
         atexit.register(_release_all)
     _arranged_in = os.getpid()
-    process = sys.modules.get("multiprocessing.process")
+    process = imported("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         _release_at_exit_of_child()
 
@@ -217,7 +218,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _graces.forget()
-    util = sys.modules.get("multiprocessing.util")
+    util = imported("multiprocessing.util")
     if _files and util is not None:
         # It may outlive its parent's hold. A child of multiprocessing drops the finalizers that it
         # inherited, and then calls this; for any other it stays without effect.

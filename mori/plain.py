@@ -18,6 +18,7 @@ from mori import reference, region
 from mori.array import SharedArray
 from mori.errors import MoriError
 from mori.layout import Codec as Id
+from mori.modules import imported
 from mori.reader import root_of
 from mori.region import Mapping
 
@@ -100,16 +101,12 @@ def meet(is_new: bool) -> None:
 
         ForkingPickler.register(np.ndarray, _of_multiprocessing)
     for name in (*_LOKY, _JOBLIB):
-        if name in sys.modules and name not in _met and _is_whole(sys.modules[name]):
+        if name not in _met and (module := imported(name)) is not None:
             _met.add(name)
             if name != _JOBLIB:
-                sys.modules[name].register(np.ndarray, _of_loky)
-            elif (cls := getattr(sys.modules[name], "ArrayMemmapForwardReducer", None)) is not None:
+                module.register(np.ndarray, _of_loky)
+            elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
                 _before_dumping(cls)
-
-
-def _is_whole(module: Any) -> bool:
-    return not getattr(module.__spec__, "_initializing", False)
 
 
 def _before_dumping(cls: Any) -> None:

@@ -6,7 +6,6 @@ stack of its own, and keeps what is one object one object, as copy.deepcopy does
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -17,6 +16,7 @@ from mori.buffer import SharedBytes
 from mori.codecs import classes, named
 from mori.codecs.pickle5 import remake
 from mori.layout import Codec as Id
+from mori.modules import imported
 from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 
 __all__ = ["private_copy"]
@@ -122,7 +122,7 @@ def _leaf(obj: Any, copies: _Copies) -> Any:
         return array.private_copy(obj)
     if hasattr(type(obj), "_mori_materialize"):
         return obj._mori_materialize()
-    if "pandas" in sys.modules:
+    if imported("pandas") is not None:
         from mori.frames import materialize_pandas
 
         obj = materialize_pandas(obj)

@@ -26,6 +26,7 @@ from distributed.protocol.serialize import (
 
 import mori
 from mori.masked import SharedMaskedArray
+from mori.modules import imported
 from mori.records import SharedMatrix, SharedRecords
 from mori.reference import identity, travel
 from mori_dask.handshake import schedulers_are_here, takes_references
@@ -115,7 +116,7 @@ def _register_tables() -> None:
 
 
 def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
-    tables = sys.modules.get("mori.tables")  # nothing of pyarrow lies in a region before
+    tables = imported("mori.tables")  # nothing of pyarrow lies in a region before
     if tables is not None and tables.reference_for_engine(table) is not None:
         raise _ByPickleError("shared tables are pickled")
     return plain(table)

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from mori import reference
+from mori.modules import imported
 from mori.reference import Lost
 from mori.region import Mapping
 from mori_ray import fetch, hooks, lifetime
@@ -57,7 +58,7 @@ _ways: dict[Purpose, reference.Way] = {
 
 
 def _way(purpose: Purpose) -> AbstractContextManager[None]:
-    tables = sys.modules.get("mori.tables")  # nothing of pyarrow lies in a region before
+    tables = imported("mori.tables")  # nothing of pyarrow lies in a region before
     if tables is not None:
         hooks.prefer(sys.modules["pyarrow"].Table, tables.reference_for_engine)
     return nullcontext() if reference.is_by_value() else reference.travel(_ways[purpose])
