@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from mori import array, codec, rebuilt, reference
+from mori import array, codec, rebuilt, reference, region, writer
 from mori.array import SharedArray
 from mori.buffer import SharedBytes
 from mori.codecs import classes, named
 from mori.codecs.pickle5 import remake
 from mori.layout import Codec as Id
 from mori.modules import imported
+from mori.plan import measure
+from mori.reader import Node, decode, root_of
 from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 
 __all__ = ["private_copy"]
@@ -131,7 +133,17 @@ def _leaf(obj: Any, copies: _Copies) -> Any:
         return named.remake(obj, lambda part: _copy(part, copies))
     if classes.is_plain(type(obj)):
         return classes.changed(obj, lambda part: _copy(part, copies))
-    if rebuilt.node_of(obj) is not None:
+    node = rebuilt.node_of(obj)
+    if node is not None and node.record.codec in (Id.POLARS_FRAME, Id.POLARS_SERIES):
+        return _copied(obj, node)
+    if node is not None:
         with reference.travel("value"):
             return remake(obj, lambda part: _copy(part, copies))
     return obj
+
+
+def _copied(obj: Any, node: Node) -> Any:
+    """Return a copy over private memory of what its own class cannot pickle: polars' columns of objects."""
+    plan = measure(obj)
+    header = node.mapping.header._replace(nbytes=writer.region_nbytes(plan), root=writer.ROOT)
+    return decode(root_of(region.over(writer.to_bytes(plan, header))))

@@ -160,6 +160,17 @@ def test_a_write_is_local(store: str) -> None:
     assert mori.map_shared(name)[0] == 0
 
 
+def test_a_materialized_frame_has_memory_of_its_own(store: str) -> None:
+    shared = mori.share({"f": frame()})
+    copy = mori.materialize(shared)["f"]
+    assert not mori.is_shared(copy)
+    del shared
+    gc.collect()
+    assert region.live() == []
+    assert_frame_equal(copy.drop("o"), frame().drop("o"))
+    assert copy["o"].to_list() == frame()["o"].to_list()
+
+
 def test_an_object_that_does_not_pickle_is_named(store: str) -> None:
     bad = pl.DataFrame({"a": [1], "o": pl.Series([(x for x in "a")], dtype=pl.Object)})
     with pytest.raises(mori.NotShareableError) as caught:
