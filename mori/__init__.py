@@ -33,6 +33,7 @@ from mori.errors import (
     SettingError,
     StoreError,
     StoreFullError,
+    StoreWarning,
     UnsafeRegionError,
 )
 from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
@@ -62,6 +63,7 @@ __all__ = [
     "SharedTuple",
     "StoreError",
     "StoreFullError",
+    "StoreWarning",
     "UnsafeRegionError",
     "allocate",
     "by_value",

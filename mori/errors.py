@@ -21,6 +21,7 @@ __all__ = [
     "SettingError",
     "StoreError",
     "StoreFullError",
+    "StoreWarning",
     "UnsafeRegionError",
     "readable_size",
 ]
@@ -125,6 +126,8 @@ class PartNotFoundError(MoriError, LookupError):
 class StoreError(MoriError, OSError):
     """The store cannot be used on this machine as it is configured."""
 
+    found: str
+
     def __init__(self, *, store: str, found: str, remedy: str) -> None:
         super().__init__(
             f"cannot use the store {store!r}: {found}. {remedy}",
@@ -203,6 +206,10 @@ class NotShareableError(MoriError, TypeError):
 
 class ObjectColumnWarning(UserWarning):
     """A column of dtype object is rebuilt in every process that opens it, not mapped."""
+
+
+class StoreWarning(UserWarning):
+    """The store that is used by default cannot work here, and another one is used."""
 
 
 class ReadOnlyViewError(MoriError, ValueError):

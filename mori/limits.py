@@ -1,4 +1,4 @@
-"""What the system lets one process have: open files, mappings, addresses.
+"""What the system lets one process have: memory, open files, mappings, addresses.
 
 Imports errors. A region costs its process one descriptor and one mapping. What runs short is said by
 its own name: the system's answer to too many mappings reads like a lack of memory.
@@ -7,12 +7,23 @@ its own name: the system's answer to too many mappings reads like a lack of memo
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 from mori.errors import LimitError
 
-__all__ = ["descriptors_error", "is_out_of_descriptors", "mapping_error", "mappings", "raise_descriptors"]
+__all__ = [
+    "descriptors_error",
+    "file_size_error",
+    "is_counted_out",
+    "is_out_of_descriptors",
+    "mapping_error",
+    "mappings",
+    "memory",
+    "raise_descriptors",
+]
 
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MARGIN: Final = 16  # mappings that come and go while they are counted
@@ -54,6 +65,84 @@ def descriptors_error(error: OSError) -> LimitError:
         remedy="Share many small objects as one (a list or a dict of them is one region), drop those that "
         "are not needed, or raise the hard limit (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile=)",
     )
+
+
+def file_size_error(nbytes: int) -> LimitError:
+    """Return the error for a region that is larger than files of this process may be."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return LimitError(
+        asked=f"make a shared region of {nbytes} bytes",
+        found=f"this process may write files of {soft} bytes (RLIMIT_FSIZE), and a region is one",
+        remedy="Raise that limit (ulimit -f unlimited, LimitFSIZE=infinity), or share smaller objects",
+    )
+
+
+def memory() -> int:
+    """Return the bytes that can be had without swapping: the machine's, or what a limit leaves of them.
+
+    Limits are those of the control groups that this process is in, and of the system where it promises
+    no more memory than it has (vm.overcommit_memory=2).
+    """
+    sizes = {}
+    for line in _lines("/proc/meminfo"):
+        name, _, rest = line.partition(":")
+        sizes[name] = int(rest.split()[0]) * 1024
+    free = sizes.get("MemAvailable", 1 << 62)
+    if is_counted_out() and "CommitLimit" in sizes:
+        free = min(free, max(0, sizes["CommitLimit"] - sizes.get("Committed_AS", 0)))
+    for most, used, place in _groups():
+        if most - used < free:
+            free = min(free, max(0, most - used + _cached(place)))
+    return free
+
+
+def is_counted_out() -> bool:
+    """Say whether the system promises no more memory than it has."""
+    return _lines("/proc/sys/vm/overcommit_memory") == ["2"]
+
+
+def _cached(place: str) -> int:
+    """Return the bytes of files in memory that a group is charged for, and that the system drops at need."""
+    counts = dict(line.split()[:2] for line in _lines(os.path.join(place, "memory.stat")) if " " in line)
+    # The old kind of groups has those of the groups below apart.
+    return sum(
+        int(counts.get(f"total_{name}", counts.get(name, "0"))) for name in ("active_file", "inactive_file")
+    )
+
+
+def _groups() -> Iterator[tuple[int, int, str]]:
+    """Yield limit, use and place of each control group that has charge of this process's memory."""
+    for line in _lines("/proc/self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers not in ("", "memory"):
+            continue
+        root, limit, use = _GROUP_FILES[controllers]
+        # A limit may stand above. In a container, the path is the host's, and only the root can be seen.
+        while True:
+            place = os.path.normpath(root + path)
+            most, used = _lines(os.path.join(place, limit)), _lines(os.path.join(place, use))
+            if most and used and most[0].isdigit() and used[0].isdigit():
+                yield int(most[0]), int(used[0]), place
+            if path in ("", "/"):
+                break
+            path = os.path.dirname(path)
+
+
+_GROUP_FILES: Final = {
+    "": ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    "memory": ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
 
 
 def mapping_error(nbytes: int, number: int) -> LimitError:

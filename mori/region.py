@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import layout, limits, settings, store
-from mori.errors import CorruptRegionError, LimitError, StoreFullError
+from mori.errors import CorruptRegionError, LimitError, StoreFullError, UnsafeRegionError
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name
 from mori.store import Draft, Held, Store, Where
@@ -218,6 +218,8 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
     try:
         return _twice(attempt)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise limits.file_size_error(nbytes) from error
         if error.errno not in _FULL:
             raise
         raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
@@ -305,11 +307,18 @@ def _opened_again(fd: int, path: str) -> int:
     A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
     at its end, with the pages still mapped, would find itself holding the region, and leave the file.
     """
-    again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
+        raise UnsafeRegionError(
+            name=path, found=f"it was taken away while it was opened ({error})"
+        ) from error
     if os.path.samestat(os.fstat(again), os.fstat(fd)):
         return again
     os.close(again)
-    raise OSError(errno.ESTALE, "the file was replaced while it was opened", path)
+    raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
 
 
 def find(where: Where, kind: int) -> Mapping | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
-__all__ = ["run_python"]
+import pytest
+
+__all__ = ["run_python", "run_unshared"]
 
 _LIMIT = 55  # seconds
 
@@ -16,6 +19,32 @@ def run_python(code: str, *options: str) -> str:
     """Run code in another process, started anew; options are the interpreter's."""
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(code)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_LIMIT,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.strip()
+
+
+def run_unshared(prepare: str, code: str, *options: str) -> str:
+    """Run code where the shell's commands `prepare` have changed what is mounted, seen by it alone.
+
+    With the option ``--pid`` it has a pid namespace of its own, too. Skips the test where none of that is
+    permitted.
+    """
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", *options]
+    if "--pid" in options:
+        unshare += ["--fork", "--mount-proc"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*unshare, "sh", "-c", prepare], capture_output=True, check=False).returncode
+    ):
+        pytest.skip(f"namespaces of one's own are not permitted here ({' '.join(unshare)}: {prepare})")
+    done = subprocess.run(
+        [*unshare, "sh", "-c", f'{prepare} && exec "$@"', "sh", sys.executable, "-c", textwrap.dedent(code)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -10,11 +10,12 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from mori import settings
-from mori.errors import StoreError
+from mori.errors import StoreError, StoreWarning
 from mori.identifier import parse_label
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
 
 MEMFD: Final = 0
 FILES: Final = 1
+_SHM: Final = "/dev/shm"
 
 
 class Where(NamedTuple):
@@ -134,14 +136,38 @@ def boot_id() -> str:
 _stores: dict[str, Store] = {}
 
 
-def _default() -> str:
-    if sys.platform == "linux" and hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
-        return "memfd"
-    return "files"
+def _open_default() -> Store:
+    """Open what MORI_STORE stands for when it is not set: memfd, and files where that cannot work."""
+    if sys.platform == "linux":
+        try:
+            return _open("memfd")
+        except StoreError as error:
+            store = _open("files")
+            warnings.warn(
+                f"shared regions go to files in {store.name.partition(':')[2]}, since memfd cannot be used "
+                f"here: {error.found}. Every process that is to open them has to choose the same; set "
+                "MORI_STORE=files in all of them to be sure of it, and to see this no more",
+                StoreWarning,
+                stacklevel=2,
+            )
+            return store
+    return _open("files")
 
 
 def _files_dir() -> str:
-    return "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+    if sys.platform != "linux":
+        return tempfile.gettempdir()
+    if os.path.isdir(_SHM) and os.access(_SHM, os.W_OK | os.X_OK):
+        return _SHM
+    directory = tempfile.gettempdir()
+    warnings.warn(
+        f"shared regions go to files in {directory}, which may be on a disk: "
+        f"{_SHM} is {'not writable' if os.path.isdir(_SHM) else 'missing'}. Mount a tmpfs there, or set "
+        "MORI_STORE=files:DIR to say where they are to go",
+        StoreWarning,
+        stacklevel=2,
+    )
+    return directory
 
 
 def _open(setting: str) -> Store:
@@ -169,10 +195,11 @@ def _open(setting: str) -> Store:
 
 def current() -> Store:
     """Return the store that new regions go to."""
-    setting = settings.store() or _default()
+    setting = settings.store()
     store = _stores.get(setting)
     if store is None:
-        store = _stores[setting] = _open(setting)
+        # Two threads may open it at once: all of them go on with one.
+        store = _stores.setdefault(setting, _open(setting) if setting else _open_default())
     return store
 
 
@@ -183,5 +210,5 @@ def of_kind(kind: int) -> Store:
         return store
     setting = ("memfd", "files")[kind]
     if setting not in _stores:
-        _stores[setting] = _open(setting)
+        return _stores.setdefault(setting, _open(setting))
     return _stores[setting]

@@ -44,14 +44,43 @@ class FilesStore:
             )
 
     def domain(self) -> str:
-        found = os.stat(self._dir)
+        found = self._status()
         return f"files:{boot_id()}:{found.st_dev}:{found.st_ino}:{os.geteuid()}"
 
+    def _status(self) -> os.stat_result:
+        try:
+            return os.stat(self._dir)
+        except OSError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> StoreError:
+        return StoreError(
+            store=self.name,
+            found="the directory is there no more",
+            remedy="Create it again, or set MORI_STORE",
+        )
+
     def free(self) -> int:
-        found = os.statvfs(self._dir)
-        return found.f_bavail * found.f_frsize
+        try:
+            found = os.statvfs(self._dir)
+        except OSError as error:
+            raise self._gone() from error
+        if not self._takes_files(found):
+            return 0
+        free = found.f_bavail * found.f_frsize
+        # A tmpfs may be larger than what is left of the memory that it takes.
+        return min(free, limits.memory()) if self._dir.startswith("/dev/shm") else free
+
+    def _takes_files(self, found: os.statvfs_result) -> bool:
+        return found.f_favail > 0 or not found.f_files  # some count none
 
     def remedy(self) -> str:
+        if not self._takes_files(os.statvfs(self._dir)):
+            return (
+                "It has room for bytes, but not for one more file (df -i): remove files there, share many "
+                "small objects as one, raise its number of inodes (mount -o remount,nr_inodes=1M), or set "
+                "MORI_STORE=files:DIR to another directory"
+            )
         return (
             "Free space there, raise its size (docker run --shm-size=8g; mount -o remount,size=8g "
             "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"
@@ -70,6 +99,8 @@ class FilesStore:
             )
         except FileExistsError:
             return None
+        except FileNotFoundError as error:
+            raise self._gone() from error
         held = Held((fd,), path)
         os.fchmod(fd, 0o600)
         # A pruner may have met the file before it was locked; then its name is gone: start again.

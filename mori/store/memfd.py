@@ -6,13 +6,14 @@ file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from typing import Final
 
 from mori import limits
-from mori.errors import UnsafeRegionError
+from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
 from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.processes import descriptors, processes
@@ -23,6 +24,7 @@ __all__ = ["MemfdStore"]
 _ADD_SEALS: Final = 1033
 _GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+_NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _PREFIX: Final = "/memfd:"
 _SUFFIX: Final = " (deleted)"
 
@@ -40,33 +42,40 @@ def _parse_link(link: str) -> tuple[str, bytes] | None:
         return None
 
 
-def _available() -> int:
-    """Return the memory that can be had without swapping: the machine's, or the control group's if less."""
-    free = 1 << 62
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    free = int(line.split()[1]) * 1024
-                    break
-    except OSError:
-        pass
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
-            text = limit.read().strip()
-        if text != "max":
-            with open("/sys/fs/cgroup/memory.current", encoding="ascii") as used:
-                free = min(free, max(0, int(text) - int(used.read())))
-    except (OSError, ValueError):
-        pass
-    return free
-
-
 class MemfdStore:
     """Regions in sealed memfds, found through /proc."""
 
     kind = MEMFD
     name = "memfd"
+
+    def __init__(self) -> None:
+        self._flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _NOEXEC
+        found = None
+        if not os.path.isdir("/proc/self/fd"):
+            found = "regions are found through /proc, which is not mounted here"
+        elif (refused := self._try()) is not None:
+            found = f"the system refuses to make anonymous files ({refused.strerror})"
+        if found is not None:
+            raise StoreError(
+                store=self.name,
+                found=found,
+                remedy="Set MORI_STORE=files, or MORI_STORE=files:DIR for a directory of your own",
+            )
+
+    def _try(self) -> OSError | None:
+        """Find out whether memfds can be made; kernels before 6.3 know no `_NOEXEC`."""
+        for flags in (self._flags, self._flags & ~_NOEXEC):
+            try:
+                os.close(os.memfd_create("mori", flags))
+            except OSError as error:
+                refused = error
+                if error.errno != errno.EINVAL:
+                    break
+            else:
+                self._flags = flags
+                return None
+        # What has no descriptor left has its own error, when a region is made.
+        return None if limits.is_out_of_descriptors(refused) else refused
 
     def domain(self) -> str:
         # A region is found through /proc/PID/fd: the pid namespace decides, and the user.
@@ -74,9 +83,15 @@ class MemfdStore:
         return f"memfd:{boot_id()}:{spaces}:{os.geteuid()}"
 
     def free(self) -> int:
-        return _available()
+        return limits.memory()
 
     def remedy(self) -> str:
+        if limits.is_counted_out():
+            return (
+                "This system promises no more memory than its commit limit (vm.overcommit_memory=2; see "
+                "CommitLimit in /proc/meminfo), however much is free: raise vm.overcommit_ratio, or set "
+                "MORI_STORE=files:DIR to a directory on disk"
+            )
         return (
             "Free memory or raise the container's memory limit, or let mori use a directory on disk "
             "with MORI_STORE=files:DIR"
@@ -85,9 +100,7 @@ class MemfdStore:
     def create(self, number: int, region_id: bytes) -> Draft:
         pid = os.getpid()
         # Its label can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
-        fd = os.memfd_create(
-            f"{format_label(pid, number)}.{region_id.hex()}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        )
+        fd = os.memfd_create(f"{format_label(pid, number)}.{region_id.hex()}", self._flags)
         os.fchmod(fd, 0o600)
         return Draft(Held((fd,)), pid, number)
 
@@ -168,7 +181,7 @@ class MemfdStore:
             if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
                 os.close(fd)
                 return None
-            if fcntl.fcntl(fd, _GET_SEALS) != _SEALS:  # still being written
+            if fcntl.fcntl(fd, _GET_SEALS) & _SEALS != _SEALS:  # still being written
                 os.close(fd)
                 return None
             if os.fstat(fd).st_uid != os.geteuid():

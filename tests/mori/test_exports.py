@@ -26,6 +26,7 @@ EXPECTED = [
     "SharedTuple",
     "StoreError",
     "StoreFullError",
+    "StoreWarning",
     "UnsafeRegionError",
     "allocate",
     "by_value",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mori
-from tests.fresh import run_python
+from tests.fresh import run_python, run_unshared
 
 _START = """
 import ctypes, os, pickle, resource, sys
@@ -130,6 +132,219 @@ def test_too_little_address_space_is_an_error_that_names_the_limit() -> None:
         assert descriptors() == before
     """)
     assert "RLIMIT_AS" in out
+
+
+@pytest.mark.parametrize("setting", ["memfd", "files"])
+def test_a_limit_of_file_sizes_is_an_error_that_names_it(setting: str) -> None:
+    out = run(f"""
+        os.environ["MORI_STORE"] = {setting!r}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        before = descriptors()
+        for fill in (lambda: mori.share(np.ones(100_000)), lambda: mori.allocate(100_000)):
+            try:
+                fill()
+            except mori.LimitError as error:
+                print(error)
+        assert descriptors() == before
+        assert mori.share(np.arange(3))[2] == 2
+    """)
+    assert out.count("RLIMIT_FSIZE") == out.count("ulimit -f unlimited") == 2
+
+
+# what a machine or a container may lack; each in a mount namespace of its own
+
+_ROUND_TRIP = """
+import os, subprocess, sys, warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import mori
+    kept = [mori.share(np.arange(1000)) for _ in range(3)]
+name = mori.shared_name(kept[0])
+code = f"import mori; print(mori.map_shared({name!r}).sum())"
+other = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+)
+assert other.stdout == "499500\\n", other.stderr
+print(*(str(each.message) for each in caught), sep="\\n")
+from mori import store
+print(store.current().name)
+directory = store.current().name.partition(":")[2]
+del kept
+from mori import hold
+hold.expire_graces()
+assert not [each for each in os.listdir(directory) if each == name[1:]] if directory else True
+"""
+
+
+def test_without_proc_regions_go_to_files_with_one_warning() -> None:
+    *warned, used = run_unshared("mount -t tmpfs none /proc", _ROUND_TRIP).splitlines()
+    assert used == "files:/dev/shm"
+    assert len(warned) == 1
+    assert "memfd cannot be used here: regions are found through /proc, which is not mounted" in warned[0]
+    assert "MORI_STORE=files" in warned[0]
+
+
+def test_without_proc_memfd_is_refused_when_it_is_asked_for() -> None:
+    code = "import mori, numpy\ntry: mori.share(numpy.ones(9))\nexcept mori.StoreError as error: print(error)"
+    said = run_unshared("mount -t tmpfs none /proc && export MORI_STORE=memfd", code)
+    assert said.startswith("cannot use the store 'memfd': regions are found through /proc")
+    assert "Set MORI_STORE=files" in said
+
+
+def test_a_read_only_proc_is_enough() -> None:
+    said = run_unshared("mount --bind /proc /proc && mount -o remount,bind,ro /proc", _ROUND_TRIP)
+    assert said == "memfd"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "found"),
+    [
+        ("mount -t tmpfs -o ro none /dev/shm", "not writable"),
+        # /dev cannot be emptied, since what opens /dev/null would fail: it is made anew
+        (
+            "mount -t tmpfs none /mnt && touch /mnt/null /mnt/urandom && mount --bind /dev/null /mnt/null "
+            "&& mount --bind /dev/urandom /mnt/urandom && mount --rbind /mnt /dev",
+            "missing",
+        ),
+    ],
+    ids=["read-only", "missing"],
+)
+def test_without_dev_shm_files_go_elsewhere_with_one_warning(
+    prepare: str, found: str, tmp_path: Path
+) -> None:
+    prepare += f" && export MORI_STORE=files TMPDIR='{tmp_path}'"
+    *warned, used = run_unshared(prepare, _ROUND_TRIP).splitlines()
+    assert used == f"files:{tmp_path}"
+    assert len(warned) == 1
+    assert f"/dev/shm is {found}" in warned[0]
+    assert "MORI_STORE=files:DIR" in warned[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_small_dev_shm_binds_files_and_not_memfds() -> None:
+    said = run_unshared(
+        "mount -t tmpfs -o size=16m none /dev/shm",
+        """
+        import os, numpy, mori
+        os.environ["MORI_GRACE"] = "0"
+        large = mori.share(numpy.ones(4_000_000))
+        assert large.sum() == 4_000_000
+        os.environ["MORI_STORE"] = "files"
+        kept = []
+        for step in (4_000_000, 1_000_000, 900_000, 200_000):
+            try:
+                kept.append(mori.share(numpy.full(step, 2.0)))
+            except mori.StoreFullError as error:
+                print(step, error)
+        assert len(os.listdir("/dev/shm")) == len(kept) == 2
+        assert all(each.sum() == 2 * each.size for each in kept)
+        kept.clear()
+        assert os.listdir("/dev/shm") == [] and mori.share(numpy.ones(1_500_000)).sum() == 1_500_000
+        """,
+    )
+    first, last = said.splitlines()
+    assert first.startswith("4000000 no room for a shared region of 32.0 MB (32000192 bytes)")
+    assert "16.8 MB free" in first
+    assert "docker run --shm-size=8g" in first
+    assert last.startswith("200000 no room")
+    assert "1.6 MB free" in last
+
+
+def test_a_store_without_room_for_one_more_file_says_so() -> None:
+    said = run_unshared(
+        "mount -t tmpfs -o nr_inodes=3 none /dev/shm && touch /dev/shm/a /dev/shm/b",
+        """
+        import os, numpy, mori
+        os.environ["MORI_STORE"] = "files"
+        try:
+            mori.share(numpy.arange(1000))
+        except mori.StoreFullError as error:
+            print(error)
+        assert sorted(os.listdir("/dev/shm")) == ["a", "b"]
+        """,
+    )
+    assert "not for one more file (df -i)" in said
+
+
+def test_a_system_that_promises_no_more_than_it_has_refuses_at_once() -> None:
+    """The setting is the whole system's, so the process is shown another file in its stead."""
+    said = run_unshared(
+        "mount -t tmpfs none /mnt && echo 2 > /mnt/two && echo 'MemAvailable: 99999999 kB' > /mnt/info && "
+        "echo 'CommitLimit: 4000 kB' >> /mnt/info && echo 'Committed_AS: 1000 kB' >> /mnt/info && "
+        "mount --bind /mnt/two /proc/sys/vm/overcommit_memory && mount --bind /mnt/info /proc/meminfo",
+        """
+        import numpy, mori
+        assert mori.share(numpy.ones(250_000)).sum() == 250_000
+        try:
+            mori.share(numpy.ones(1_000_000))
+        except mori.StoreFullError as error:
+            print(error)
+        """,
+    )
+    assert "3.1 MB free" in said
+    assert "vm.overcommit_memory=2" in said
+
+
+def test_a_control_group_leaves_what_its_limit_says_its_cached_files_included() -> None:
+    """In files that stand where the kernel has those of this process's groups."""
+    said = run_unshared(
+        "mount -t tmpfs none /sys/fs/cgroup",
+        """
+        import os, numpy, mori
+        from mori import limits
+        before = limits.memory()
+        with open("/proc/self/cgroup") as lines:
+            groups = [line.strip().split(":", 2) for line in lines]
+        _, controllers, path = next(group for group in groups if group[1] in ("memory", ""))
+        root = "/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup"
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        def say(place, most, used, cached):
+            os.makedirs(place, exist_ok=True)
+            for name, text in zip(names, (most, used)):
+                with open(f"{place}/memory.{name}", "w") as file:
+                    file.write(f"{text}\\n")
+            with open(f"{place}/memory.stat", "w") as file:
+                file.write(f"anon 5\\nactive_file {cached}\\ninactive_file {cached}\\n")
+        say(root, "9223372036854771712" if controllers else "max", 10, 0)
+        assert before // 2 < limits.memory() < before * 2
+        say(root, 50 << 20, 48 << 20, 3 << 20)
+        assert limits.memory() == 8 << 20, limits.memory()
+        say(root + path, 40 << 20, 38 << 20, 0)
+        assert limits.memory() == 2 << 20, limits.memory()
+        try:
+            mori.share(numpy.ones(1_000_000))
+        except mori.StoreFullError as error:
+            print(error)
+        """,
+    )
+    assert "2.1 MB free" in said
+    assert "raise the container's memory limit" in said
+
+
+@pytest.mark.parametrize("scope", [1, 2])
+def test_a_system_that_forbids_programs_in_memory_shares_all_the_same(scope: int) -> None:
+    said = run_unshared(f"echo {scope} > /proc/sys/vm/memfd_noexec", _ROUND_TRIP, "--pid")
+    assert said == "memfd"
+
+
+def test_a_store_whose_directory_has_gone_is_an_error_and_keeps_what_is_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "gone"
+    place.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("MORI_STORE", f"files:{place}")
+        kept = mori.share(np.arange(1000))
+        shutil.rmtree(place)
+        for nbytes in (3, 1_000_000):
+            with pytest.raises(mori.StoreError, match="there no more"):
+                mori.share(np.ones(nbytes))
+        with pytest.raises(mori.RegionNotFoundError):
+            mori.map_shared("/mori_7_7")
+        assert kept.sum() == 499500
+        assert mori.regions() == []
+        del kept
 
 
 @pytest.mark.slow
