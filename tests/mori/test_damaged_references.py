@@ -68,11 +68,13 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
 _byte_bounds: Any = getattr(np.lib, "array_utils", np).byte_bounds  # moved there by numpy 2
 
 
-def _stays_inside(got: Any) -> None:
+def stays_inside(got: Any) -> None:
     """Read what a reference gave; an array may not reach beyond its region."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if isinstance(got, SharedArray):
+        if isinstance(got, SharedArray) and got.dtype.hasobject:  # rebuilt, in memory of its own
+            got.tolist()
+        elif isinstance(got, SharedArray):
             mapping = region.held_by(got)
             assert mapping is not None
             low, high = _byte_bounds(got)
@@ -99,7 +101,7 @@ def test_a_damaged_reference_is_lost_or_stays_inside_its_region(
         payload[place] = data.draw(st.one_of(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]), st.integers(0, 255)))
     size = data.draw(st.one_of(st.just(len(payload)), st.integers(0, len(payload))))
     got = reference.load(bytes(payload[:size]))
-    _stays_inside(got)
+    stays_inside(got)
 
 
 @pytest.mark.parametrize(

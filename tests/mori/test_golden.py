@@ -37,7 +37,7 @@ for _name in make.NEEDS:  # what a library opens at its first use is no test's
         make.region_of(make.OBJECTS[_name]())
 
 
-def _check(got: Any, expected: Any) -> None:
+def check(got: Any, expected: Any) -> None:
     if isinstance(expected, np.ndarray):
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
         assert got.strides == expected.strides or not got.size
@@ -73,21 +73,21 @@ def _check(got: Any, expected: Any) -> None:
     elif isinstance(expected, dict):
         assert list(got) == list(expected)
         for key in expected:
-            _check(got[key], expected[key])
+            check(got[key], expected[key])
     elif dataclasses.is_dataclass(expected):
         assert type(got) is type(expected)
         for field in dataclasses.fields(expected):
-            _check(getattr(got, field.name), getattr(expected, field.name))
+            check(getattr(got, field.name), getattr(expected, field.name))
     elif isinstance(expected, tuple) and type(expected) is not tuple:
         assert type(got) is type(expected)
         for one, other in zip(got, expected, strict=True):
-            _check(one, other)
+            check(one, other)
     elif isinstance(expected, list | tuple):
         views = mori.SharedList if isinstance(expected, list) else mori.SharedTuple
         assert isinstance(got, views | type(expected))  # small ones inside are the builtins
         assert len(got) == len(expected)
         for one, other in zip(got, expected, strict=True):
-            _check(one, other)
+            check(one, other)
     elif isinstance(got, mori.SharedSet | mori.SharedFrozenSet):
         assert got == expected
         assert type(got.copy()) is type(expected)
@@ -108,8 +108,8 @@ def test_a_golden_file_opens_as_what_it_was_written_from(path: Path) -> None:
     if path.stem in make.NEEDS:
         pytest.importorskip(make.NEEDS[path.stem])
     got = open_node(root_of(region.over(path.read_bytes())))
-    _check(got, make.OBJECTS[path.stem]())
-    _check(mori.materialize(got) if isinstance(got, np.ndarray) else got, make.OBJECTS[path.stem]())
+    check(got, make.OBJECTS[path.stem]())
+    check(mori.materialize(got) if isinstance(got, np.ndarray) else got, make.OBJECTS[path.stem]())
 
 
 @pytest.mark.parametrize("name", make.OBJECTS)
