@@ -105,7 +105,14 @@ class MemfdStore:
         return Draft(Held((fd,)), pid, number)
 
     def publish(self, draft: Draft) -> Held:
-        fcntl.fcntl(draft.held.fds[0], _ADD_SEALS, _SEALS)
+        (fd,) = draft.held.fds
+        fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+        # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
+        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.dup2(reading, fd, inheritable=False)
+        finally:
+            os.close(reading)
         return draft.held
 
     def discard(self, draft: Draft) -> None:

@@ -102,7 +102,8 @@ print([
 @pytest.mark.usefixtures("memfd")
 def test_nobody_can_write_or_resize_a_sealed_region() -> None:
     shared = mori.share(np.arange(1000))
-    fd = _fd(shared)
+    assert fcntl.fcntl(_fd(shared), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    fd = os.open(f"/proc/self/fd/{_fd(shared)}", os.O_RDWR)
     for call in (
         lambda: os.pwrite(fd, b"x", 0),
         lambda: os.ftruncate(fd, 10),
@@ -115,6 +116,7 @@ def test_nobody_can_write_or_resize_a_sealed_region() -> None:
     other = subprocess.run(
         [sys.executable, "-c", _TRY, str(fd)], pass_fds=[fd], capture_output=True, text=True, check=True
     )
+    os.close(fd)
     assert other.stdout.strip() == str([True] * 4)
     assert int(shared[999]) == 999
 
