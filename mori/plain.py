@@ -96,10 +96,10 @@ _of_loky: Final = _reducer(5)
 def meet(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
     if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
-        _met.add(_MULTIPROCESSING)
         from multiprocessing.reduction import ForkingPickler
 
         ForkingPickler.register(np.ndarray, _of_multiprocessing)
+        _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
         if name not in _met and (module := imported(name)) is not None:
             _met.add(name)

@@ -297,7 +297,8 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
         if fd != held.fds[0]:
             os.close(fd)
     mapping = Mapping(header, address, Hold(held, home))
-    _mappings[header.region_id] = mapping
+    with _lock:
+        _mappings[header.region_id] = mapping
     return mapping
 
 

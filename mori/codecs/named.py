@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
@@ -82,6 +83,7 @@ class _Named:
 
 _by_name: dict[str, _Named] = {}
 _loaded: set[str] = set()
+_here = threading.local()
 
 
 def register_codec(codec_: NamedCodec, /, *types: type) -> None:
@@ -124,7 +126,18 @@ def load(library: str) -> None:
     """Load the entry points of a library, once; what is loaded registers its codecs."""
     if library in _loaded or library in sys.stdlib_module_names or library == "__main__":
         return
+    if library in (loading := _here.__dict__.setdefault("loading", set())):
+        return  # what is loaded shares something while it is imported
+    loading.add(library)
+    try:
+        _load(library)
+    finally:
+        loading.discard(library)
+    # Not before: another thread would take the codecs for loaded. Both may load them; they are imported once.
     _loaded.add(library)
+
+
+def _load(library: str) -> None:
     import importlib.metadata  # a third of the time that importing mori would take
 
     for entry in importlib.metadata.entry_points(group=GROUP):

@@ -136,7 +136,8 @@ def _shared_class(cls: type) -> type:
     shared = _shared_classes.get(cls)
     if shared is None:
         names = {OWN_CLASS: cls, "__module__": cls.__module__, "__doc__": cls.__doc__}
-        shared = _shared_classes[cls] = type(f"Shared{cls.__name__}", (Shared, cls), names)
+        made = type(f"Shared{cls.__name__}", (Shared, cls), names)
+        shared = _shared_classes.setdefault(cls, made)  # of two threads, the first one's
     return shared
 
 

@@ -222,6 +222,23 @@ def test_a_codec_is_found_by_its_entry_point(store: str, tmp_path: Path) -> None
     assert r"stdout='10\n'" in _run(code, environment)
 
 
+def test_threads_that_meet_a_class_while_its_codec_is_loaded_wait_for_it(tmp_path: Path) -> None:
+    directory = tmp_path / "site"
+    directory.mkdir()
+    environment = _install(directory, "import time; time.sleep(0.3)\n" + _SHARED)
+    code = (
+        "import threading, time, numpy, mori, grids9\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from mori import rebuilt\n"
+        "def share(wait):\n"
+        "    time.sleep(wait)\n"
+        "    return mori.share(grids9.Grid(numpy.arange(500)))\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    print([rebuilt.node_of(x).record.codec for x in pool.map(share, (0, 0.1, 0.1, 0.2))])"
+    )
+    assert _run(code, environment).strip() == "[0, 0, 0, 0]"
+
+
 def test_an_entry_point_that_cannot_be_loaded_is_a_warning(tmp_path: Path) -> None:
     directory = tmp_path / "site"
     directory.mkdir()
