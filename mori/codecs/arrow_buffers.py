@@ -129,6 +129,8 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
     own = [None if place == _NONE else pa.py_buffer(buffers[place]) for place in places]
     if types.is_dictionary(kind):
         (part,) = parts
+        if len(own) != 2:  # Arrow, which looks at their number elsewhere, reads past them here
+            raise ValueError(f"{len(own)} buffers for codes")
         dictionary = put_together(kind.value_type, part, buffers)
         if hasattr(pa.DictionaryArray, "from_buffers"):
             return pa.DictionaryArray.from_buffers(kind, length, own, dictionary, nulls)

@@ -20,6 +20,8 @@ _FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
 _STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))
 _ARROW = pa.array(["a", None])
 _TYPE = schema_to_plain(pa.schema([pa.field("", pa.string())]))
+_CODES = pa.array(["a", None]).dictionary_encode()
+_CODES_TYPE = schema_to_plain(pa.schema([pa.field("", _CODES.type)]))
 _NO_FIELDS = schema_to_plain(pa.schema([]))
 _PERIODS = pd.array(["2020-01"], "period[M]")
 _INTERVALS = pd.arrays.IntervalArray.from_breaks([0, 1])
@@ -97,6 +99,10 @@ HOSTILE: list[tuple[Any, str]] = [
     *(
         (_ARROW, f'{{"schema":"{text}","array":[2,1,[0,1,2],[]]}}')
         for text in ("", "AAAA", "ä", _TYPE[:-8], "/" * 400)
+    ),
+    *(
+        (_CODES, f'{{"schema":"{_CODES_TYPE}","array":[2,1,{places},[[1,0,[-1,2,3],[]]]]}}')
+        for places in ("[]", "[0]", "[-1]", "[0,-1]", "[0,1,2]")
     ),
     *((pa.table({}), f'{{"schema":"{_NO_FIELDS}","rows":{huge}}}') for huge in (1 << 62, -1, 0.5, "null")),
 ]
