@@ -34,6 +34,7 @@ FAULTS = ("none", "error", "crash", "hang", "memory")
 _CHUNK = 25_000  # inputs in one child
 _HANG = 20  # seconds for one input
 _MEMORY = 256 << 20  # bytes of addresses beyond those of a child that has met everything once
+_STARTING = b"\xff" * 8  # in place of an input's number
 _SLACK = 2 << 20  # bytes that repr and pandas take, whatever the region
 
 
@@ -232,11 +233,11 @@ class _Child:
     def __init__(self, kind: str, first: int, last: int, scratch: str, hang: float) -> None:
         self.kind, self.first, self.last = kind, first, last
         self.started = self._moved = time.monotonic()
-        self._seen, self._hang = -1, hang
+        self._seen, self._hang = b"", hang
         self._progress = os.path.join(scratch, f"{kind}-{first}")
         self.guided = kind == "guided"
         self.directory = tempfile.mkdtemp(dir=scratch)
-        Path(self._progress).write_bytes(first.to_bytes(8, "little"))
+        Path(self._progress).write_bytes(_STARTING)
         arguments = [kind, str(first), str(last), self.directory if self.guided else self._progress]
         self._said = open(self._progress + ".out", "w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -247,16 +248,17 @@ class _Child:
         )
 
     def at(self) -> int:
-        return int.from_bytes(Path(self._progress).read_bytes(), "little")
+        said = Path(self._progress).read_bytes()
+        return self.first if said == _STARTING else int.from_bytes(said, "little")
 
     def ended(self) -> bool:
         """Say whether it has ended; one that stays with an input for too long is ended here."""
         if self._process.poll() is not None:
             return True
-        if (at := self.at()) != self._seen:
-            self._seen, self._moved = at, time.monotonic()
-        # A guided one has a limit of its own for an input; the first has all that is imported before it.
-        elif not self.guided and time.monotonic() - self._moved > self._hang + 30 * (at == self.first):
+        if (seen := Path(self._progress).read_bytes()) != self._seen:
+            self._seen, self._moved = seen, time.monotonic()
+        # What is imported before the first is no input; and a guided one has a limit of its own for each.
+        elif seen != _STARTING and time.monotonic() - self._moved > self._hang:
             self._process.send_signal(signal.SIGABRT)  # for the traceback
             self._process.wait()
             return True
