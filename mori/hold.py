@@ -30,10 +30,11 @@ class Hold:
     A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
     """
 
-    __slots__ = ("__weakref__", "_held", "home", "pickled")
+    __slots__ = ("__weakref__", "_file", "_held", "home", "pickled")
 
     def __init__(self, held: Held, home: Store) -> None:
         self._held: Held | None = held
+        self._file = _file_of(held)
         self.home = home
         self.pickled = False  # as a reference that only the grace keeps good
         if held.path is not None:
@@ -61,14 +62,30 @@ class Hold:
         """Give it back to the store now, whoever still refers to it."""
         held, self._held = self._held, None
         if held is not None:
-            self.home.release(held)
+            _release(held, self._file, self.home)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if self._held is None or is_finalizing():
             return
-        if self.pickled and _graces.keep(self._held, self.home):
+        if self.pickled and _graces.keep(partial(_release, self._held, self._file, self.home)):
             return
         self.let_go()
+
+
+def _file_of(held: Held) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(held.fds[0])
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _release(held: Held, file: tuple[int, int] | None, home: Store) -> None:
+    """Give a hold back, but close no descriptor that is another file's by now.
+
+    A program may close what it does not know, as one does that becomes a daemon.
+    """
+    home.release(held if _file_of(held) == file else held._replace(fds=()))
 
 
 class _Graces:
@@ -87,14 +104,14 @@ class _Graces:
         self._starting = threading.Lock()
         self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
 
-    def keep(self, held: Held, home: Store) -> bool:
+    def keep(self, release: Callable[[], object]) -> bool:
         try:
             seconds = settings.grace()
         except ValueError:  # share() has told the user; a finalizer cannot
             return False
         if not seconds:
             return False
-        self.call(partial(home.release, held), seconds)
+        self.call(release, seconds)
         return True
 
     def call(self, action: Callable[[], object], seconds: float) -> None:
@@ -147,8 +164,7 @@ class _Graces:
             if not everything:
                 self._kept += [entry for entry in kept if entry[0] > now]
             for _, action in due:
-                # A program that closed our descriptors (a daemon does) may not end the others' graces.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the others are due all the same
                     action()
 
     def wake(self) -> None:

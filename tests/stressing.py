@@ -85,6 +85,7 @@ class Busy:
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
         self.stop = 0.0
+        self.lock = threading.Lock()
 
     def run(self, seconds: float) -> None:
         """Be busy; then come to rest with all the others, holding nothing."""
@@ -120,7 +121,8 @@ class Busy:
         except BaseException:
             self.faults.append(traceback.format_exc())
             self.stop = 0
-        self.done.update(done)  # a Counter is not for several threads: one bytecode at a time it is
+        with self.lock:
+            self.done.update(done)
 
     def share(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
         seed = choose.randrange(1 << 30)
@@ -141,7 +143,8 @@ class Busy:
             seed, found = self.inbox.get_nowait()
             assert mori.is_shared(found), found
             check(found, seed)
-            self.done["received"] += 1
+            with self.lock:
+                self.done["received"] += 1
             kept.insert(0, (seed, found))
 
     def put(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:

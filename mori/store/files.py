@@ -131,11 +131,10 @@ class FilesStore:
     def release(self, held: Held) -> None:
         # Close first: a forked child shares this open file, and with it the lock, so only a lock
         # taken through a new one says whether anybody else still holds the region.
-        try:
-            os.close(held.fds[0])
-        finally:  # the program may have closed it itself
-            if held.path is not None:
-                _unlink_if_unheld(held.path)
+        for fd in held.fds:
+            os.close(fd)
+        if held.path is not None:
+            _unlink_if_unheld(held.path)
 
     def entries(self) -> Iterator[Entry]:
         holders = self._holders()

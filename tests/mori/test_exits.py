@@ -104,31 +104,3 @@ def test_what_is_pickled_after_the_last_use_of_a_file_goes_by_value(
     np.testing.assert_array_equal(found["whole"], np.arange(1000))
     np.testing.assert_array_equal(found["part"], np.arange(10, 20))
     assert found["frame"].to_dict("list") == {"a": [1.5, 2.5], "s": ["a", "b"]}
-
-
-_CLOSED = """
-import os, pickle, sys, time, numpy, mori
-from mori import region
-def pickled(number):
-    shared = mori.share(numpy.arange(number))
-    pickle.dumps(shared)
-    return shared
-first, second = pickled(10), pickled(20)
-name, fd = mori.shared_name(second), region.held_by(first).hold.fd
-os.close(fd)                                       # as a daemon does that closes all there is
-del first, second
-limit = time.monotonic() + 20
-while True:
-    try:
-        mori.map_shared(name)
-    except mori.RegionNotFoundError:
-        break
-    assert time.monotonic() < limit, "a grace has not ended"
-    time.sleep(0.02)
-third = pickled(30)
-print(len(pickle.loads(pickle.dumps(third))))
-"""
-
-
-def test_a_descriptor_that_the_program_closes_ends_no_other_grace(store: str) -> None:
-    assert run_python(_CLOSED) == "30"
