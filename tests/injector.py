@@ -27,6 +27,7 @@ import numpy as np
 
 import mori
 from mori import store as stores
+from mori.store.processes import descriptors
 from tests.tracing import Ended, can_trace, run_until_call
 
 LENGTH = 20_000
@@ -123,7 +124,8 @@ class Scene:
         look_again()
         found["next"] = _in_child(self.use)
         found["kept"] = [name for name in _listed() if name != self.name[1:]]
-        of = stores.current().entries()
+        home = stores.current()
+        of = home.entries() if home.kind == stores.MEMFD else ()  # of a file, that it is gone says all
         found["held"] = [entry.name for entry in of if entry.owner == ended.pid or ended.pid in entry.holders]
         found["holder"] = float(mori.map_shared(self.name).sum()) == SUM
         return found
@@ -188,8 +190,10 @@ def _listed() -> list[str]:
 def _opened(pid: int) -> list[str]:
     """Open what can be opened of a process, and say what it is: anything but what it writes is damage."""
     found = []
-    names = {entry.name for entry in stores.current().entries() if entry.owner == pid}
-    for name in sorted(names | {f"/mori_{pid:x}_{number}" for number in (2, 3)}):
+    label = f"mori_{pid:x}_"
+    seen = [*_listed(), *(link.removeprefix("/memfd:").partition(".")[0] for _, link in descriptors(pid))]
+    names = {f"/{name}" for name in seen if name.startswith(label) and not name.endswith(".draft")}
+    for name in sorted(names | {f"/{label}2"}):
         try:
             value = mori.materialize(mori.map_shared(name))
         except mori.RegionNotFoundError:
