@@ -76,3 +76,25 @@ def test_nothing_has_to_be_kept_while_tasks_are_on_their_way(
     assert [entry.name for entry in mori.regions() if os.getpid() in (entry.owner, *entry.holders)] == []
     home = stores.current()
     assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
+
+
+def _put(queue: Any) -> None:
+    queue.put(mori.share(np.arange(1000)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_a_process_shares_and_passes_on_as_it_ends_is_lost_with_an_error_that_says_so(
+    store: str, method: str
+) -> None:
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=_put, args=(queue,))
+    process.start()
+    process.join(50)
+    assert process.exitcode == 0
+    process.close()
+    lost = queue.get(timeout=50)
+    with pytest.raises(mori.RegionNotFoundError, match="until it has been received"):
+        lost.sum()
+    queue.close()
+    queue.join_thread()

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -112,6 +113,26 @@ def test_what_a_killed_process_left_is_pruned_and_what_lives_is_not(tmp_path, mo
             mori.shared_name(mine)[1:], mori.shared_name(other)[1:], "somebody else's"
         }  # fmt: skip
     (tmp_path / "somebody else's").unlink()
+
+
+def test_files_that_are_removed_from_outside_stay_readable_and_are_lost_to_others(
+    tmp_path, monkeypatch, worker
+):
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
+    shared = mori.share(np.arange(1000))
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    assert shared.sum() == pickle.loads(pickle.dumps(shared)).sum() == 499500
+    assert "not found" in worker(repr, shared)
+    assert mori.prune_shared() == []
+    path.touch(0o600)  # by now somebody else's, of the same name
+    with path.open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_SH)
+        assert "invalid or corrupted" in worker(repr, shared)
+        del shared
+        assert path.exists()
+    path.unlink()
+    assert mori.share(np.arange(10)).sum() == 45
 
 
 def test_nothing_needs_to_be_kept_while_a_task_is_on_its_way(store):
