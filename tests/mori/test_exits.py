@@ -89,7 +89,7 @@ def last():
     sys.stdout.buffer.write(data)
 import mori, pandas
 x = mori.share(numpy.arange(1000))
-frame = mori.share(pandas.DataFrame({"a": [1.5, 2.5], "s": ["a", "b"]}))
+frame = mori.share(pandas.DataFrame({"a": [1.5, 2.5], "s": ["a", "b"]}), strings="arrow")
 assert len(pickle.dumps(x)) <= 100
 """
 
