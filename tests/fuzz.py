@@ -180,12 +180,14 @@ def _read_range(kind: str, first: int, last: int, progress: str) -> None:
                 tracemalloc.stop()
             try:
                 read(random.Random(number).randrange)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a panic of Rust's is no Exception
                 sys.stdout.write(json.dumps([number, _described(error)]) + "\n")
         note[:] = last.to_bytes(8, "little")
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -70,6 +70,12 @@ class FrameCodec:
         )
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pl.DataFrame:
+        try:
+            return self._decode(meta, children)
+        except pl.exceptions.PanicException as error:  # which is no Exception: nobody above looks for it
+            raise ValueError(f"polars gave up ({error})") from error
+
+    def _decode(self, meta: bytes, children: Sequence[Any]) -> pl.DataFrame:
         plain = json.loads(meta)
         table, *others = children
         if not isinstance(table, pa.Table):

@@ -6,6 +6,7 @@ children of the fuzzer, whose death is a finding, under a limit of address space
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import importlib.util
@@ -342,6 +343,19 @@ def test_damage_anywhere_gives_the_right_object_or_an_error(name: str, data: st.
 @given(st.sampled_from(sorted(OBJECTS)), st.data())
 def test_damage_under_right_checksums_gives_some_object_or_an_error(name: str, data: st.DataObject) -> None:
     attempt(forge(REGIONS[name], _chooser(data)))
+
+
+@pytest.mark.skipif("polars" in MISSING, reason="polars is not installed")
+def test_metadata_that_polars_panics_at_is_an_error() -> None:
+    """A panic is no Exception: it would pass through whatever reads references, and through engines."""
+    data = bytearray(REGIONS["enum"])
+    start = data.index(b'"schema":"') + 10
+    end = data.index(b'"', start)
+    schema = base64.b64decode(data[start:end])
+    assert b"_PL_ENUM_VALUES" in schema
+    data[start:end] = base64.b64encode(schema.replace(b"_PL_ENUM_VALUES", b"_PL_ENUM_\xffALUES"))
+    with pytest.raises(mori.CorruptRegionError, match="polars gave up"):
+        open_bytes(bytes(checksummed(data)))
 
 
 @pytest.mark.timeout(180)
