@@ -335,6 +335,8 @@ _OPERATORS: Final = (
     *("floordiv", "ge", "getitem", "gt", "iadd", "index", "int", "invert", "iter", "le", "len", "lt"),
     *("array", "matmul", "mod", "mul", "ne", "neg", "next", "or", "pow", "radd", "reversed", "rmul"),
     *("rsub", "rtruediv", "setitem", "sub", "truediv", "xor"),
+    *("bytes", "ceil", "complex", "delattr", "floor", "lshift", "pos", "rand", "rdivmod", "rfloordiv"),
+    *("rlshift", "rmatmul", "rmod", "ror", "round", "rpow", "rrshift", "rshift", "rxor", "trunc"),
 )
 for _name in _OPERATORS:
     setattr(Lost, f"__{_name}__", _lost(f"__{_name}__"))

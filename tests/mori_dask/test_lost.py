@@ -1,0 +1,77 @@
+"""What is gone or damaged fails the task that uses it, with its own error; the cluster goes on."""
+
+import pickle
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client
+
+import mori
+from mori import hold, reference
+
+
+class Late:
+    """Pickles as a reference that is read where it arrives."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+
+    def __reduce__(self):
+        return reference.load, (self.payload,)
+
+
+@pytest.fixture
+def gone() -> Late:
+    shared = mori.share(np.arange(1000))
+    _, (payload,) = shared.__reduce_ex__(5)
+    del shared
+    hold.expire_graces()
+    return Late(payload)
+
+
+def test_a_task_whose_region_is_gone_fails_with_its_name_and_the_next_one_runs(client: Client, gone: Late):
+    future = client.submit(np.sum, gone, pure=False, retries=0)
+    with pytest.raises(mori.RegionNotFoundError, match=r"shared region /mori_\w+ not found"):
+        future.result(timeout=30)
+    assert client.submit(np.sum, mori.share(np.arange(1000))).result(timeout=30) == 499500
+
+
+def test_a_task_that_leaves_it_alone_succeeds(client: Client, gone: Late):
+    assert client.submit(lambda x: repr(type(x)), gone).result(timeout=30) == repr(reference.Lost)
+
+
+class Unpickled:
+    """Is what was pickled where it arrives."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self.pickled = pickled
+
+    def __reduce__(self):
+        return pickle.loads, (self.pickled,)
+
+
+def test_a_column_whose_region_is_gone_fails_its_task_alone(client: Client):
+    """A plain Series, which pandas rebuilds of its parts: that raises where the graph is unpickled."""
+    frame = mori.share(pd.DataFrame({"a": np.arange(1000.0)}))
+    late = Unpickled(pickle.dumps(frame["a"]))
+    del frame
+    hold.expire_graces()
+    with pytest.raises((mori.RegionNotFoundError, RuntimeError), match="not found|deserialization"):
+        client.submit(len, late, pure=False, retries=0).result(timeout=30)
+    assert client.submit(len, [1, 2]).result(timeout=30) == 2
+
+
+def test_a_damaged_reference_and_bytes_that_are_no_region_fail_the_task(client: Client):
+    for payload in (b"", b"x" * 41, struct.pack("<B16sIIIIQ", 7, bytes(16), 1, 1, 1, 1, 64)):
+        with pytest.raises(mori.CorruptRegionError):
+            client.submit(len, Late(payload), pure=False).result(timeout=30)
+
+
+def test_a_result_that_is_gone_arrives_and_says_so_at_its_use(client: Client, gone: Late):
+    got = client.submit(Late, gone.payload).result(timeout=30)
+    assert isinstance(got, Late | reference.Lost)
+    got = pickle.loads(pickle.dumps(got))
+    with pytest.raises(mori.RegionNotFoundError):
+        got.sum()
