@@ -32,6 +32,7 @@ __all__ = [
     "Carrier",
     "Lost",
     "Strides",
+    "Way",
     "by_reference",
     "by_value",
     "identity",

@@ -16,7 +16,7 @@ Examples
 
 import dask
 
-from mori_dask import handshake, serialize
+from mori_dask import config, handshake, serialize
 
 __all__ = ["domain"]
 
@@ -30,6 +30,7 @@ def _preload() -> None:
             dask.config.set({key: [*modules, __name__]})
 
 
+config.register()
 handshake.announce()
 serialize.register()
 _preload()

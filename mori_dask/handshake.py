@@ -13,6 +13,7 @@ from distributed import Client
 from distributed.comm.core import Comm
 
 from mori import store
+from mori_dask import config
 
 __all__ = ["announce", "domain", "schedulers_are_here", "takes_references"]
 
@@ -32,6 +33,8 @@ def announce() -> None:
 
     @functools.wraps(plain)
     def handshake_info(self: Comm) -> dict[str, Any]:
+        if not config.enabled():
+            return dict(plain(self))
         # A scheduler does not deserialize: it passes frames on, to whom, the sender cannot know.
         said = {"domain": domain(), "relay": not self.deserialize}
         return {**plain(self), _KEY: said}
@@ -43,7 +46,9 @@ def announce() -> None:
 def takes_references(context: dict[str, Any] | None) -> bool:
     """Say whether the receiver of a message deserializes it itself, in this domain."""
     said = ((context or {}).get("recipient") or {}).get(_KEY)
-    return isinstance(said, dict) and said.get("domain") == domain() and said.get("relay") is False
+    if not isinstance(said, dict) or said.get("relay") is not False or not config.enabled():
+        return False
+    return said.get("domain") == domain()
 
 
 def schedulers_are_here() -> bool:
@@ -52,6 +57,8 @@ def schedulers_are_here() -> bool:
     A task graph is pickled before it is sent, without a word on the receiver; the scheduler opens
     it, and hands it on by reference or by value as fits each worker.
     """
+    if not config.enabled():
+        return False
     here = domain()
     clients = [client for client in Client._instances if client.status == "running"]
     return bool(clients) and all(_scheduler_domain(client) == here for client in clients)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 import distributed.protocol
 import numpy as np
@@ -25,19 +26,21 @@ from distributed.protocol.serialize import (
 )
 
 import mori
+from mori.api import locate
 from mori.masked import SharedMaskedArray
 from mori.modules import imported
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import identity, travel
+from mori.reference import Way, identity, travel
+from mori_dask import config
 from mori_dask.handshake import schedulers_are_here, takes_references
 
-__all__ = ["register"]
+__all__ = ["SIZE", "decided", "register"]
 
 _TYPES = (
     *(mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
     *(mori.SharedSet, mori.SharedFrozenSet, SharedMaskedArray, SharedRecords, SharedMatrix),
 )
-_SIZE = 256  # bytes that a reference weighs for the scheduler: its data weigh on no worker
+SIZE: Final = 251  # bytes that a shared object weighs for the scheduler, and hardly anything else does
 
 _in_message: ContextVar[bool] = ContextVar("mori_dask_in_message", default=False)
 
@@ -87,7 +90,15 @@ def _register_pandas(dispatch: Any, ours: Callable[[Any], Any]) -> None:
 
     from mori.frames.shared import Shared
 
-    dispatch.register(Shared)(ours)
+    plain = {cls: dispatch.dispatch(cls) for cls in (pd.DataFrame, pd.Series)}
+
+    def either(x: Any) -> Any:
+        # Dask takes what it finds for the first object of a library for that object's base class, too.
+        if isinstance(x, Shared):
+            return ours(x)
+        return next(found for cls, found in plain.items() if isinstance(x, cls))(x)
+
+    dispatch.register(Shared)(either)
     for cls in (pd.Index, pd.MultiIndex):
         _prefer(dispatch, cls, ours)
 
@@ -122,6 +133,17 @@ def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
     return plain(table)
 
 
+@contextmanager
+def decided(way: Way) -> Iterator[None]:
+    """Say how what is serialized inside travels: it is known who gets it, and Dask does not say."""
+    token = _in_message.set(True)
+    try:
+        with travel(way):
+            yield
+    finally:
+        _in_message.reset(token)
+
+
 def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the function that makes the frames of each message: it alone knows who gets them.
 
@@ -131,12 +153,8 @@ def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
-        token = _in_message.set(True)
-        try:
-            with travel("reference" if takes_references(context) else "value"):
-                return plain(msg, *args, context=context, **kwargs)
-        finally:
-            _in_message.reset(token)
+        with decided("reference" if takes_references(context) else "value"):
+            return plain(msg, *args, context=context, **kwargs)
 
     dumps._mori = True  # type: ignore[attr-defined]
     return dumps
@@ -172,9 +190,14 @@ def _leave_to_pickle(*args: Any, **kwargs: Any) -> Any:
 
 
 def _sizeof(x: Any) -> int:
-    if mori.is_shared(x):
-        return _SIZE
-    return int(x.nbytes) if isinstance(x, np.ndarray) else int(sizeof(mori.materialize(x)))
+    shared = mori.is_shared(x)
+    if shared and config.get("mori.dask.sizeof") == "reference":
+        return SIZE
+    if isinstance(x, np.ndarray):
+        return int(x.nbytes)
+    if shared and (name := mori.shared_name(x)) is not None and (found := locate(name)) is not None:
+        return found[1].extent  # without reading it
+    return int(sizeof(mori.materialize(x)))
 
 
 def _token(x: Any) -> Any:

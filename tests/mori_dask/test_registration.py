@@ -105,6 +105,27 @@ with travel("reference"):
     assert done.stdout == "pickle\n"
 
 
+@pytest.mark.parametrize("kind", ["DataFrame", "Series"])
+def test_plain_frames_are_measured_and_named_as_ever_after_a_shared_one_was_the_first_of_all(kind: str):
+    code = f"""
+import sys
+import mori, mori_dask, pandas as pd
+from dask.sizeof import sizeof
+from dask.tokenize import tokenize
+plain = pd.{kind}({{"a": range(10_000)}})
+if sys.argv[1:]:
+    shared = mori.share(plain)
+    assert sizeof(shared) < 1000
+    assert tokenize(shared) != tokenize(plain)
+print(sizeof(plain), tokenize(plain), sizeof(pd.Series(range(10))), tokenize(pd.DataFrame({{"b": [1]}})))
+"""
+    told = [
+        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True, check=True).stdout
+        for more in ([], ["shared"])
+    ]
+    assert told[0] == told[1] != ""
+
+
 def test_tokens_of_different_views_differ():
     shared = mori.share(np.arange(1000).reshape(10, 100))
     assert len({tokenize(shared), tokenize(shared[1:]), tokenize(shared.T), tokenize(shared[::2])}) == 4

@@ -1,0 +1,150 @@
+"""What the user may set by Dask's configuration: the keys ``mori.*``, with their defaults in mori-dask.yaml.
+
+Imports dask and mori's settings. A value is read and checked at each use; one that cannot be used is an
+error that names the key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+import yaml
+from dask.utils import parse_bytes
+
+from mori import settings
+from mori.errors import SettingError
+
+__all__ = ["check", "enabled", "get", "register"]
+
+_DEFAULTS: Final[dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("mori-dask.yaml").read_text(encoding="utf-8")
+)
+
+
+def _store(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and _is_store(value)):
+        return value
+    raise ValueError
+
+
+def _is_store(text: str) -> bool:
+    kind, colon, directory = text.partition(":")
+    return (kind in ("memfd", "files") and not colon) or (kind == "files" and bool(directory))
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else _number(value, 0, math.inf)
+
+
+def _number(value: Any, least: float, most: float) -> float:
+    number = math.nan if isinstance(value, bool) else float(value)
+    if not least <= number < math.inf or number > most:
+        raise ValueError
+    return number
+
+
+def _fraction(value: Any) -> float:
+    number = _number(value, 0, 1)
+    if not number:
+        raise ValueError
+    return number
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _bytes_or_off(value: Any) -> int | None:
+    if value is None or value is False:
+        return None
+    nbytes = int(parse_bytes(value)) if isinstance(value, int | str) and value is not True else 0
+    if nbytes <= 0:
+        raise ValueError
+    return nbytes
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError
+        return str(value)
+
+    return parse
+
+
+_KEYS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
+    "mori.store": (_store, "memfd, files or files:DIR"),
+    "mori.grace": (_seconds, "seconds, a number from 0 up"),
+    "mori.dask.enabled": (_yes_or_no, "true or false"),
+    "mori.dask.auto-share": (_bytes_or_off, "a number of bytes such as '10 MB', or false"),
+    "mori.dask.auto-share-fraction": (_fraction, "a number above 0, of at most 1"),
+    "mori.dask.memory-accounting": (_yes_or_no, "true or false"),
+    "mori.dask.keep-replicas": (_yes_or_no, "true or false"),
+    "mori.dask.spill": (_one_of("reference", "value"), "reference or value"),
+    "mori.dask.sizeof": (_one_of("reference", "full"), "reference or full"),
+}
+
+
+def get(key: str) -> Any:
+    """Return what a key is set to, such as ``"mori.dask.auto-share"``: bytes as int, off as None.
+
+    Raises
+    ------
+    mori.SettingError
+        If it cannot be used.
+    """
+    parse, wanted = _KEYS[key]
+    value = dask.config.get(key, default=_defaults[key])
+    try:
+        return parse(value)
+    except (ValueError, TypeError, OverflowError):
+        raise SettingError(setting=key, value=value, wanted=wanted) from None
+
+
+def enabled() -> bool:
+    """Say whether shared objects are to travel as references (``mori.dask.enabled``)."""
+    return bool(get("mori.dask.enabled"))
+
+
+def check() -> None:
+    """Check all keys, and that none is there which does not exist.
+
+    Raises
+    ------
+    mori.SettingError
+        For the first one that cannot be used.
+    """
+    for key in _KEYS:
+        get(key)
+    for key, value in _flat("mori", dask.config.get("mori", default={})):
+        if key.replace("_", "-") not in _KEYS and value != {}:
+            raise SettingError(setting=key, value=value, wanted=f"one of the keys {', '.join(_KEYS)}")
+
+
+def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        return [(path, value)]
+    return [found for key, inner in value.items() for found in _flat(f"{path}.{key}", inner)]
+
+
+_defaults: Final = dict(_flat("mori", _DEFAULTS["mori"]))
+
+
+def register() -> None:
+    """Give Dask the defaults, and mori's settings Dask's configuration to look in."""
+    if _DEFAULTS not in dask.config.defaults:
+        dask.config.update_defaults(_DEFAULTS)
+    settings.look_in(_setting)
+
+
+def _setting(name: str) -> tuple[str, str] | None:
+    """Return key and text of a setting of mori's, such as ``grace``, if Dask's configuration has it."""
+    key = f"mori.{name}"
+    value = get(key) if key in _KEYS else None
+    return None if value is None else (key, str(value))
