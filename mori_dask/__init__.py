@@ -16,15 +16,17 @@ Examples
 
 import dask
 
-from mori_dask import config, handshake, serialize
+from mori_dask import config, handshake, plugins, serialize
 
-__all__ = ["domain"]
+__all__ = ["domain", "install"]
 
 domain = handshake.domain
+install = plugins.install
+dask_setup = plugins.dask_setup  # what Dask calls in a process that preloads this
 
 
 def _preload() -> None:
-    for key in ("distributed.worker.preload", "distributed.scheduler.preload"):
+    for key in ("distributed.worker.preload", "distributed.scheduler.preload", "distributed.nanny.preload"):
         modules = dask.config.get(key, [])
         if __name__ not in modules:
             dask.config.set({key: [*modules, __name__]})

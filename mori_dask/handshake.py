@@ -15,7 +15,7 @@ from distributed.comm.core import Comm
 from mori import store
 from mori_dask import config
 
-__all__ = ["announce", "domain", "schedulers_are_here", "takes_references"]
+__all__ = ["announce", "domain", "said", "schedulers_are_here", "takes_references", "tell"]
 
 _KEY = "mori"
 
@@ -23,6 +23,17 @@ _KEY = "mori"
 def domain() -> str:
     """Name the set of processes that can open the regions that this one creates."""
     return store.current().domain()
+
+
+def said(*, relay: bool = False) -> dict[str, Any]:
+    """Return what this process says of itself when it is connected."""
+    return {"domain": domain(), "relay": relay}
+
+
+def tell(comm: Comm, other: Any) -> None:
+    """Take down what the other end of a connection says of itself, when it says so only later."""
+    if isinstance(other, dict):
+        comm.remote_info[_KEY] = other
 
 
 def announce() -> None:
@@ -36,8 +47,7 @@ def announce() -> None:
         if not config.enabled():
             return dict(plain(self))
         # A scheduler does not deserialize: it passes frames on, to whom, the sender cannot know.
-        said = {"domain": domain(), "relay": not self.deserialize}
-        return {**plain(self), _KEY: said}
+        return {**plain(self), _KEY: said(relay=not self.deserialize)}
 
     handshake_info._mori = True  # type: ignore[attr-defined]
     Comm.handshake_info = handshake_info
@@ -45,10 +55,10 @@ def announce() -> None:
 
 def takes_references(context: dict[str, Any] | None) -> bool:
     """Say whether the receiver of a message deserializes it itself, in this domain."""
-    said = ((context or {}).get("recipient") or {}).get(_KEY)
-    if not isinstance(said, dict) or said.get("relay") is not False or not config.enabled():
+    other = ((context or {}).get("recipient") or {}).get(_KEY)
+    if not isinstance(other, dict) or other.get("relay") is not False or not config.enabled():
         return False
-    return said.get("domain") == domain()
+    return other.get("domain") == domain()
 
 
 def schedulers_are_here() -> bool:
@@ -67,5 +77,5 @@ def schedulers_are_here() -> bool:
 def _scheduler_domain(client: Any) -> str | None:
     stream = client.scheduler_comm
     comm = stream.comm if stream is not None else None
-    said = comm.remote_info.get(_KEY) if comm is not None else None
-    return said.get("domain") if isinstance(said, dict) else None
+    other = comm.remote_info.get(_KEY) if comm is not None else None
+    return other.get("domain") if isinstance(other, dict) else None

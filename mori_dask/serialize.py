@@ -30,7 +30,8 @@ from mori.api import locate
 from mori.masked import SharedMaskedArray
 from mori.modules import imported
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import Way, identity, travel
+from mori.reference import Way, identity, load, travel
+from mori.region import Mapping
 from mori_dask import config
 from mori_dask.handshake import schedulers_are_here, takes_references
 
@@ -144,6 +145,27 @@ def decided(way: Way) -> Iterator[None]:
         _in_message.reset(token)
 
 
+class _Kept:
+    """The way of references to what the sender keeps until the receiver has it: they need no grace."""
+
+    def takes(self, mapping: Mapping) -> bool:
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        return load, (payload,)
+
+
+def _is_kept(msg: Any) -> bool:
+    """Say whether the sender of a message keeps what is in it, until it is received or not wanted any more.
+
+    A worker that is asked for keys keeps them until the other has said OK. A scheduler keeps a task's
+    arguments until the task is forgotten.
+    """
+    if isinstance(msg, dict):
+        return msg.keys() == {"status", "data"}
+    return isinstance(msg, list) and any(isinstance(one, dict) and "run_spec" in one for one in msg)
+
+
 def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the function that makes the frames of each message: it alone knows who gets them.
 
@@ -153,7 +175,10 @@ def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
-        with decided("reference" if takes_references(context) else "value"):
+        way: Way = "value"
+        if takes_references(context):
+            way = _Kept() if _is_kept(msg) else "reference"
+        with decided(way):
             return plain(msg, *args, context=context, **kwargs)
 
     dumps._mori = True  # type: ignore[attr-defined]

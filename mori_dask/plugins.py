@@ -1,0 +1,205 @@
+"""What mori adds to schedulers, workers and nannies of Dask, and the ways to bring it there.
+
+Imports distributed, config, handshake and the modules that do the work. Each plugin can be set up more than
+once. Without them everything is right, by value where it must be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+from distributed import Client, Nanny, Scheduler, Worker
+from distributed.active_memory_manager import ReduceReplicas
+from distributed.core import Status
+from distributed.diagnostics.plugin import NannyPlugin, SchedulerPlugin, WorkerPlugin
+from distributed.scheduler import TaskState, WorkerState
+
+import mori
+from mori import store
+from mori_dask import autoshare, config, handshake, memory, spill
+from mori_dask.serialize import SIZE
+
+__all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
+
+
+class MoriScheduler(SchedulerPlugin):
+    """Keeps replicas of shared objects, and forgets the arguments of tasks that are done."""
+
+    name = "mori"
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._scheduler: Scheduler = None
+        self._workers: dict[str, WorkerState] = {}
+
+    def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
+        """Answer a worker or client that has met mori only after it was connected."""
+        stream = self._scheduler.stream_comms.get(worker)
+        if stream is not None and stream.comm is not None:
+            handshake.tell(stream.comm, said)
+        return handshake.said(relay=True)
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Begin with what is there."""
+        config.check()
+        if not config.enabled():
+            return
+        self._scheduler = scheduler
+        scheduler.handlers["mori_meet"] = self.meet
+        if config.get("mori.dask.keep-replicas"):
+            _keep_replicas(scheduler)
+        for worker in scheduler.workers:
+            self.add_worker(scheduler, worker)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Have what is sent to a worker forgotten when it was sent."""
+        self._workers[worker] = scheduler.workers[worker]
+        stream = scheduler.stream_comms[worker]
+        if not isinstance(stream.recent_message_log, _Log):
+            stream.recent_message_log = _Log(stream.recent_message_log)
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """Drop what the last heartbeat of a worker said that it was at, and with that its arguments."""
+        state = self._workers.pop(worker, None)
+        if state is not None:
+            state.executing.clear()
+        if store.current().kind == store.FILES:  # a killed worker lets go of nothing
+            asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
+
+
+class _Log(deque[Any]):
+    """The last messages to a worker, which Dask keeps, without the tasks and their arguments."""
+
+    def __init__(self, before: deque[Any]) -> None:
+        super().__init__(maxlen=before.maxlen)
+        for messages in before:
+            self.append(messages)
+
+    def append(self, messages: Any) -> None:
+        if isinstance(messages, list):
+            messages = [_without_task(message) for message in messages]
+        super().append(messages)
+
+
+def _without_task(message: Any) -> Any:
+    if isinstance(message, dict) and "run_spec" in message:
+        return {**message, "run_spec": None}
+    return message
+
+
+class _KeepShared(ReduceReplicas):
+    """Dask's policy for replicas, for what takes memory."""
+
+    def run(self) -> Generator[Any, Any, None]:
+        for suggestion in super().run():
+            if not _is_shared(suggestion.ts):
+                yield suggestion
+
+
+def _is_shared(ts: TaskState) -> bool:
+    return ts.nbytes == SIZE or (ts.type or "").startswith("mori.")
+
+
+def _keep_replicas(scheduler: Scheduler) -> None:
+    manager = scheduler.extensions.get("amm")
+    for policy in list(getattr(manager, "policies", ())):
+        if type(policy) is ReduceReplicas:
+            manager.policies.discard(policy)
+            manager.add_policy(_KeepShared())
+
+
+class MoriWorker(WorkerPlugin):
+    """Measures a worker's own memory, spills references, and shares large results if that is wanted."""
+
+    name = "mori"
+    idempotent = True
+
+    async def setup(self, worker: Worker) -> None:
+        """Begin."""
+        config.check()
+        if not config.enabled():
+            return
+        memory.account(worker)
+        spill.refer(worker.data)
+        autoshare.begin()
+        worker.metrics["mori"] = memory.report
+        if store.current().kind == store.FILES:  # the one before may have been killed
+            asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
+        if worker.status == Status.running:  # what is connected already has not heard of mori
+            worker.rpc.collect()
+            with contextlib.suppress(Exception):  # a scheduler without the plugin: by value, as before
+                comm = worker.batched_stream.comm
+                handshake.tell(
+                    comm, await worker.scheduler.mori_meet(worker=worker.address, said=handshake.said())
+                )
+
+    def teardown(self, worker: Worker) -> None:
+        """End. What has been spilled stays readable."""
+        memory.release(worker)
+        worker.metrics.pop("mori", None)
+
+
+class MoriNanny(NannyPlugin):
+    """Ends a worker for what its own pages take, and not for those it shares."""
+
+    name = "mori"
+    idempotent = True
+
+    def setup(self, nanny: Nanny) -> None:
+        """Begin."""
+        config.check()
+        if config.enabled():
+            memory.guard(nanny)
+
+    def teardown(self, nanny: Nanny) -> None:
+        """End."""
+        memory.unguard(nanny)
+
+
+async def dask_setup(server: Any) -> None:
+    """Install the plugin of what preloads this: a scheduler, a worker or a nanny."""
+    if isinstance(server, Scheduler):
+        await server.register_scheduler_plugin(MoriScheduler(), idempotent=True)
+    elif isinstance(server, Worker):
+        await server.plugin_add(MoriWorker(), catch_errors=False)
+    elif isinstance(server, Nanny):
+        await server.plugin_add(MoriNanny())
+
+
+def install(client: Client) -> Any:
+    """Install mori in a running cluster: scheduler, workers and nannies, and those that join later.
+
+    Idempotent. Not needed for clusters that are started from a process that has imported mori_dask, nor for
+    schedulers and workers that are started with ``--preload mori_dask`` (``--preload-nanny`` for nannies).
+
+    Parameters
+    ----------
+    client : distributed.Client
+        The cluster's; an asynchronous one makes this a coroutine. mori has to be installed on every worker.
+
+    Raises
+    ------
+    mori.SettingError
+        If a key of the configuration cannot be used.
+
+    Notes
+    -----
+    With ``mori.dask.enabled`` false nothing is installed. Plugins survive `Client.restart`.
+    """
+    config.check()
+    return client.sync(_install, client)
+
+
+async def _install(client: Client) -> None:
+    if not config.enabled():
+        return
+    for plugin in (MoriScheduler(), MoriWorker(), MoriNanny()):
+        await client.register_plugin(plugin)
+    client.rpc.collect()
+    stream = client.scheduler_comm
+    if stream is not None and stream.comm is not None:
+        handshake.tell(stream.comm, await client.scheduler.mori_meet())

@@ -1,0 +1,76 @@
+"""What a worker writes of shared objects when it spills: references, with the regions kept for them.
+
+Imports distributed, the core's references and serialize. Invariant: a file with references in it has the
+holds of its regions beside it, for as long as it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from distributed.spill import Slow, SpillBuffer
+
+from mori import reference
+from mori.hold import Hold
+from mori.region import Mapping
+from mori_dask import config
+from mori_dask.serialize import decided
+
+__all__ = ["held", "refer"]
+
+
+class _Kept:
+    """The way of references into a file: their regions are held until the file is gone."""
+
+    def __init__(self) -> None:
+        self.holds: dict[bytes, tuple[Hold, int]] = {}
+
+    def takes(self, mapping: Mapping) -> bool:
+        assert mapping.hold is not None
+        self.holds[mapping.header.region_id] = (mapping.hold, mapping.nbytes)
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        return reference.load, (payload,)
+
+
+class _ReferringSlow(Slow):
+    """Dask's files of spilled keys, with what keeps their regions alive."""
+
+    mori_holds: dict[Hashable, dict[bytes, tuple[Hold, int]]]
+
+    def __setitem__(self, key: Hashable, value: object) -> None:
+        if config.get("mori.dask.spill") == "value":
+            super().__setitem__(key, value)
+            return
+        kept = _Kept()
+        with decided(kept):
+            super().__setitem__(key, value)
+        if kept.holds:
+            self.mori_holds[key] = kept.holds
+
+    def __delitem__(self, key: Hashable) -> None:
+        super().__delitem__(key)
+        self.mori_holds.pop(key, None)
+
+
+def _files_of(data: Any) -> Any:
+    return data._slow_uncached if isinstance(data, SpillBuffer) else None
+
+
+def refer(data: Any) -> None:
+    """Have a worker's data spill references, whatever it holds already; a user's own store is left alone."""
+    files = _files_of(data)
+    if type(files) is Slow:
+        files.mori_holds = {}
+        files.__class__ = _ReferringSlow
+
+
+def held(data: Any) -> int:
+    """Return the bytes of the regions that spilled keys of a worker keep alive."""
+    files = _files_of(data)
+    if not isinstance(files, _ReferringSlow):
+        return 0
+    regions = {name: size for kept in list(files.mori_holds.values()) for name, (_, size) in kept.items()}
+    return sum(regions.values())
