@@ -16,7 +16,7 @@ from distributed import Client, Nanny, Scheduler, Worker
 from distributed.active_memory_manager import ReduceReplicas
 from distributed.core import Status
 from distributed.diagnostics.plugin import NannyPlugin, SchedulerPlugin, WorkerPlugin
-from distributed.scheduler import TaskState, WorkerState
+from distributed.scheduler import TaskState
 
 import mori
 from mori import store
@@ -34,7 +34,6 @@ class MoriScheduler(SchedulerPlugin):
 
     def __init__(self) -> None:
         self._scheduler: Scheduler = None
-        self._workers: dict[str, WorkerState] = {}
 
     def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
         """Answer a worker or client that has met mori only after it was connected."""
@@ -57,17 +56,18 @@ class MoriScheduler(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Have what is sent to a worker forgotten when it was sent."""
-        self._workers[worker] = scheduler.workers[worker]
         stream = scheduler.stream_comms[worker]
         if not isinstance(stream.recent_message_log, _Log):
             stream.recent_message_log = _Log(stream.recent_message_log)
 
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Drop the arguments of a task that is done: work stealing, and workers that are gone, keep the task."""
+        if finish == "forgotten" and self._scheduler is not None:
+            self._scheduler.tasks[key].run_spec = None
+
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
-        """Drop what the last heartbeat of a worker said that it was at, and with that its arguments."""
-        state = self._workers.pop(worker, None)
-        if state is not None:
-            state.executing.clear()
-        if store.current().kind == store.FILES:  # a killed worker lets go of nothing
+        """Remove from the store what a killed worker left there: it let go of nothing."""
+        if store.current().kind == store.FILES:
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 
 
