@@ -61,7 +61,7 @@ class MoriScheduler(SchedulerPlugin):
             stream.recent_message_log = _Log(stream.recent_message_log)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """Drop the arguments of a task that is done: work stealing, and workers that are gone, keep the task."""
+        """Drop the arguments of a forgotten task: work stealing, and workers that are gone, keep it."""
         if finish == "forgotten" and self._scheduler is not None:
             self._scheduler.tasks[key].run_spec = None
 

@@ -1,4 +1,4 @@
-"""Shared pages are charged to no worker that maps them; a worker that eats memory of its own is ended as ever."""
+"""Shared pages are charged to no worker that maps them; one that eats memory of its own is ended as ever."""
 
 import logging
 import os

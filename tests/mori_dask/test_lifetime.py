@@ -1,0 +1,177 @@
+"""A region lives for as long as a task, a future or a file can still need it, and no second longer."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster, wait
+
+import mori
+from tests.mori_dask.conftest import wait_until
+from tests.mori_dask.test_paths import look
+
+SOON = 1.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Client]:
+    """A client of two workers that have the usual grace of ten seconds, and keep the usual log of messages."""
+    assert dask.config.get("distributed.admin.low-level-log-length") >= 100
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MORI_GRACE", raising=False)
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+
+def _alive() -> set[str]:
+    return {entry.name for entry in mori.regions()}
+
+
+def _array() -> tuple[np.ndarray, str, float]:
+    array = mori.share(np.random.default_rng(1).random(100_000))
+    name = mori.shared_name(array)
+    assert name is not None
+    return array, name, float(array.sum())
+
+
+def test_what_is_submitted_and_dropped_at_once_is_served_and_freed_with_the_last_future(cluster: Client):
+    futures, expected, names = [], [], []
+    for number in range(20):
+        array, name, total = _array()
+        given = array if number % 2 else {"in": [array]}
+        see = look if number % 2 else lambda x: look(x["in"][0])
+        futures.append(cluster.submit(see, given, pure=False))
+        expected.append((True, name, total))
+        names.append(name)
+        del array, given
+    assert cluster.gather(futures) == expected
+    del futures
+    wait_until(lambda: not _alive() & {*names}, SOON)
+
+
+def test_a_task_that_waits_is_served_long_after_its_argument_was_dropped(cluster: Client):
+    array, name, total = _array()
+    slow = [cluster.submit(time.sleep, 1.5, pure=False) for _ in range(2)]
+    future = cluster.submit(lambda x, _: look(x), array, slow, pure=False)
+    del array
+    time.sleep(0.8)  # four times the grace of this process
+    assert name in _alive()
+    assert future.result() == (True, name, total)
+    del future, slow
+    wait_until(lambda: name not in _alive(), SOON)
+
+
+def _kill_once(x: np.ndarray, marker: Path) -> tuple[bool, str | None, float]:
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return look(x)
+
+
+def test_a_task_is_served_again_after_its_worker_was_killed(cluster: Client, tmp_path: Path):
+    array, name, total = _array()
+    future = cluster.submit(_kill_once, array, tmp_path / "killed", pure=False)
+    del array
+    assert future.result(timeout=30) == (True, name, total)
+    assert (tmp_path / "killed").exists()
+    del future
+    wait_until(lambda: name not in _alive(), SOON)
+    cluster.wait_for_workers(2)
+
+
+def test_what_a_client_has_published_is_served_when_it_is_gone(cluster: Client):
+    with Client(cluster.scheduler.address, set_as_default=False) as other:
+        array, name, total = _array()
+        made = other.submit(lambda: mori.share(np.ones(50_000)), pure=False)
+        given = other.submit(lambda x: x, array, pure=False)
+        waiting = other.submit(lambda x, _: look(x), array, other.submit(time.sleep, 0.5, pure=False))
+        other.publish_dataset(made=made, given=given, waiting=waiting)
+        del array
+    time.sleep(0.3)
+    assert name in _alive()
+    made, given, waiting = (cluster.get_dataset(one) for one in ("made", "given", "waiting"))
+    assert waiting.result() == (True, name, total)
+    assert cluster.submit(look, given, pure=False).result() == (True, name, total)
+    shared, other_name, ones = cluster.submit(look, made, pure=False).result()
+    assert (shared, ones) == (True, 50_000)
+    for one in ("made", "given", "waiting"):
+        cluster.unpublish_dataset(one)
+    del made, given, waiting
+    wait_until(lambda: not _alive() & {name, other_name}, SOON)
+
+
+def test_a_result_is_freed_everywhere_with_its_last_future(cluster: Client):
+    """It was sent from worker to worker meanwhile, whose grace is ten seconds."""
+    made = cluster.submit(lambda: mori.share(np.ones(50_000)), pure=False)
+    workers = cluster.scheduler_info(n_workers=-1)["workers"]
+    seen = cluster.gather([cluster.submit(look, made, workers=[w], pure=False) for w in workers])
+    (name,) = {one[1] for one in seen}
+    assert [one[0] for one in seen] == [True, True]
+    cluster.replicate(made)
+    del made
+    wait_until(lambda: name not in _alive(), SOON)
+
+
+@pytest.mark.parametrize("mode", ["reference", "value"])
+def test_a_spilled_object_leaves_a_reference_and_its_region_or_its_bytes(cluster: Client, mode: str):
+    def make():
+        frame = pd.DataFrame({"a": np.arange(50_000.0), "b": np.arange(50_000)})
+        return {"frame": mori.share(frame), "array": mori.share(np.arange(100_000)), "text": "x" * 1000}
+
+    made = cluster.submit(make, pure=False)
+    wait(made)
+    (worker,) = cluster.who_has(made)[made.key]
+
+    def spill(dask_worker):
+        with dask.config.set({"mori.dask.spill": mode}):
+            while dask_worker.data.memory:
+                assert dask_worker.data.evict() > 0
+        assert made_key in dask_worker.data.disk
+        return dask_worker.data.spilled_total.disk
+
+    made_key = made.key
+    before = _alive()
+    disk = cluster.run(spill, workers=[worker])[worker]
+    if mode == "reference":
+        assert disk < 5000
+        assert _alive() >= before
+    else:
+        assert disk > 500_000
+
+    def see(x):
+        frame, array = x["frame"], x["array"]
+        right = (frame["a"] == np.arange(50_000.0)).all() and (array == np.arange(100_000)).all()
+        return bool(right), mori.shared_name(frame), mori.shared_name(array), x["text"]
+
+    right, *names, text = cluster.submit(see, made, workers=[worker], pure=False).result()
+    assert (right, text) == (True, "x" * 1000)
+    assert all(name in before for name in names) == (mode == "reference")
+    # It is spilled again, and forgotten where it lies.
+    cluster.run(spill, workers=[worker])
+    del made
+    if mode == "reference":
+        wait_until(lambda: not _alive() & {*names}, SOON)
+
+
+def test_replicas_of_shared_objects_are_left_alone_and_others_are_dropped(cluster: Client):
+    shared = cluster.submit(lambda: mori.share(np.ones(50_000)), pure=False)
+    frame = cluster.submit(lambda: mori.share(pd.DataFrame({"a": np.ones(50_000)})), pure=False)
+    plain = cluster.submit(lambda: np.ones(50_000), pure=False)
+    futures = [shared, frame, plain]
+    wait(futures)
+    cluster.replicate(futures)
+
+    def replicas() -> list[int]:
+        return [len(cluster.who_has(future)[future.key]) for future in futures]
+
+    wait_until(lambda: cluster.amm.run_once() or replicas()[2] == 1)
+    assert replicas() == [2, 2, 1]
