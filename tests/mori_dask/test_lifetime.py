@@ -21,7 +21,7 @@ SOON = 1.0  # seconds
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Client]:
-    """A client of two workers that have the usual grace of ten seconds, and keep the usual log of messages."""
+    """A client of two workers that have the usual grace of ten seconds and the usual log of messages."""
     assert dask.config.get("distributed.admin.low-level-log-length") >= 100
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MORI_GRACE", raising=False)
