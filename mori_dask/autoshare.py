@@ -23,7 +23,7 @@ from mori_dask import config, memory, spill
 
 __all__ = ["begin", "shared"]
 
-_LIBRARIES: Final = frozenset({"numpy", "pandas", "polars", "pyarrow", "scipy", "xarray"})
+_LIBRARIES: Final = frozenset({"numpy", "pandas", "pyarrow", "scipy"})
 _MOST: Final = 1000  # elements of a container that are looked at
 _DEPTH: Final = 3
 
@@ -99,7 +99,7 @@ def _shared(result: Any, worker: Worker, least: int, depth: int) -> Any:
         if all(one is other for one, other in zip(new, parts, strict=True)):
             return result
         return dict(zip(result, new, strict=True)) if kind is dict else kind(new)
-    if not _may_be_shared(result) or (nbytes := safe_sizeof(result)) < least:
+    if not _may_be_shared(result) or (nbytes := _nbytes(result)) < least:
         return result
     if not _fits(nbytes, worker):
         return result
@@ -124,6 +124,12 @@ def _may_be_shared(x: Any) -> bool:
         return not x.dtype.hasobject and region.held_by(x) is None
     dtypes = getattr(x, "dtypes", getattr(x, "dtype", None))
     return object not in np.ravel(np.asarray(dtypes, dtype=object)).tolist()
+
+
+def _nbytes(x: Any) -> int:
+    """Measure an object, also the newer sparse arrays of scipy, of which Dask has no measure."""
+    arrays = [part.nbytes for part in getattr(x, "__dict__", {}).values() if isinstance(part, np.ndarray)]
+    return max(int(safe_sizeof(x)), sum(arrays))
 
 
 def _fits(nbytes: int, worker: Worker) -> bool:
