@@ -17,8 +17,9 @@ Examples
 import dask
 
 from mori_dask import config, handshake, plugins, serialize
+from mori_dask.mapped import regions
 
-__all__ = ["domain", "install"]
+__all__ = ["domain", "install", "regions"]
 
 domain = handshake.domain
 install = plugins.install

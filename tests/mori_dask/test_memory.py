@@ -12,11 +12,12 @@ import pytest
 from distributed import Client, KilledWorker, LocalCluster
 
 import mori
+import mori_dask
 from mori_dask import memory
 from tests.mori_dask.conftest import wait_until
 
 LIMIT = 320 << 20
-REGION = 512 << 20
+REGION = 400 << 20
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +62,31 @@ def _statuses(client: Client) -> list[str]:
 def test_workers_read_a_region_larger_than_their_limit(small: Client):
     array = mori.share(np.ones(REGION // 8))
     before = small.run(os.getpid)
-    seen = small.gather(small.map(lambda x, _: _read(x), [array] * 8, range(8), pure=False))
+    seen = small.gather([small.submit(_read, array, workers=[w], pure=False) for w in _workers(small)])
     assert {total for total, *_ in seen} == {REGION // 8}
     assert {pid for _, pid, *_ in seen} == {*before.values()}  # all of them worked
     assert all(rss > LIMIT for _, _, rss, _ in seen), "Dask's own measure would have let them live"
     assert all(own < 0.8 * LIMIT for *_, own in seen)
     assert small.run(os.getpid) == before  # none was killed
     assert "paused" not in _statuses(small)
-    # The scheduler is told both: what each takes for itself, and what each has mapped.
-    wait_until(lambda: sum("mapped" in w["metrics"]["mori"] for w in _workers(small).values()) == 4)
     assert all(w["metrics"]["memory"] < 0.8 * LIMIT for w in _workers(small).values())
+
+
+def test_a_region_is_counted_once_with_the_workers_that_map_it(small: Client):
+    array, other = mori.share(np.ones(1_000_000)), mori.share(np.ones(100_000))
+    first, *_ = _workers(small)
+    kept = [small.submit(lambda x: x, array, workers=[w], pure=False) for w in _workers(small)]
+    kept.append(small.submit(lambda x: x, other, workers=[first], pure=False))
+    by_name = {entry.name: entry for entry in mori.regions()}
+    entries = [by_name[mori.shared_name(x)] for x in (array, other)]
+    expected = [
+        (entry.region_id.hex(), entry.nbytes, mori_dask.domain(), os.getpid(), workers)
+        for entry, workers in zip(entries, (tuple(sorted(_workers(small))), (first,)), strict=True)
+    ]
+    wait_until(lambda: mori_dask.regions(small) == expected)
+    assert [region.saved for region in mori_dask.regions(small)] == [3 * entries[0].nbytes, 0]
+    del kept
+    wait_until(lambda: mori_dask.regions(small) == [])
 
 
 def _workers(client: Client) -> dict[str, dict]:
@@ -79,6 +95,8 @@ def _workers(client: Client) -> dict[str, dict]:
 
 def test_a_worker_that_eats_memory_of_its_own_is_ended_and_the_next_one_measures_alike(small: Client):
     array = mori.share(np.ones(REGION // 8))
+
+    before = {*_workers(small)}
 
     def eat(x):
         x.sum()
@@ -91,8 +109,8 @@ def test_a_worker_that_eats_memory_of_its_own_is_ended_and_the_next_one_measures
         future.result()
     future.release()  # it is in the traceback of its own error
     small.wait_for_workers(4)
-    futures = [small.submit(_read, array, workers=[w], pure=False) for w in _workers(small)]
-    assert {total for total, *_ in small.gather(futures)} == {REGION // 8}
+    (new,) = {*_workers(small)} - before
+    assert small.submit(_read, array, workers=[new], pure=False).result()[0] == REGION // 8
 
 
 def test_it_is_dasks_own_measure_where_that_is_asked_for(small: Client):
