@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -111,6 +112,23 @@ def test_a_worker_that_eats_memory_of_its_own_is_ended_and_the_next_one_measures
     small.wait_for_workers(4)
     (new,) = {*_workers(small)} - before
     assert small.submit(_read, array, workers=[new], pure=False).result()[0] == REGION // 8
+
+
+@pytest.mark.parametrize("where", ["memfd", "tmpfs", "disk"])
+def test_pages_of_regions_are_not_a_process_own_whatever_the_store(
+    where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    setting = {"memfd": "memfd", "tmpfs": "files:/dev/shm", "disk": f"files:{tmp_path}"}[where]
+    monkeypatch.setenv("MORI_STORE", setting)
+    own, seen_by_nanny = memory.own(), memory.own(os.getpid())
+    array = mori.share(np.ones(50 << 20, np.uint8))
+    me, before = psutil.Process(), psutil.Process().memory_info().rss
+    assert array.sum() == 50 << 20
+    assert me.memory_info().rss - before > 45 << 20
+    for measured, earlier in ((memory.own(), own), (memory.own(os.getpid()), seen_by_nanny)):
+        assert measured is not None
+        assert earlier is not None
+        assert measured - earlier < 10 << 20
 
 
 def test_it_is_dasks_own_measure_where_that_is_asked_for(small: Client):
