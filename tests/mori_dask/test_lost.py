@@ -58,7 +58,7 @@ def test_a_column_whose_region_is_gone_fails_its_task_alone(client: Client):
     late = Unpickled(pickle.dumps(frame["a"]))
     del frame
     hold.expire_graces()
-    with pytest.raises((mori.RegionNotFoundError, RuntimeError), match="not found|deserialization"):
+    with pytest.raises((mori.RegionNotFoundError, RuntimeError), match=r"not found|deserialization"):
         client.submit(len, late, pure=False, retries=0).result(timeout=30)
     assert client.submit(len, [1, 2]).result(timeout=30) == 2
 
