@@ -65,11 +65,13 @@ class Hold:
             _release(held, self._file, self.home)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._held is None or is_finalizing():
+        if is_finalizing():
             return
-        if self.pickled and _graces.keep(partial(_release, self._held, self._file, self.home)):
+        # Taken at once: a weak reference still gives this one out, and the end of the process lets go of all.
+        held, self._held = self._held, None
+        if held is None or (self.pickled and _graces.keep(partial(_release, held, self._file, self.home))):
             return
-        self.let_go()
+        _release(held, self._file, self.home)
 
 
 def _file_of(held: Held) -> tuple[int, int] | None:

@@ -84,6 +84,28 @@ class Unsealed(NamedTuple):
     header: layout.Header
 
 
+class _Pages:
+    """Mapped pages, unmapped with the one mapping that refers to them.
+
+    Not the mapping's own finalizer: while one runs, a weak reference still gives its object out, and
+    another thread would read what has just been unmapped.
+    """
+
+    __slots__ = ("address", "nbytes")
+
+    def __init__(self, address: int, nbytes: int) -> None:
+        self.address = address
+        self.nbytes = nbytes
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = _munmap,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if not is_finalizing():
+            munmap(self.address, self.nbytes)
+
+
 class Mapping:
     """A region mapped into this process, read-only, or one that lies in somebody's buffer.
 
@@ -95,13 +117,13 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
+    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object) -> None:
+        self._owner = owner  # of the memory
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
-        self._owner = owner
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -131,14 +153,6 @@ class Mapping:
     def bytes(self) -> Bytes:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
-
-    def __del__(
-        self,
-        munmap: Callable[[int, int], int] = _munmap,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
-    ) -> None:
-        if self._owner is None and not is_finalizing():
-            munmap(self.address, self.nbytes)
 
 
 def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
@@ -296,7 +310,7 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
     finally:
         if fd != held.fds[0]:
             os.close(fd)
-    mapping = Mapping(header, address, Hold(held, home))
+    mapping = Mapping(header, address, Hold(held, home), _Pages(address, header.nbytes))
     with _lock:
         _mappings[header.region_id] = mapping
     return mapping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import hold
+from mori import hold, region
 from mori import store as stores
 from tests.fresh import run_python
 from tests.worker import Worker
@@ -213,3 +214,22 @@ def test_a_weak_reference_sees_the_end_and_does_not_put_it_off(store: str) -> No
     assert watched() is None
     assert dict(table) == {}
     assert _is_gone(name)
+
+
+def test_a_mapping_is_not_given_to_another_thread_once_its_pages_are_being_unmapped(store: str) -> None:
+    shared = mori.share(np.arange(10))
+    number = region.held_by(shared).header.number  # type: ignore[union-attr]
+    seen: list[list[int]] = []
+
+    def look(frame: Any, event: str, arg: object) -> None:
+        # Where another thread may come in: a finalizer has begun.
+        if event == "call" and frame.f_code.co_name == "__del__":
+            seen.append([mapping.header.number for mapping in region.live()])
+
+    sys.setprofile(look)
+    try:
+        del shared
+    finally:
+        sys.setprofile(None)
+    assert len(seen) >= 2  # of the pages, and of the hold
+    assert all(number not in numbers for numbers in seen)
