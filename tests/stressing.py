@@ -35,7 +35,7 @@ _WARMING = 0.25  # of the time; what is allocated once is allocated by then
 _KEPT = 6  # by a thread
 _SHELF = 4  # objects that all threads of a process replace and read
 _WAITING = 16  # messages on their way to a process
-_LIMIT = 120  # seconds for the others to come to the same point
+_LIMIT = 40  # seconds for the others to come to the same point
 
 
 def make(seed: int) -> Any:
@@ -207,10 +207,10 @@ def main(seconds: float) -> None:
     ]
     for process in processes:
         process.start()
-    for _ in processes:
-        sys.stdout.write(json.dumps(report.get()) + "\n")
     for process in processes:
         process.join()
+    while not report.empty():  # one that was killed has none
+        sys.stdout.write(json.dumps(report.get()) + "\n")
     sys.stdout.write(json.dumps([process.exitcode for process in processes]) + "\n")
 
 
