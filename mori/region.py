@@ -84,18 +84,18 @@ class Unsealed(NamedTuple):
     header: layout.Header
 
 
-class _Pages:
-    """Mapped pages, unmapped with the one mapping that refers to them.
+class _Pages(int):
+    """The pages of a mapping, as their address times 2**64 plus their bytes; they go with it.
 
-    Not the mapping's own finalizer: while one runs, a weak reference still gives its object out, and
-    another thread would read what has just been unmapped.
+    A mapping cannot unmap them itself: while its ``__del__`` runs, another thread may still get it from the
+    table of mappings, and read what is no more. An object that the garbage collector knows would be finalized
+    before what else is in the garbage, and may read them. It knows of no int.
     """
 
-    __slots__ = ("address", "nbytes")
+    __slots__ = ()
 
-    def __init__(self, address: int, nbytes: int) -> None:
-        self.address = address
-        self.nbytes = nbytes
+    def __new__(cls, address: int, nbytes: int) -> _Pages:
+        return super().__new__(cls, (address << 64) + nbytes)
 
     def __del__(
         self,
@@ -103,7 +103,7 @@ class _Pages:
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
         if not is_finalizing():
-            munmap(self.address, self.nbytes)
+            munmap(self >> 64, self % (1 << 64))
 
 
 class Mapping:
@@ -117,13 +117,13 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object) -> None:
-        self._owner = owner  # of the memory
+    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
+        self._owner = _Pages(address, self.nbytes) if owner is None else owner
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def _map(held: Held, home: Store, header: layout.Header) -> Mapping:
     finally:
         if fd != held.fds[0]:
             os.close(fd)
-    mapping = Mapping(header, address, Hold(held, home), _Pages(address, header.nbytes))
+    mapping = Mapping(header, address, Hold(held, home))
     with _lock:
         _mappings[header.region_id] = mapping
     return mapping
