@@ -16,7 +16,7 @@ Examples
 
 import dask
 
-from mori_dask import config, handshake, plugins, serialize
+from mori_dask import config, graphs, handshake, plugins, serialize
 from mori_dask.mapped import regions
 
 __all__ = ["domain", "install", "regions"]
@@ -36,4 +36,5 @@ def _preload() -> None:
 config.register()
 handshake.announce()
 serialize.register()
+graphs.register()
 _preload()

@@ -32,7 +32,7 @@ from mori.modules import imported
 from mori.records import SharedMatrix, SharedRecords
 from mori.reference import Way, identity, load, travel
 from mori.region import Mapping
-from mori_dask import config
+from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here, takes_references
 
 __all__ = ["SIZE", "decided", "register"]
@@ -194,7 +194,7 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(x: Any, context: Any = None) -> Any:
         if _in_message.get():
             return plain(x, context=context)
-        with travel("reference" if _is_graph(x) and schedulers_are_here() else "value"):
+        with travel(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)
 
     return dumps

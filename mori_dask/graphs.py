@@ -1,0 +1,105 @@
+"""What a client has sent in task graphs: its regions are held until the futures of the graph are gone.
+
+Imports distributed, the core's references and holds. The scheduler keeps a graph's arguments from when it
+has opened the graph until its futures are gone; before that, the client does. So they need no grace, unless
+the client lets go before it has heard of any of the graph's tasks.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from distributed import Client
+
+from mori import reference
+from mori.hold import Hold
+from mori.reference import Way
+from mori.region import Mapping
+
+__all__ = ["register", "way"]
+
+_SENT: Final = "_mori_sent"  # in a client: by key, the graphs that it belongs to
+_HEARD: Final = ("finished", "error", "lost")  # what a future is told by the scheduler alone
+
+
+class _Sent:
+    """The way of references in a graph, and the holds on their regions."""
+
+    def __init__(self) -> None:
+        self.holds: dict[bytes, Hold] = {}
+        self.received = False
+
+    def takes(self, mapping: Mapping) -> bool:
+        assert mapping.hold is not None
+        self.holds[mapping.header.region_id] = mapping.hold
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        return reference.load, (payload,)
+
+    def __del__(self) -> None:
+        if not self.received:  # it may be on its way: a grace follows
+            for hold in self.holds.values():
+                hold.pickled = True
+
+
+_graph: ContextVar[_Sent | None] = ContextVar("mori_dask_graph", default=None)
+
+
+def way() -> Way:
+    """Return the way of references in the graph that is being sent."""
+    return _graph.get() or "reference"
+
+
+def register() -> None:
+    """Have clients hold what they send."""
+    if getattr(Client._graph_to_futures, "_mori", False):
+        return
+    Client._graph_to_futures = _holding(Client._graph_to_futures)
+    Client._release_key = _releasing(Client._release_key)
+    for name in ("_handle_restart", "_reconnect"):  # which drop all futures at once
+        setattr(Client, name, _forgetting(getattr(Client, name)))
+
+
+def _holding(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def graph_to_futures(self: Client, expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        sent = _Sent()
+        known = {key for key in keys if (state := self.futures.get(key)) and state.status != "pending"}
+        token = _graph.set(sent)
+        try:
+            futures = plain(self, expr, keys, *args, **kwargs)
+        finally:
+            _graph.reset(token)
+        if sent.holds:
+            graphs = vars(self).setdefault(_SENT, {})
+            for key in futures:
+                graphs.setdefault(key, []).append((sent, key not in known))
+        return futures
+
+    graph_to_futures._mori = True  # type: ignore[attr-defined]
+    return graph_to_futures
+
+
+def _releasing(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def release_key(self: Client, key: Any) -> Any:
+        state = self.futures.get(key)
+        for sent, is_new in vars(self).get(_SENT, {}).pop(key, ()):
+            if is_new and state is not None and state.status in _HEARD:
+                sent.received = True
+        return plain(self, key)
+
+    return release_key
+
+
+def _forgetting(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def forget(self: Client, *args: Any, **kwargs: Any) -> Any:
+        vars(self).pop(_SENT, None)
+        return plain(self, *args, **kwargs)
+
+    return forget
