@@ -12,7 +12,7 @@ from collections.abc import Callable
 __all__ = ["attempt", "become", "row"]
 
 _PR_SET_DUMPABLE = 4
-_LIMIT = 10  # seconds
+_LIMIT = 30  # seconds
 
 
 def become(uid: int) -> None:
