@@ -3,10 +3,15 @@
 Imports array, reference, reader and region. multiprocessing and loky are told how to pickle exactly
 `np.ndarray`: what lies inside a mapped region goes as a reference, and arrives as a SharedArray; everything
 else is pickled as before. They are told when a region is mapped, so `import mori` imports neither.
+
+They are told of other libraries' classes, too, whose objects are put together of references when they are
+unpickled: what is gone by then may not raise there, or a pool loses the task and waits for it for ever.
 """
 
 from __future__ import annotations
 
+import copyreg
+import pickle
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,14 +25,16 @@ from mori.errors import MoriError
 from mori.layout import Codec as Id
 from mori.modules import imported
 from mori.reader import root_of
+from mori.reference import Lost
 from mori.region import Mapping
 
-__all__ = ["meet", "reduce_reference"]
+__all__ = ["guard", "meet", "reduce_reference"]
 
 _LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
 _JOBLIB: Final = "joblib._memmapping_reducer"
 _MULTIPROCESSING: Final = "multiprocessing.reduction"
 _met: set[str] = set()
+_guarded: dict[type, Callable[[Any], bool]] = {}
 
 
 def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
@@ -88,23 +95,71 @@ def _reducer(protocol: int) -> Callable[[npt.NDArray[Any]], Any]:
     return reduce
 
 
-# A reducer is not told the protocol: these are what the two pickle with.
-_of_multiprocessing: Final = _reducer(4)
-_of_loky: Final = _reducer(5)
+def _unguard(pickled: bytes) -> Any:
+    try:
+        with reference.raising():
+            make, arguments, state = pickle.loads(pickled)
+        obj = make(*arguments)
+        if state is not None:
+            obj.__setstate__(state)
+    except Exception as error:  # see `reference.load`
+        return Lost(error, b"")
+    return obj
+
+
+def _guard_of(cls: type, protocol: int, dumps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a reducer of a class: an object that refers to a region is pickled by itself, to fail alone."""
+
+    def reduce(obj: Any) -> Any:
+        plain = copyreg.dispatch_table.get(cls)
+        reduced = obj.__reduce_ex__(protocol) if plain is None else plain(obj)
+        if reference.is_by_value() or not _guarded[cls](obj):
+            return reduced
+        make, arguments, state = (*reduced, None)[:3]
+        return _unguard, (bytes(dumps((make, arguments, state))),)
+
+    return reduce
+
+
+_picklers: list[Callable[[type], None]] = []
+
+
+def _tell(register: Callable[..., Any], protocol: int, dumps: Callable[[Any], Any]) -> None:
+    """Tell a pickler of plain arrays, and of the classes that are guarded, now or later."""
+
+    def guarded(cls: type) -> None:
+        register(cls, _guard_of(cls, protocol, dumps))
+
+    register(np.ndarray, _reducer(protocol))
+    _picklers.append(guarded)
+    for cls in [*_guarded]:
+        guarded(cls)
+
+
+def guard(refers: Callable[[Any], bool], *classes: type) -> None:
+    """Have objects of these exact classes, where they refer to a region, unpickle without raising.
+
+    What cannot be put together is a `Lost` object then, which says at its first use what is missing.
+    """
+    for cls in classes:
+        _guarded[cls] = refers
+        for tell in [*_picklers]:
+            tell(cls)
 
 
 def meet(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
+    # A reducer is not told the protocol: 4 and 5 are what the two pickle with.
     if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
         from multiprocessing.reduction import ForkingPickler
 
-        ForkingPickler.register(np.ndarray, _of_multiprocessing)
+        _tell(ForkingPickler.register, 4, ForkingPickler.dumps)
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
         if name not in _met and (module := imported(name)) is not None:
             _met.add(name)
             if name != _JOBLIB:
-                module.register(np.ndarray, _of_loky)
+                _tell(module.register, 5, module.dumps)
             elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
                 _before_dumping(cls)
 

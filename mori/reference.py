@@ -40,6 +40,7 @@ __all__ = [
     "is_said",
     "is_wanted",
     "load",
+    "raising",
     "receive",
     "travel",
 ]
@@ -58,6 +59,7 @@ class Carrier(Protocol):
 Way = Literal["reference", "value"] | Carrier
 
 _way: ContextVar[Way] = ContextVar("mori_way", default="reference")
+_raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
 
 # kind, region id, creator, its number, holder, its descriptor, node
 _WHOLE: Final = struct.Struct("<B16sIIIIQ")
@@ -216,7 +218,19 @@ def load(payload: bytes) -> Any:
         engines.meet()
         return _load(payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
+        if _raises.get():
+            raise
         return Lost(error, payload)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Have `load` raise in this context: for what makes one `Lost` object of several references."""
+    token = _raises.set(True)
+    try:
+        yield
+    finally:
+        _raises.reset(token)
 
 
 def _load(payload: bytes) -> Any:

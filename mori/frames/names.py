@@ -17,7 +17,7 @@ from mori.identifier import MAX_STEPS, Name
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, node_of_memory
 
-__all__ = ["lies_in_region", "name_of", "node_of"]
+__all__ = ["lies_in_region", "name_of", "node_of", "refers_to_region"]
 
 
 def _leaf(values: Any) -> Any:
@@ -52,6 +52,18 @@ def lies_in_region(frame: Any) -> bool:
     """Say whether a plain frame, such as a slice of a shared one, has all of its columns in shared memory."""
     nodes = [_node_of_leaf(_leaf(block.values)) for block in frame._mgr.blocks]
     return bool(nodes) and all(node is not None and node.mapping.shared for node in nodes)
+
+
+def refers_to_region(obj: Any) -> bool:
+    """Say whether a pandas object is pickled as parts, one of which is a reference."""
+    if isinstance(obj, pd.DataFrame | pd.Series):
+        if hasattr(type(obj), "_mori_is_intact") and obj._mori_is_intact():
+            return False  # it is one reference
+        blocks = [_node_of_leaf(_leaf(block.values)) for block in obj._mgr.blocks]
+        return any(node is not None for node in blocks) or any(map(refers_to_region, obj.axes))
+    if isinstance(obj, pd.MultiIndex):
+        return any(map(refers_to_region, obj.levels)) or node_of(obj) is not None
+    return node_of(obj) is not None
 
 
 def name_of(obj: Any) -> Name | None:
