@@ -48,7 +48,6 @@ def _labelled(index: Any) -> Any:
 
 _PARTS: dict[str, Callable[[], Any]] = {
     **{f"column {name}": lambda name=name: _frame()[name] for name in "fscnt"},
-    "frame of some columns": lambda: _frame().iloc[:, :4],
     "slice": lambda: _frame().iloc[10:20],
     "frame that was written to": _written,
     "dates": lambda: _frame().index,
@@ -59,7 +58,8 @@ _PARTS: dict[str, Callable[[], Any]] = {
     "intervals": lambda: _labelled(pd.interval_range(0, _N)).index,
     "levels": lambda: _labelled(pd.MultiIndex.from_product([range(60), range(50)])).index,
 }
-if pd.__version__ >= "3":  # or they are objects, which are no references
+if pd.__version__ >= "3":  # pandas 2 copies the columns, and keeps objects for text
+    _PARTS["frame of some columns"] = lambda: _frame()[["f", "c"]]
     _PARTS["text"] = lambda: _labelled(pd.Index([f"k{number}" for number in range(_N)])).index
 
 

@@ -62,7 +62,8 @@ WAYS = {
     **dict.fromkeys(["loc", "loc of rows", "iloc", "at", "iat", "[]", "+=", "fillna"], (1, "abdefghij")),
     "insert": (1, NAMES),
     "pop": (0, "abdefghij"),
-    "drop": (0, "abdefghij"),
+    # pandas 2 copies what it keeps.
+    "drop": (0, "abdefghij") if pd.__version__ >= "3" else (9, ""),
     "sort_values": (11, ""),  # and the index
 }
 
