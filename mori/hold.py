@@ -183,9 +183,12 @@ class _Graces:
 _graces = _Graces()
 
 
-def soon(action: Callable[[], object]) -> None:
-    """Call something on the thread of the graces: for those that may not wait, such as callbacks."""
-    _graces.call(action, 0)
+def soon(action: Callable[[], object], seconds: float = 0) -> None:
+    """Call something on the thread of the graces: for those that may not wait, such as callbacks.
+
+    It is called before its time if room is needed.
+    """
+    _graces.call(action, seconds)
 
 
 def expire_graces() -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from mori import engines, layout, region, writer
+from mori import engines, layout, region, store, writer
 from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.identifier import Name, format_name
@@ -40,6 +40,8 @@ __all__ = [
     "is_said",
     "is_wanted",
     "load",
+    "load_from",
+    "mapping_of",
     "raising",
     "receive",
     "travel",
@@ -216,7 +218,7 @@ def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
     try:
         engines.meet()
-        return _load(payload)
+        return _load(mapping_of(payload), payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
         if _raises.get():
             raise
@@ -233,18 +235,45 @@ def raising() -> Iterator[None]:
         _raises.reset(token)
 
 
-def _load(payload: bytes) -> Any:
+def mapping_of(payload: bytes, *, adopted: bool = False) -> Mapping:
+    """Return the mapping of the region of a reference, mapped now if need be.
+
+    `adopted` looks in the store that new regions go to, which may be of another kind than where the
+    reference comes from: for a copy that `region.adopt` has put there.
+
+    Raises
+    ------
+    RegionNotFoundError
+        If no process of this domain holds the region.
+    CorruptRegionError
+        If the payload is no reference.
+    """
     try:
-        kind, region_id, pid, number, holder, fd, offset = _WHOLE.unpack_from(payload)
+        kind, region_id, pid, number, holder, fd, _ = _WHOLE.unpack_from(payload)
     except (struct.error, TypeError) as error:
         raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
     name = format_name(Name(pid, number))
     form, place = kind & ~_KIND, kind & _KIND
     if form not in (0, _VIEW, _PART) or place not in _STORES:
         raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
-    mapping = region.find(Where(pid, number, region_id, holder, fd), place)
+    where = Where(pid, number, region_id, holder, fd)
+    mapping = region.find(where, store.current().kind if adopted else place)
     if mapping is None:
         raise RegionNotFoundError(name=name, store=_STORES[place])
+    return mapping
+
+
+def load_from(mapping: Mapping, payload: bytes) -> Any:
+    """Return the object of a reference out of a mapping of its region; a `Lost` one if that is damaged."""
+    try:
+        engines.meet()
+        return _load(mapping, payload)
+    except Exception as error:
+        return Lost(error, payload)
+
+
+def _load(mapping: Mapping, payload: bytes) -> Any:
+    form, offset = payload[0] & ~_KIND, _WHOLE.unpack_from(payload)[-1]
     node = root_of(mapping)
     if offset != node.offset:
         node = node.at(offset)
