@@ -7,9 +7,12 @@ arrives, so workers need no setup.
 ===================================================  =================================================
 arguments of tasks and actors, nested or not         a reference; Ray counts what still needs the region
 what functions and actor classes have captured       a reference; the region stays as long as the session
-`ray.put`, returns, ``ray.cloudpickle.dumps``,       bytes, in the region's own layout, opened in place
-Ray Client, clusters of several nodes                in Ray's object store: lazy, without a copy
+`ray.put`, and an argument that a task returns       a reference on one node, else bytes
+whatever else a task returns, `mori_ray.put`,        bytes, in the region's own layout, opened in place
+``ray.cloudpickle.dumps``, Ray Client                in Ray's object store: lazy, without a copy
 ===================================================  =================================================
+
+A process on another node fetches a region that is referred to once for all processes of that node.
 
 Examples
 --------
@@ -19,7 +22,9 @@ Examples
 """
 
 from mori_ray import serialize
+from mori_ray.errors import RegionNotFetchedError
+from mori_ray.placement import near, put
 
-__all__: list[str] = []
+__all__ = ["RegionNotFetchedError", "near", "put"]
 
 serialize.register()

@@ -1,37 +1,171 @@
-"""How a process that cannot open a region gets its bytes: from a task on the node that has it.
+"""How a process that cannot open a region gets it: once a node, from the node that has it.
 
-Imports hooks and mori.reference. The bytes come through Ray's object store, in the region's own layout.
-Every call fetches anew; keeping a copy on the node for a while goes on here.
+Imports hooks, errors, and mori's regions and references. The bytes come through Ray's object store and are
+written to the store of this domain under the name and the id that they had, so that all processes of the
+node map one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mori import reference
-from mori.errors import RegionNotFoundError
-from mori.reference import Lost
-from mori_ray import hooks
+from mori import hold, reference, region
+from mori.errors import MoriError, RegionNotFoundError
+from mori.hold import Hold
+from mori.region import Bytes, Mapping
+from mori_ray import hooks, settings
+from mori_ray.errors import RegionNotFetchedError
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "keep"]
 
 _LIMIT: Final = 120.0  # seconds
-
-# What a task returns travels by value.
-_open_there = ray.remote(num_cpus=0, max_retries=0)(reference.load)
+_PAUSE: Final = 0.01
 
 
-def fetch(payload: bytes, node: bytes, lost: Lost) -> Any:
-    """Return the object of a reference, opened on its own node; what was lost if that has no more of it."""
-    error = object.__getattribute__(lost, "_mori_error")
-    if not isinstance(error, RegionNotFoundError) or not hooks.may_wait():
-        return lost
-    there = NodeAffinitySchedulingStrategy(node.hex(), soft=False)
+def _read_there(payload: bytes) -> Bytes | None:
+    """Return the bytes of the region of a reference; what a task returns travels by value."""
     try:
-        return ray.get(_open_there.options(scheduling_strategy=there).remote(payload), timeout=_LIMIT)
-    except RayError:
-        return lost
+        return reference.mapping_of(payload).bytes()
+    except RegionNotFoundError:
+        return None
+
+
+_read = ray.remote(num_cpus=0, max_retries=0)(_read_there)
+
+
+def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
+    """Return the mapping of a region that could not be opened here: of this node's copy of it.
+
+    Parameters
+    ----------
+    payload, node : bytes
+        A reference, and the id of the node where it was pickled.
+    name : str
+        The region's.
+
+    Returns
+    -------
+    Mapping
+        Over what Ray has brought, in this process alone, where the store has no room for a copy.
+
+    Raises
+    ------
+    RegionNotFetchedError
+        If the node is gone, or has the region no more, or if this thread may not wait for it.
+    """
+    missing = partial(RegionNotFetchedError, name=name, node=node.hex())
+    if not hooks.may_wait():
+        raise missing(found="the thread by which Ray receives may not wait for it. Use ray.get, not await")
+    with _alone(payload):
+        with contextlib.suppress(RegionNotFoundError):  # another process was here before
+            mapping = reference.mapping_of(payload, adopted=True)
+            keep(mapping)
+            return mapping
+        there = NodeAffinitySchedulingStrategy(node.hex(), soft=False)
+        try:
+            data = ray.get(_read.options(scheduling_strategy=there).remote(payload), timeout=_LIMIT)
+        except GetTimeoutError:
+            raise missing(found=f"it has not answered for {_LIMIT:.0f} s") from None
+        except RayError:
+            raise missing(found="it does not answer. It is gone, or has just failed") from None
+        if data is None:
+            raise missing(found="it has the region no more")
+        return _landed(data)
+
+
+def _landed(data: Bytes) -> Mapping:
+    with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
+        mapping = region.adopt(memoryview(data))
+        if mapping is not None:
+            keep(mapping)
+            return mapping
+    return region.over(data)
+
+
+@contextlib.contextmanager
+def _alone(payload: bytes) -> Iterator[None]:
+    """Keep other processes of this node from fetching the same region at once, within limits."""
+    digits = payload[1:17].hex()  # of the region's id
+    path = os.path.join(tempfile.gettempdir(), f"mori-fetch-{os.geteuid()}-{digits}")
+    limit = time.monotonic() + _LIMIT
+    fd = -1
+    try:
+        while time.monotonic() < limit:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            if _lock(fd) and os.fstat(fd).st_nlink:  # or its last owner has just removed it
+                break
+            os.close(fd)
+            fd = -1
+            time.sleep(_PAUSE)
+    except OSError:  # a second copy is better than none
+        pass
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(fd)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class _Kept:
+    """Copies that outlast their last use here, for the next task: so many seconds, and so many bytes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._holds: dict[bytes, tuple[float, int, Hold]] = {}  # the last used is the last
+
+    def keep(self, mapping: Mapping) -> None:
+        seconds, most = settings.keep_seconds(), settings.keep_nbytes()
+        key, now = mapping.header.region_id, time.monotonic()
+        with self._lock:
+            used, _, held = self._holds.get(key, (-seconds, 0, mapping.hold))
+            if not seconds or held is None or now - used < seconds / 10:
+                return
+            self._holds.pop(key, None)
+            room = most - mapping.nbytes
+            if room < 0:
+                return
+            for old, (_, nbytes, _) in reversed(list(self._holds.items())):
+                room -= nbytes
+                if room < 0:
+                    del self._holds[old]
+            self._holds[key] = now, mapping.nbytes, held
+        hold.soon(partial(self._expire, key, now), seconds)
+
+    def _expire(self, key: bytes, used: float) -> None:
+        with self._lock:
+            if self._holds.get(key, (None,))[0] == used:
+                del self._holds[key]
+
+    def forget(self) -> None:
+        """In a forked child: they are the parent's."""
+        self._holds.clear()
+        self._lock = threading.RLock()
+
+
+_kept = _Kept()
+keep = _kept.keep
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_kept.forget)

@@ -23,12 +23,15 @@ from ray._private.worker import global_worker
 __all__ = [
     "Purpose",
     "around_dumps",
+    "borrow",
     "connection",
     "is_connected",
     "may_wait",
     "needs",
+    "owner_of",
     "prefer",
     "purpose",
+    "task",
     "when_out_of_scope",
 ]
 
@@ -37,22 +40,28 @@ class Purpose(Enum):
     """What Ray pickles an object for."""
 
     ARGUMENT = "argument"  # of a task or of an actor
+    LOOP_ARGUMENT = "loop argument"  # of an actor that may open it on an event loop
     CLOSURE = "closure"  # of a remote function or an actor class
-    UNKNOWN = "unknown"  # put, returned, for Ray Client, or by the user: Ray does not say where it goes
+    PUT = "put"
+    RETURN = "return"  # returned or yielded by a task
+    UNKNOWN = "unknown"  # for Ray Client, or by the user: Ray does not say where it goes
 
 
 _PICKLING: Final = frozenset(
     {"ray.cloudpickle", "ray.cloudpickle.cloudpickle", "ray.cloudpickle.cloudpickle_fast"}
 )
 _SERIALIZATION: Final = "ray._private.serialization"
+_SERIALIZE: Final = (_SERIALIZATION, "serialize")
 _CALLERS: Final = {
-    (_SERIALIZATION, "serialize"): {
-        "ray.remote_function": Purpose.ARGUMENT,
-        "ray.actor": Purpose.ARGUMENT,
+    _SERIALIZE: {
+        ("ray.remote_function", ""): Purpose.ARGUMENT,
+        ("ray.actor", ""): Purpose.ARGUMENT,
+        ("ray._private.worker", "put_object"): Purpose.PUT,
+        ("ray._private.worker", "main_loop"): Purpose.RETURN,
     },
     ("ray._common.serialization", "pickle_dumps"): {
-        "ray.remote_function": Purpose.CLOSURE,
-        "ray._private.function_manager": Purpose.CLOSURE,
+        ("ray.remote_function", ""): Purpose.CLOSURE,
+        ("ray._private.function_manager", ""): Purpose.CLOSURE,
     },
 }
 
@@ -64,15 +73,35 @@ def purpose(frame: FrameType | None) -> Purpose:
     starts in the middle of an argument is no part of that argument.
     """
     while frame is not None:
-        module: str = frame.f_globals.get("__name__", "")
-        callers = _CALLERS.get((module, frame.f_code.co_name))
+        place = _place(frame)
         above = frame.f_back
-        if callers is not None and above is not None:
-            return callers.get(above.f_globals.get("__name__", ""), Purpose.UNKNOWN)
-        if module not in _PICKLING and module != _SERIALIZATION:
+        if (callers := _CALLERS.get(place)) is not None:
+            if above is None:  # of a thread of Ray's that has begun outside of Python
+                return Purpose.RETURN if place == _SERIALIZE else Purpose.UNKNOWN
+            module, function = _place(above)
+            found = callers.get((module, ""), callers.get((module, function), Purpose.UNKNOWN))
+            if found is Purpose.ARGUMENT and module == "ray.actor" and _may_be_asynchronous(above):
+                return Purpose.LOOP_ARGUMENT
+            return found
+        if place[0] not in _PICKLING and place[0] != _SERIALIZATION:
             break
         frame = above
     return Purpose.UNKNOWN
+
+
+def _place(frame: FrameType) -> tuple[str, str]:
+    return frame.f_globals.get("__name__", ""), frame.f_code.co_name
+
+
+def _may_be_asynchronous(caller: FrameType) -> bool:
+    """Whether the actor of a call may open its arguments on an event loop, which is not to be kept waiting.
+
+    Asynchronous actors execute out of order, always; those with threads do, too.
+    """
+    names = caller.f_locals
+    if "is_asyncio" in names:  # the actor is made here
+        return bool(names["is_asyncio"])
+    return bool(getattr(names.get("self"), "_ray_allow_out_of_order_execution", True))
 
 
 def around_dumps(way: Callable[[Purpose], AbstractContextManager[None]]) -> None:
@@ -112,6 +141,38 @@ def prefer(cls: type, reduce: Callable[[Any], Any]) -> None:
 
     reduced._mori = True  # type: ignore[attr-defined]
     reducers[cls] = reduced
+
+
+def task() -> object:
+    """Return what says which task this thread runs.
+
+    None for a driver, where Ray does not say, and on an event loop, which runs many tasks on one thread.
+    """
+    if getattr(global_worker, "mode", None) != ray.WORKER_MODE:
+        return None
+    core = global_worker.core_worker
+    get = getattr(core, "get_current_task_id", None)
+    is_loop = getattr(core, "current_actor_is_asyncio", None)
+    return None if get is None or is_loop is None or is_loop() else get()
+
+
+def owner_of(token: ray.ObjectRef) -> bytes:
+    """Return the address of an object's owner, as `borrow` takes it; empty where Ray does not say."""
+    get = getattr(global_worker.core_worker, "get_owner_address", None)
+    return bytes(get(token)) if get is not None else b""
+
+
+def borrow(token: bytes, owner: bytes) -> ray.ObjectRef | None:
+    """Return a reference to an object of another process, which Ray counts from now on.
+
+    It must be alive, as what an argument contains is while the task runs.
+    """
+    register = getattr(global_worker.core_worker, "deserialize_and_register_object_ref", None)
+    if register is None or not owner:
+        return None
+    ref = ray.ObjectRef(token, owner)
+    register(token, ray.ObjectRef.nil(), owner, b"")
+    return ref
 
 
 def is_connected() -> bool:

@@ -38,6 +38,10 @@ class Session:
         # hold, and not the mapping, or neither would ever go.
         self._tokens: weakref.WeakKeyDictionary[Mapping, ray.ObjectRef] = weakref.WeakKeyDictionary()
         self._holds: dict[bytes, Hold] = {}
+        # What tasks have been lent, each by its caller: the task, and the caller's token.
+        self._borrowed: weakref.WeakKeyDictionary[Mapping, tuple[object, bytes, bytes]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._captured: set[Hold] = set()
         self._node = b""
         self._alone = False
@@ -57,6 +61,30 @@ class Session:
             self._alone = sum(node["Alive"] for node in ray.nodes()) == 1
             self._looked = now
         return self._alone
+
+    def token_of(self, mapping: Mapping) -> tuple[bytes, bytes]:
+        """Return id and owner of the token of a region that has been lent."""
+        token = self._tokens[mapping]
+        return token.binary(), hooks.owner_of(token)
+
+    def note_borrowed(self, mapping: Mapping, token: bytes, owner: bytes) -> None:
+        """Note that an argument of the task that runs is a part of this region."""
+        task = hooks.task()
+        if task is not None:
+            self._borrowed[mapping] = task, token, owner
+
+    def give_back(self, mapping: Mapping) -> bool:
+        """Have what the task returns refer to a region of its caller's; False if that cannot be.
+
+        The caller keeps the region for as long as it may need the argument, which is beyond the end
+        of the task; what it gets back prolongs that. What is left from another task, such as in the state
+        of an actor, may long be nobody's but this process's, and what it returns has to outlive that.
+        """
+        task, token, owner = self._borrowed.get(mapping, (None, b"", b""))
+        if task is None or task != hooks.task():
+            return False
+        ref = hooks.borrow(token, owner)
+        return ref is not None and hooks.needs(ref)
 
     def lend(self, mapping: Mapping) -> bool:
         """Keep a region for as long as Ray needs what it is just serializing; False if that cannot be."""

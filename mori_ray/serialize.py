@@ -1,37 +1,47 @@
 """What Ray pickles of mori: decided once a dump, applied by the core's own pickling.
 
 Imports hooks, lifetime, fetch and mori.reference. Inside Ray's pickler parts of regions go out as
-bytes unless it is known where they go: arguments and closures, in a cluster of one node. So what is
-reached inside other objects, such as the blocks of a plain frame, needs no registration of its own.
+bytes unless it is known that the process which Ray takes for the owner of the pickled object keeps the
+region. So what is reached inside other objects, such as the blocks of a plain frame, needs no
+registration of its own.
 
 A reference carries no ObjectRef: Ray is told which token the argument contains, and counts it as if
 it were pickled there, so the name stays short and the receiver has nothing to register. In the
-receiver its own mapping keeps the region. Puts and returns by reference, and references in clusters
-of several nodes, go on in `_Argument.takes`.
+receiver its own mapping keeps the region.
 """
 
 from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from mori import reference
+from mori.errors import RegionNotFoundError
 from mori.modules import imported
 from mori.reference import Lost
 from mori.region import Mapping
 from mori_ray import fetch, hooks, lifetime
 from mori_ray.hooks import Purpose
+from mori_ray.lifetime import Session
 
-__all__ = ["load", "register"]
+__all__ = ["load", "load_argument", "register"]
+
+_SMALL: Final = 100 << 10  # bytes that Ray sends along with the task
 
 
-class _Argument:
-    """The way of references in arguments: counted by Ray."""
+class _Put:
+    """The way of references in what is put: its owner for Ray is this process, which keeps the region."""
 
     def takes(self, mapping: Mapping) -> bool:
         session = lifetime.session()
-        return session is not None and session.is_alone() and session.lend(mapping)
+        return session is not None and self._is_better(session, mapping) and self._keeps(session, mapping)
+
+    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+        return session.is_alone()
+
+    def _keeps(self, session: Session, mapping: Mapping) -> bool:
+        return session.lend(mapping)
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         session = lifetime.session()
@@ -39,20 +49,50 @@ class _Argument:
         return load, (payload, session.node)
 
 
-class _Closure(_Argument):
+class _Return(_Put):
+    """The way of references in what a task returns: its owner is the caller, if that has lent the region."""
+
+    def _keeps(self, session: Session, mapping: Mapping) -> bool:
+        return session.give_back(mapping)
+
+
+class _Argument(_Put):
+    """The way of references in arguments: another node fetches the region, once."""
+
+    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+        return mapping.nbytes > _SMALL or session.is_alone()
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        session = lifetime.session()
+        assert session is not None
+        token, owner = session.token_of(reference.mapping_of(payload))
+        return load_argument, (payload, session.node, token, owner)
+
+
+class _LoopArgument(_Argument):
+    """The way of references in what an event loop opens: to fetch would keep that waiting."""
+
+    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+        return session.is_alone()
+
+
+class _Closure(_Put):
     """The way of references in functions: kept for the session."""
 
-    def takes(self, mapping: Mapping) -> bool:
-        session = lifetime.session()
-        if session is None or not session.is_alone():
-            return False
+    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+        return mapping.nbytes > _SMALL or session.is_alone()
+
+    def _keeps(self, session: Session, mapping: Mapping) -> bool:
         session.capture(mapping)
         return True
 
 
 _ways: dict[Purpose, reference.Way] = {
     Purpose.ARGUMENT: _Argument(),
+    Purpose.LOOP_ARGUMENT: _LoopArgument(),
     Purpose.CLOSURE: _Closure(),
+    Purpose.PUT: _Put(),
+    Purpose.RETURN: _Return(),
     Purpose.UNKNOWN: "value",
 }
 
@@ -70,10 +110,39 @@ def register() -> None:
 
 
 def load(payload: bytes, node: bytes) -> Any:
-    """Return the object of a reference that was pickled on a node; never raises.
+    """Return the object of a reference that was pickled on a node; a `Lost` one instead of an error."""
+    try:
+        mapping = _open(payload, node)
+    except Exception as error:  # see `reference.load`
+        return Lost(error, payload)
+    return reference.load_from(mapping, payload)
 
-    A node that has joined while the task was queued, or a container that sees other processes, cannot
-    open the region: it asks the node where that is for the bytes.
+
+def load_argument(payload: bytes, node: bytes, token: bytes, owner: bytes) -> Any:
+    """Return the object of a reference in an argument, which the task may return as one; see `load`."""
+    try:
+        mapping = _open(payload, node)
+        session = lifetime.session()
+        if session is not None:
+            session.note_borrowed(mapping, token, owner)
+    except Exception as error:
+        return Lost(error, payload)
+    return reference.load_from(mapping, payload)
+
+
+def _open(payload: bytes, node: bytes) -> Mapping:
+    """Return the mapping of a region, or of this node's copy of it.
+
+    Another node, or a container that sees other processes, cannot open the region: it asks the node
+    where that is for the bytes.
     """
-    found = reference.load(payload)
-    return fetch.fetch(payload, node, found) if type(found) is Lost else found
+    try:
+        mapping = reference.mapping_of(payload)
+    except RegionNotFoundError as error:
+        if not hooks.is_connected():
+            raise
+        return fetch.fetch(payload, node, error.name)
+    session = lifetime.session()
+    if session is not None and session.node != node:
+        fetch.keep(mapping)
+    return mapping

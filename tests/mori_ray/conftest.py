@@ -64,7 +64,14 @@ def no_ray(_environment: None) -> Iterator[None]:
     """Ray is not connected, and whatever the test connects to is ended."""
     ray.shutdown()
     yield
+    end()
+
+
+def end(cluster: Any = None) -> None:
+    """End Ray, and a cluster of several nodes."""
     ray.shutdown()
+    if cluster is not None:
+        cluster.shutdown()
     with contextlib.suppress(FileNotFoundError):
         _CURRENT.unlink()
 

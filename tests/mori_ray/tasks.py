@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from mori.identifier import format_name
 @ray.remote
 def call(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
+
+
+@ray.remote(max_calls=1)
+def call_once(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+@ray.remote(num_returns="streaming")
+def generate(function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+    yield function(*args)
 
 
 @ray.remote
@@ -44,6 +54,9 @@ class Keeper:
 @ray.remote
 class AsyncKeeper:
     """The same, on an event loop."""
+
+    def __init__(self, kept: Any = None) -> None:
+        self.kept = kept
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)

@@ -25,7 +25,7 @@ import mori
 from mori_ray import hooks, lifetime, serialize
 from mori_ray.hooks import Purpose
 from tests.mori_ray.conftest import connect, wait_until
-from tests.mori_ray.tasks import Keeper, call
+from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, call_once, generate
 
 X = np.arange(1000)
 
@@ -35,11 +35,15 @@ class Probe:
 
     seen: ClassVar[list[Purpose]] = []
 
-    def __reduce__(self) -> Any:
+    @staticmethod
+    def purpose() -> Purpose:
         frame: Any = sys._getframe(1)
         while frame.f_globals["__name__"] != hooks.__name__:
             frame = frame.f_back
-        self.seen.append(hooks.purpose(frame.f_back))
+        return hooks.purpose(frame.f_back)
+
+    def __reduce__(self) -> Any:
+        self.seen.append(self.purpose())
         return int, (7,)
 
 
@@ -80,11 +84,13 @@ def _with_pool() -> None:
         (lambda: ray.get(call.remote(_task, {"a": [Probe()]})), Purpose.ARGUMENT),
         (lambda: ray.get(Keeper.remote(Probe()).call.remote(_task)), Purpose.ARGUMENT),
         (lambda: ray.get(Keeper.remote().keep.remote([Probe()])), Purpose.ARGUMENT),
+        (lambda: ray.get(AsyncKeeper.remote().call.remote(_task, Probe())), Purpose.LOOP_ARGUMENT),
+        (lambda: ray.get(AsyncKeeper.remote(Probe()).call.remote(_task, 1)), Purpose.LOOP_ARGUMENT),
         (_with_pool, Purpose.ARGUMENT),
         (lambda: ray.get(ray.remote(_capture()).remote()), Purpose.CLOSURE),
         (lambda: ray.get(_actor().remote().get.remote()), Purpose.CLOSURE),
-        (lambda: ray.put(Probe()), Purpose.UNKNOWN),
-        (lambda: ray.put([Probe()]), Purpose.UNKNOWN),
+        (lambda: ray.put(Probe()), Purpose.PUT),
+        (lambda: ray.put([Probe()]), Purpose.PUT),
         (lambda: ray.cloudpickle.dumps(Probe()), Purpose.UNKNOWN),
         (lambda: ray.cloudpickle.CloudPickler(io.BytesIO()).dump(Probe()), Purpose.UNKNOWN),
     ],
@@ -93,6 +99,8 @@ def _with_pool() -> None:
         "nested argument",
         "constructor",
         "method",
+        "asynchronous method",
+        "asynchronous constructor",
         "pool",
         "function",
         "actor class",
@@ -110,13 +118,33 @@ def test_the_frames_of_ray_say_what_a_dump_is_for(
     assert set(seen) == {purpose}
 
 
-def test_what_a_worker_returns_is_not_taken_for_an_argument(one_node: None) -> None:
-    def returned() -> Any:
-        return Probe()
+class _Returned:
+    """Tells the receiver what it was pickled for."""
 
-    # It is pickled in the worker, which says so by what it makes of a shared object.
-    assert not mori.is_shared(ray.get(call.remote(lambda: mori.share(np.arange(1000)))))
-    assert ray.get(call.remote(returned)) == 7
+    def __reduce__(self) -> Any:
+        return Purpose, (Probe.purpose().value,)
+
+
+def test_the_frames_of_ray_say_what_a_worker_returns(one_node: None) -> None:
+    refs = [
+        call.remote(_Returned),
+        next(generate.remote(_Returned)),
+        Keeper.remote().call.remote(lambda kept: _Returned()),
+        Keeper.options(max_concurrency=2).remote().call.remote(lambda kept: _Returned()),
+        AsyncKeeper.remote().call.remote(_Returned),
+    ]
+    assert ray.get(refs) == [Purpose.RETURN] * 5
+
+
+def test_ray_tells_one_task_from_another_and_says_nothing_on_a_loop(one_node: None) -> None:
+    def tasks() -> tuple[str, str]:
+        return str(hooks.task()), str(hooks.task())
+
+    one, again = ray.get(call.remote(tasks))
+    assert one == again
+    assert ray.get(call.remote(tasks))[0] != one
+    assert ray.get(AsyncKeeper.remote().call.remote(lambda: hooks.task() is None))
+    assert hooks.task() is None
 
 
 def test_every_dump_of_ray_passes_the_hook() -> None:
@@ -226,14 +254,32 @@ class _OldWorker:
     ],
     ids=["contained references", "in band", "frames", "Ray 2.56", "connection"],
 )
-def test_without_a_hook_an_argument_goes_by_value(
+def test_without_a_hook_an_argument_and_what_is_put_go_by_value(
     take_away: Callable[[pytest.MonkeyPatch], None], one_node: None
 ) -> None:
     x = mori.share(X)
     with pytest.MonkeyPatch.context() as patch:
         take_away(patch)
         ref = call.remote(lambda theirs: (mori.is_shared(theirs), int(theirs.sum())), x)
+        put = ray.put(x)
     assert ray.get(ref) == (False, int(X.sum()))
+    assert not mori.is_shared(ray.get(put))
+
+
+@pytest.mark.parametrize("hook", ["task", "owner_of", "borrow"])
+def test_without_a_hook_what_a_task_returns_goes_by_value(hook: str, one_node: None) -> None:
+    gone = {"task": None, "owner_of": b"", "borrow": None}[hook]
+
+    def take_away_and_return(x: Any) -> Any:
+        setattr(hooks, hook, lambda *args: gone)
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        if hook == "owner_of":
+            patch.setattr(hooks, hook, lambda token: gone)
+        back = ray.get(call_once.remote(take_away_and_return, mori.share(X)))
+    assert not mori.is_shared(back)
+    assert int(back.sum()) == int(X.sum())
 
 
 _plain = hooks.when_out_of_scope

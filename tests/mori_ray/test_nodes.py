@@ -1,107 +1,165 @@
-"""Several nodes: everything goes by value; what was sent before a node joined is fetched from its home."""
+"""Several nodes: each fetches a region once, from its home, and keeps it for a while."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mori
-from mori import reference
-from mori_ray import serialize
-from tests.mori_ray.conftest import wait_until
-from tests.mori_ray.tasks import Keeper, call, mapped
+import mori_ray
+from mori import reference, store
+from mori_ray import fetch, serialize
+from tests.mori_ray.conftest import end, wait_until
+from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
+
+KEEP = 1.5  # seconds
+ARRAY = np.arange(300_000.0)
+SUM = float(ARRAY.sum())
+
+
+class Nodes(NamedTuple):
+    """Nodes that cannot open each other's regions; the driver is on the first."""
+
+    cluster: Any
+    here: str
+    there: str
+    stores: Path
+
+    def files(self, name: str = "two") -> list[os.DirEntry[str]]:
+        return [entry for entry in os.scandir(self.stores / name) if not entry.name.endswith(".draft")]
+
+
+@pytest.fixture(scope="module")
+def cluster(_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    ray.shutdown()
+    root = tmp_path_factory.mktemp("stores")
+    for name in ("one", "two"):
+        (root / name).mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MORI_RAY_KEEP", str(KEEP))
+        patch.setenv("MORI_STORE", f"files:{root / 'one'}")
+        head = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            patch.setenv("MORI_STORE", f"files:{root / 'two'}")
+            other = made.add_node(num_cpus=2, object_store_memory=100 << 20)
+            patch.setenv("MORI_STORE", f"files:{root / 'one'}")
+            ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
+            yield Nodes(made, ray.get_runtime_context().get_node_id(), other.node_id, root)
+        finally:
+            end(made)
 
 
 @pytest.fixture
-def two_nodes(no_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
-    """The ids of two nodes that cannot open each other's regions; the driver is on the first."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path / 'one'}")
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False},
-    )
-    try:
-        monkeypatch.setenv("MORI_STORE", f"files:{tmp_path / 'two'}")
-        other = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-        monkeypatch.setenv("MORI_STORE", f"files:{tmp_path / 'one'}")
-        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-        yield ray.get_runtime_context().get_node_id(), other.node_id
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+def nodes(cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    monkeypatch.setenv("MORI_STORE", f"files:{cluster.stores / 'one'}")
+    yield cluster
+    wait_until(lambda: not cluster.files("one") + cluster.files("two"))
 
 
 def on(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def test_objects_cross_nodes_by_value(two_nodes: tuple[str, str]) -> None:
-    there = two_nodes[1]
-    array = np.arange(300_000.0)
-    frame = pd.DataFrame({"a": array, "s": pd.array(["x", "y", "z"] * 100_000, dtype="str")})
-    x, f = mori.share([array, "two"]), mori.share(frame)
+def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -> None:
+    frame = pd.DataFrame({"a": ARRAY, "s": pd.array(["x", "y", "z"] * 100_000, dtype="str")})
+    x, f = mori.share([ARRAY, "two"]), mori.share(frame)
 
-    def look(xs: Any, f: Any) -> tuple[bool, int, float, float, str, int]:
+    def look(xs: Any, f: Any) -> Any:
         x, part = xs
-        return mori.is_shared(x), len(mapped()), float(x[0].sum()), float(part.sum()), f["s"][4], len(f)
+        paths = [os.path.join(os.environ["MORI_STORE"][6:], name[1:]) for name in sorted(mapped())]
+        inodes = [os.stat(path).st_ino for path in paths]
+        return mori.is_shared(x), float(x[0].sum()), float(part.sum()), f["s"][4], name_of(f), inodes
 
-    total = float(array.sum())
-    expected = (False, 0, total, float(array[7:].sum()), "y", 300_000)
-    for node in two_nodes:
-        ref = call.options(scheduling_strategy=on(node)).remote(look, [x, x[0][7:]], f)
-        assert ray.get(ref) == expected
-        keeper = Keeper.options(scheduling_strategy=on(node)).remote(x)
-        assert ray.get(keeper.call.remote(lambda kept: float(kept[0].sum()))) == total
-        ray.kill(keeper)
-    captured = ray.remote(lambda: float(x[0].sum()))
-    assert ray.get(captured.options(scheduling_strategy=on(there)).remote()) == total
-    make = call.options(scheduling_strategy=on(there))
-    made = ray.get(make.remote(lambda: mori.share({"a": np.arange(1 << 16)})))
-    assert int(made["a"][-1]) == (1 << 16) - 1
+    there = call.options(scheduling_strategy=on(nodes.there))
+    first = ray.get([there.remote(look, [x, x[0][7:]], f) for _ in range(4)])
+    assert first[0][:-1] == (True, SUM, SUM - 21, "y", mori.shared_name(f))
+    assert len(nodes.files()) == 2
+    assert all(found == first[0] for found in first)
+    assert ray.get(there.remote(look, [x, x[0][7:]], f)) == first[0]
+    keeper = Keeper.options(scheduling_strategy=on(nodes.there)).remote(x)
+    assert ray.get(keeper.call.remote(lambda kept: (name_of(kept), float(kept[0].sum())))) == (
+        name_of(x),
+        SUM,
+    )
+    ray.kill(keeper)
+    wait_until(lambda: not nodes.files())  # when its time is over, and not before Ray ends its workers
+    assert ray.get(there.remote(look, [x, x[0][7:]], f))[:-1] == first[0][:-1]
+    here = call.options(scheduling_strategy=on(nodes.here))
+    assert ray.get(here.remote(look, [x, x[0][7:]], f))[:-1] == first[0][:-1]
 
 
-def test_a_node_that_cannot_open_a_region_fetches_it_from_its_home(
-    two_nodes: tuple[str, str], tmp_path: Path
-) -> None:
-    # As for a node that joins while a task is queued: what it gets is a reference all the same.
-    here, there = two_nodes
-    array = np.arange(300_000.0)
-    x = mori.share([array, pd.DataFrame({"a": array})])
-    payloads = []
-    for part in (x, x[0][7:], x[1]):
-        way = _Recording()
-        with reference.travel(way):
-            part.__reduce_ex__(5)
-        payloads.append(way.payload)
+def test_an_argument_for_another_node_needs_nothing_of_the_driver(nodes: Nodes) -> None:
+    there = call.options(scheduling_strategy=on(nodes.there))
+    refs = [there.remote(lambda x: float(x[0].sum()), mori.share([ARRAY, i])) for i in range(3)]
+    assert ray.get(refs) == [SUM] * 3
 
-    def open_all(payloads: list[bytes], home: bytes) -> tuple[str, float, float, bool]:
-        whole, part, frame = [serialize.load(payload, home) for payload in payloads]
-        assert float(whole[0].sum()) == float(frame["a"].sum())
-        return type(whole).__name__, float(whole[0].sum()), float(part.sum()), mori.is_shared(whole)
 
-    opened = call.options(scheduling_strategy=on(there)).remote(open_all, payloads, bytes.fromhex(here))
-    assert ray.get(opened) == ("SharedList", float(array.sum()), float(array[7:].sum()), False)
-    assert not list((tmp_path / "two").iterdir())
+def test_a_copy_is_passed_on_from_the_node_where_it_is(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
 
-    def lost(payload: bytes, home: bytes) -> str:
-        return type(serialize.load(payload, home)).__name__
+    def pass_on(x: Any, here: str, there: str) -> list[Any]:
+        tasks = [call.options(num_cpus=0, scheduling_strategy=on(node)) for node in (here, there)]
+        return [name_of(x), *ray.get([task.remote(name_of, x) for task in tasks])]
 
-    # Its home node has it no more, or is none.
-    del x, part
-    wait_until(lambda: not list((tmp_path / "one").iterdir()))
-    for home in (here, "12" * 28):
-        ref = call.options(scheduling_strategy=on(there)).remote(lost, payloads[1], bytes.fromhex(home))
-        assert ray.get(ref) == "Lost"
+    names = call.options(scheduling_strategy=on(nodes.there)).remote(pass_on, x, *nodes[1:3])
+    assert ray.get(names) == [mori.shared_name(x)] * 3
+
+
+def test_what_goes_to_several_nodes_by_value(nodes: Nodes) -> None:
+    x, small = mori.share(ARRAY), mori.share(np.arange(1000))
+    there = on(nodes.there)
+    is_shared = call.options(scheduling_strategy=there).remote(mori.is_shared, small)
+    assert not ray.get(is_shared), "what Ray sends along with the task need not be fetched"
+    loop = AsyncKeeper.options(scheduling_strategy=there).remote(x)
+    look = loop.call.remote(lambda x: (mori.is_shared(x), float(x.sum())), x)
+    assert ray.get(look) == (False, SUM), "an event loop is not kept waiting"
+    for back in ray.get([ray.put(x), call.options(scheduling_strategy=there).remote(lambda x: x, x)]):
+        assert not mori.is_shared(back)
+        np.testing.assert_array_equal(back, ARRAY)
+    made = call.options(scheduling_strategy=there).remote(lambda: mori.share({"a": np.arange(1 << 16)}))
+    assert int(ray.get(made)["a"][-1]) == (1 << 16) - 1
+
+
+def test_a_task_stays_near_its_data(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
+    near = mori_ray.near(x)
+    assert isinstance(near, NodeAffinitySchedulingStrategy)
+    assert (near.node_id, near.soft) == (nodes.here, True)
+    where = lambda *_: ray.get_runtime_context().get_node_id()  # noqa: E731
+    assert (
+        ray.get([call.options(scheduling_strategy=near).remote(where, x) for _ in range(3)])
+        == [nodes.here] * 3
+    )
+    assert ray.get(call.options(scheduling_strategy=on(nodes.there)).remote(_near_there, x)) == nodes.there
+    assert mori_ray.near(ARRAY) == "DEFAULT"
+
+
+def _near_there(x: Any) -> Any:
+    near = mori_ray.near(x)
+    assert isinstance(near, NodeAffinitySchedulingStrategy)
+    return near.node_id
+
+
+class Late:
+    """A reference that is opened wherever it arrives, as one sent before there were other nodes."""
+
+    def __init__(self, payload: bytes, home: str) -> None:
+        self.payload = payload
+        self.home = bytes.fromhex(home)
+
+    def __reduce__(self) -> Any:
+        return serialize.load, (self.payload, self.home)
 
 
 class _Recording:
@@ -112,4 +170,110 @@ class _Recording:
 
     def reduce(self, payload: bytes) -> Any:
         self.payload = payload
-        return serialize.load, (payload, b"")
+        return str, ("",)
+
+
+def payload_of(x: Any) -> bytes:
+    way = _Recording()
+    with reference.travel(way):
+        x.__reduce_ex__(5)
+    return way.payload
+
+
+def test_the_thread_by_which_ray_receives_does_not_wait(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
+    ref = ray.put([Late(payload_of(x), nodes.here)])
+
+    @ray.remote
+    class Awaiting:
+        async def look(self, refs: list[Any]) -> tuple[str, float]:
+            (lost,) = await refs[0]
+            with pytest.raises(mori_ray.RegionNotFetchedError) as caught:
+                lost.sum()
+            return str(caught.value), float(ray.get(refs[0])[0].sum())
+
+    text, total = ray.get(Awaiting.options(scheduling_strategy=on(nodes.there)).remote().look.remote([ref]))
+    assert "Use ray.get, not await" in text
+    assert total == SUM
+
+
+def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
+    lost, payload = mori.shared_name(x), payload_of(x)
+    del x
+    wait_until(lambda: not nodes.files("one"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MORI_STORE")
+        gone = nodes.cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+    home = Keeper.options(scheduling_strategy=on(gone.node_id)).remote()
+    made = ray.get(home.call.remote(_share_and_keep))
+    home_pid = ray.get(home.call.remote(lambda _: os.getpid()))
+    there = call.options(scheduling_strategy=on(nodes.there), max_retries=0)
+
+    def define() -> Any:
+        captured = mori.share(ARRAY)
+        return ray.remote(lambda: (name_of(captured), float(captured.sum()))), mori.shared_name(captured)
+
+    # The copy lands in a store of another kind; what functions capture stays with the workers of the node.
+    function, name = define()
+    assert ray.get(function.options(scheduling_strategy=on(gone.node_id)).remote()) == (name, SUM)
+    session = serialize.lifetime.session()
+    assert session is not None
+    session._captured.clear()
+    del function
+
+    ray.kill(home)
+    del home
+    nodes.cluster.remove_node(gone)
+    wait_until(lambda: not psutil.pid_exists(home_pid))
+    for late, found in (
+        (
+            Late(payload, nodes.here),
+            f"{lost} could not be fetched from its Ray node {nodes.here}: it has the",
+        ),
+        (Late(made, gone.node_id), f"from its Ray node {gone.node_id}: it does not answer"),
+    ):
+        with pytest.raises(mori_ray.RegionNotFetchedError, match=found) as caught:
+            ray.get(there.remote(lambda x: x.sum(), late))
+        assert "share it again where it is needed" in str(caught.value.cause)
+
+
+def _share_and_keep(_: Any) -> bytes:
+    global _kept
+    _kept = mori.share(ARRAY)
+    return payload_of(_kept)
+
+
+_kept: Any = None
+
+
+@pytest.fixture
+def few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_RAY_KEEP", "30")
+    monkeypatch.setenv("MORI_RAY_KEEP_BYTES", "20000")
+
+
+def _names() -> set[str]:
+    return {entry.name for entry in store.current().entries() if os.getpid() in entry.holders}
+
+
+def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> None:
+    kept, before = fetch._Kept(), _names()
+    small = [mori.share(np.arange(1000) + i) for i in range(3)]
+    large = mori.share(np.arange(3000))
+    names = [name_of(x) for x in small]
+    for x in (*small, large):
+        kept.keep(reference.mapping_of(payload_of(x)))
+    del x, small, large
+    wait_until(lambda: _names() - before == {names[1], names[2]})
+    fetch.hold.expire_graces()  # as for want of room
+    wait_until(lambda: _names() == before)
+
+
+def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = mori.share(np.arange(10))
+    for setting in ("MORI_RAY_KEEP", "MORI_RAY_KEEP_BYTES"):
+        monkeypatch.setenv(setting, "much")
+        with pytest.raises(mori.SettingError, match=f"{setting}='much' cannot be used"):
+            fetch._Kept().keep(reference.mapping_of(payload_of(x)))
+        monkeypatch.delenv(setting)
