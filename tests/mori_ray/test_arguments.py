@@ -190,9 +190,12 @@ def test_a_worker_writes_to_its_own_alone() -> None:
     np.testing.assert_array_equal(x, ARRAY)
 
 
-def test_a_reference_to_what_is_gone_fails_the_task_in_one_error() -> None:
+def test_a_reference_to_what_is_gone_fails_the_task_in_one_short_error(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     x = mori.share(ARRAY)
-    _, (payload, node) = serialize._Argument().reduce(x.__reduce_ex__(5)[1][0])
+    name = mori.shared_name(x)
+    _, (payload, node) = serialize._Put().reduce(x.__reduce_ex__(5)[1][0])
     del x
 
     class Late:
@@ -200,5 +203,15 @@ def test_a_reference_to_what_is_gone_fails_the_task_in_one_error() -> None:
             return serialize.load, (payload, node)
 
     expire_graces()
+    capfd.readouterr()
+    with pytest.raises(
+        mori.RegionNotFoundError, match=f"shared region {name} could not be fetched"
+    ) as caught:
+        ray.get(call.options(max_retries=0).remote(len, Late()))
+    text = str(caught.value)  # of the task, which Ray prefixes with where it ran
+    assert "Traceback" not in text
+    assert text.count("could not be fetched") == 1
+    assert "deserialize" not in text
     with pytest.raises(mori.RegionNotFoundError):
-        ray.get(call.options(max_retries=0).remote(np.sum, Late()))
+        len(ray.get(ray.put([Late()]))[0])
+    assert capfd.readouterr() == ("", "")
