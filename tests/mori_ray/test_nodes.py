@@ -197,7 +197,7 @@ def test_the_thread_by_which_ray_receives_does_not_wait(nodes: Nodes) -> None:
     assert total == SUM
 
 
-def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Nodes) -> None:
+def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Nodes, tmp_path: Path) -> None:
     x = mori.share(ARRAY)
     lost, payload = mori.shared_name(x), payload_of(x)
     del x
@@ -222,10 +222,18 @@ def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Node
     session._captured.clear()
     del function
 
+    # Ray makes a value again that was lost with its node, from the argument that nobody else has.
+    anywhere = call.options(scheduling_strategy=NodeAffinitySchedulingStrategy(gone.node_id, soft=True))
+    again = anywhere.remote(_make, mori.share(ARRAY), tmp_path / "ran")
+    ray.wait([again], fetch_local=False)
+
     ray.kill(home)
     del home
     nodes.cluster.remove_node(gone)
     wait_until(lambda: not psutil.pid_exists(home_pid))
+    assert ray.get(again, timeout=40)[-1] == SUM
+    assert len((tmp_path / "ran").read_text().split()) == 2
+    del again
     for late, found in (
         (
             Late(payload, nodes.here),
@@ -236,6 +244,12 @@ def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Node
         with pytest.raises(mori_ray.RegionNotFetchedError, match=found) as caught:
             ray.get(there.remote(lambda x: x.sum(), late))
         assert "share it again where it is needed" in str(caught.value.cause)
+
+
+def _make(x: Any, path: Path) -> Any:
+    with path.open("a") as file:
+        file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+    return np.full(1 << 17, x.sum())
 
 
 def _share_and_keep(_: Any) -> bytes:
