@@ -45,6 +45,7 @@ __all__ = [
     "raising",
     "receive",
     "travel",
+    "where_of",
 ]
 
 
@@ -235,6 +236,25 @@ def raising() -> Iterator[None]:
         _raises.reset(token)
 
 
+def where_of(payload: bytes) -> tuple[Where, int]:
+    """Return where to look for the region of a reference, and in which kind of store.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the payload is no reference.
+    """
+    try:
+        kind, region_id, pid, number, holder, fd, _ = _WHOLE.unpack_from(payload)
+    except (struct.error, TypeError) as error:
+        raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
+    form, place = kind & ~_KIND, kind & _KIND
+    if form not in (0, _VIEW, _PART) or place not in _STORES:
+        name = format_name(Name(pid, number))
+        raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
+    return Where(pid, number, region_id, holder, fd), place
+
+
 def mapping_of(payload: bytes, *, adopted: bool = False) -> Mapping:
     """Return the mapping of the region of a reference, mapped now if need be.
 
@@ -248,18 +268,10 @@ def mapping_of(payload: bytes, *, adopted: bool = False) -> Mapping:
     CorruptRegionError
         If the payload is no reference.
     """
-    try:
-        kind, region_id, pid, number, holder, fd, _ = _WHOLE.unpack_from(payload)
-    except (struct.error, TypeError) as error:
-        raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
-    name = format_name(Name(pid, number))
-    form, place = kind & ~_KIND, kind & _KIND
-    if form not in (0, _VIEW, _PART) or place not in _STORES:
-        raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
-    where = Where(pid, number, region_id, holder, fd)
+    where, place = where_of(payload)
     mapping = region.find(where, store.current().kind if adopted else place)
     if mapping is None:
-        raise RegionNotFoundError(name=name, store=_STORES[place])
+        raise RegionNotFoundError(name=format_name(Name(where.pid, where.number)), store=_STORES[place])
     return mapping
 
 

@@ -28,7 +28,7 @@ from mori.region import Bytes, Mapping
 from mori_ray import hooks, settings
 from mori_ray.errors import RegionNotFetchedError
 
-__all__ = ["fetch", "keep"]
+__all__ = ["fetch", "is_copy", "keep"]
 
 _LIMIT: Final = 120.0  # seconds
 _PAUSE: Final = 0.01
@@ -85,6 +85,17 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
         return _landed(data)
 
 
+def is_copy(payload: bytes, mapping: Mapping) -> bool:
+    """Say whether a region that was found here is this node's copy, and not what the sender has."""
+    where, _ = reference.where_of(payload)
+    assert mapping.hold is not None
+    try:
+        theirs = os.stat(f"/proc/{where.holder}/fd/{where.fd}")
+    except OSError:
+        return True
+    return not os.path.samestat(theirs, os.fstat(mapping.hold.fd))
+
+
 def _landed(data: Bytes) -> Mapping:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
         mapping = region.adopt(memoryview(data))
@@ -97,8 +108,9 @@ def _landed(data: Bytes) -> Mapping:
 @contextlib.contextmanager
 def _alone(payload: bytes) -> Iterator[None]:
     """Keep other processes of this node from fetching the same region at once, within limits."""
-    digits = payload[1:17].hex()  # of the region's id
-    path = os.path.join(tempfile.gettempdir(), f"mori-fetch-{os.geteuid()}-{digits}")
+    region_id = reference.where_of(payload)[0].region_id
+    assert region_id is not None
+    path = os.path.join(tempfile.gettempdir(), f"mori-fetch-{os.geteuid()}-{region_id.hex()}")
     limit = time.monotonic() + _LIMIT
     fd = -1
     try:

@@ -143,6 +143,6 @@ def _open(payload: bytes, node: bytes) -> Mapping:
             raise
         return fetch.fetch(payload, node, error.name)
     session = lifetime.session()
-    if session is not None and session.node != node:
-        fetch.keep(mapping)
+    if session is not None and session.node != node and fetch.is_copy(payload, mapping):
+        fetch.keep(mapping)  # several nodes may share a host, and its store
     return mapping

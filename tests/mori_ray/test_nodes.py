@@ -99,6 +99,22 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
     assert ray.get(here.remote(look, [x, x[0][7:]], f))[:-1] == first[0][:-1]
 
 
+def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
+    payload = payload_of(x)
+
+    def is_copy(theirs: Any, payload: bytes) -> bool:
+        return fetch.is_copy(payload, reference.mapping_of(payload))
+
+    assert not is_copy(x, payload)
+    for node, expected in ((nodes.here, False), (nodes.there, True)):
+        assert ray.get(call.options(scheduling_strategy=on(node)).remote(is_copy, x, payload)) is expected
+    name, other = mori.shared_name(x), bytes.fromhex(nodes.there)
+    held = serialize.load(payload, other)  # as from another node of this host
+    assert mori.shared_name(held) == name
+    assert not fetch._kept._holds
+
+
 def test_an_argument_for_another_node_needs_nothing_of_the_driver(nodes: Nodes) -> None:
     there = call.options(scheduling_strategy=on(nodes.there))
     refs = [there.remote(lambda x: float(x[0].sum()), mori.share([ARRAY, i])) for i in range(3)]

@@ -145,6 +145,17 @@ def test_what_another_task_was_given_is_returned_by_value() -> None:
     assert float(ray.get(ref)[0].sum()) == SUM
 
 
+def test_what_an_exception_carries_goes_by_value() -> None:
+    def fail(x: Any) -> None:
+        raise LookupError("with data", x)
+
+    with pytest.raises(LookupError) as caught:
+        ray.get(call.remote(fail, shared()))
+    carried = caught.value.cause.args[1]  # type: ignore[attr-defined]
+    assert not mori.is_shared(carried)
+    assert float(carried[0].sum()) == SUM
+
+
 def test_what_an_event_loop_returns_goes_by_value() -> None:
     x = shared()
     back = ray.get(AsyncKeeper.remote().call.remote(lambda x: x, x))
