@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -298,6 +299,25 @@ def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> Non
     wait_until(lambda: _names() == before)
 
 
+def test_a_child_that_is_forked_keeps_no_copies(few_bytes: None) -> None:
+    x = mori.share(np.arange(1000))
+    name = name_of(x)
+    fetch.keep(reference.mapping_of(payload_of(x)))
+    del x
+    assert name in _names()
+    into, out = os.pipe()
+    if not (child := os.fork()):
+        os.write(out, f"{len(fetch._kept._holds)} {name in _names()}".encode())
+        os._exit(0)
+    assert os.read(into, 20) == b"0 False"
+    os.waitpid(child, 0)
+    os.close(into)
+    os.close(out)
+    assert name in _names()
+    fetch.hold.expire_graces()
+    wait_until(lambda: name not in _names())
+
+
 def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     x = mori.share(np.arange(10))
     for setting in ("MORI_RAY_KEEP", "MORI_RAY_KEEP_BYTES"):
@@ -305,3 +325,24 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(mori.SettingError, match=f"{setting}='much' cannot be used"):
             fetch._Kept().keep(reference.mapping_of(payload_of(x)))
         monkeypatch.delenv(setting)
+
+
+def test_where_the_store_has_no_room_what_ray_has_brought_is_used(tmp_path: Path) -> None:
+    x = mori.share(ARRAY)
+    payload, before = payload_of(x), _names()
+    data = np.array(reference.mapping_of(payload).bytes())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        mapping = fetch._landed(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not mapping.shared
+    np.testing.assert_array_equal(reference.load_from(mapping, payload), ARRAY)
+    assert _names() == before
+    with pytest.MonkeyPatch.context() as patch:  # no more where another region has its name
+        patch.setenv("MORI_STORE", f"files:{tmp_path}")
+        y = mori.share(ARRAY)
+        mapping = fetch._landed(np.array(reference.mapping_of(payload_of(y)).bytes()))
+        assert not mapping.shared
+        del y
