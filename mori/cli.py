@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)
+        if name == "doctor":
+            command.add_argument(
+                "--engines", action="store_true", help="try Dask and Ray, too, where they are installed"
+            )
         if name == "inspect":
             command.add_argument(
                 "name", help="as mori.shared_name() gives it: /mori_4d1b_1 or /mori_4d1b_1[2,0]"
@@ -150,7 +154,7 @@ def _prune(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    checks = examine()
+    checks = examine(engines=options.engines)
     if options.json:
         _print_json([check._asdict() for check in checks])
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import mmap
 import os
 import platform
@@ -21,6 +22,7 @@ import numpy as np
 
 import mori
 from mori import limits, settings, store
+from mori.engines import ADAPTERS
 from mori.errors import MoriError, readable_size
 
 __all__ = ["Check", "examine"]
@@ -45,8 +47,11 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def examine() -> list[Check]:
-    """Return everything that was looked at, in the order in which a user should read it."""
+def examine(*, engines: bool = False) -> list[Check]:
+    """Return everything that was looked at, in the order in which a user should read it.
+
+    With `engines`, each engine that is installed is tried with its adapter, too, which takes seconds.
+    """
     checks: list[Check] = []
     for look in (
         _store,
@@ -58,6 +63,7 @@ def examine() -> list[Check]:
         _overcommit,
         _namespaces,
         _huge_pages,
+        *([_engines] if engines else []),
     ):
         try:
             checks += look()
@@ -236,6 +242,42 @@ def _fill(source: np.ndarray[tuple[int], np.dtype[np.uint8]], advice: int) -> fl
         start = time.perf_counter()
         ctypes.memmove(ctypes.addressof(ctypes.c_char.from_buffer(memory)), source.ctypes.data, _TRIAL)
         return time.perf_counter() - start
+
+
+_MEET: Final = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+adapter = importlib.import_module(sys.argv[2])
+print(*getattr(adapter, "examine", list)(), sep="\\n")
+"""
+
+
+def _engines() -> Iterator[Check]:
+    """Import each engine with its adapter, in a process of its own, and have the adapter look around."""
+    for engine, adapter in ADAPTERS.items():
+        if importlib.util.find_spec(engine) is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, "-c", _MEET, engine, adapter],
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        version = importlib.metadata.version(engine)
+        if done.returncode:
+            yield Check(
+                engine,
+                "fail",
+                f"{adapter} does not work with {engine} {version}: {done.stderr.strip().splitlines()[-1]}",
+                f"Install a supported version: pip install 'mori[{adapter.removeprefix('mori_')}]'; until "
+                "then shared objects go by value",
+            )
+        elif done.stdout.strip():
+            yield Check(engine, "fail", done.stdout.strip(), "Correct or remove that key")
+        else:
+            yield Check(engine, "ok", f"{adapter} works with {engine} {version}")
 
 
 def _versions() -> Iterator[Check]:

@@ -12,9 +12,9 @@ from typing import Final
 
 from mori.modules import imported
 
-__all__ = ["meet"]
+__all__ = ["ADAPTERS", "meet"]
 
-_ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
+ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
 _met: set[str] = set()
 _missed: set[str] = set()  # engines whose adapter cannot be imported
 
@@ -29,7 +29,7 @@ def meet() -> bool:
         was imported only now, or could not be.
     """
     new = False
-    for engine, adapter in _ADAPTERS.items():
+    for engine, adapter in ADAPTERS.items():
         if engine not in _met and (module := imported(engine)) is not None:
             # Met only when it is ready: until then other threads wait here, for the import's own lock.
             fault: Exception | None = None

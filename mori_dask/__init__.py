@@ -23,6 +23,7 @@ __all__ = ["domain", "install", "regions"]
 
 domain = handshake.domain
 install = plugins.install
+examine = config.faults  # what `mori doctor` asks
 dask_setup = plugins.dask_setup  # what Dask calls in a process that preloads this
 
 

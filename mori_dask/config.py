@@ -18,7 +18,7 @@ from dask.utils import parse_bytes
 from mori import settings
 from mori.errors import SettingError
 
-__all__ = ["check", "enabled", "get", "register"]
+__all__ = ["check", "enabled", "faults", "get", "register"]
 
 _DEFAULTS: Final[dict[str, Any]] = yaml.safe_load(
     Path(__file__).with_name("mori-dask.yaml").read_text(encoding="utf-8")
@@ -125,6 +125,15 @@ def check() -> None:
     for key, value in _flat("mori", dask.config.get("mori", default={})):
         if key.replace("_", "-") not in _KEYS and value != {}:
             raise SettingError(setting=key, value=value, wanted=f"one of the keys {', '.join(_KEYS)}")
+
+
+def faults() -> list[str]:
+    """Return what is wrong with the configuration, for ``mori doctor --engines``."""
+    try:
+        check()
+    except SettingError as error:
+        return [str(error)]
+    return []
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:

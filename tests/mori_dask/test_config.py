@@ -1,11 +1,13 @@
 """Dask's configuration has a key for all that may be set; a wrong value is an error that names its key."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import dask
+import distributed
 import jsonschema
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from distributed import Client
 
 import mori
 import mori_dask
-from mori import settings
+from mori import cli, doctor, settings
 from mori_dask import config
 from tests.mori_dask.test_paths import look
 
@@ -154,3 +156,17 @@ def test_a_shared_object_weighs_what_sizeof_says_without_being_read():
         with dask.config.set({"mori.dask.sizeof": "full"}):
             assert 800_000 <= sizeof(shared) < 3_000_000
             assert sizeof(shared[10:20]) < 300_000 or isinstance(shared, mori.SharedList)
+
+
+def test_doctor_tries_dask_and_names_a_key_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(doctor, "ADAPTERS", {"distributed": "mori_dask"})
+    assert cli.main(["doctor", "--engines", "--json"]) == 0
+    (check,) = (one for one in json.loads(capsys.readouterr().out) if one["what"] == "distributed")
+    assert check["verdict"] == "ok"
+    assert f"mori_dask works with distributed {distributed.__version__}" in check["found"]
+    monkeypatch.setenv("DASK_MORI__DASK__SPILL", "never")
+    (wrong,) = doctor._engines()
+    assert wrong.verdict == "fail"
+    assert "mori.dask.spill='never'" in wrong.found
