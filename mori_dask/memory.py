@@ -23,11 +23,11 @@ __all__ = ["account", "guard", "made", "own", "release", "report", "unguard"]
 _MOST: Final = 500  # regions that a worker tells of one by one
 
 
-def own(pid: int | None = None) -> int | None:
+def own(pid: int | None = None, *, files: bool = True) -> int | None:
     """Return the bytes that a process has in memory and that are not shared.
 
     None where the kernel does not tell, or the process is gone. Costs 30 microseconds, whatever is mapped; a
-    millisecond where regions are files on a disk.
+    millisecond where regions are files on a disk, and `files` are to be told from others.
     """
     found = {}
     try:
@@ -41,7 +41,7 @@ def own(pid: int | None = None) -> int | None:
     if len(found) != 3:
         return None
     on_disk = 0
-    if pid or any(m.shared and m.kind == store.FILES for m in region.live()):
+    if files and (pid or any(m.shared and m.kind == store.FILES for m in region.live())):
         on_disk = min(found["RssFile"], _on_disk(pid))
     return found["VmRSS"] - found["RssShmem"] - on_disk
 
@@ -120,10 +120,14 @@ def guard(nanny: Nanny) -> None:
 def _fits(nanny: Nanny) -> bool:
     manager = nanny.memory_manager
     process = nanny.process.process if nanny.process is not None else None
-    mine = own(process.pid) if process is not None and process.pid is not None else None
-    if mine is None or not manager.memory_limit:
+    if process is None or process.pid is None or not manager.memory_limit:
         return False  # Dask decides
-    return bool(mine <= manager.memory_limit * manager.memory_terminate_fraction)
+    most = manager.memory_limit * manager.memory_terminate_fraction
+    for files in (False, True):  # the quick look is enough, most of the time
+        mine = own(process.pid, files=files)
+        if mine is None or mine <= most:
+            return mine is not None
+    return False
 
 
 def unguard(nanny: Nanny) -> None:
