@@ -6,6 +6,7 @@ buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anythin
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -22,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import layout, limits, settings, store
-from mori.errors import CorruptRegionError, LimitError, StoreFullError, UnsafeRegionError
+from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullError, UnsafeRegionError
 from mori.hold import Hold, expire_graces
-from mori.identifier import Name, format_name
+from mori.identifier import Name, format_name, parse_name
 from mori.store import Draft, Held, Store, Where
 
 __all__ = [
@@ -37,7 +38,9 @@ __all__ = [
     "create",
     "find",
     "held_by",
+    "hold",
     "live",
+    "located",
     "map_pages",
     "over",
     "publish",
@@ -157,7 +160,9 @@ class Mapping:
         return np.asarray(self)
 
 
-def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Mapping:
+def create(
+    nbytes: int, write: Callable[[int, layout.Header], None], root: int, region_id: bytes | None = None
+) -> Mapping:
     """Write a new region and return its mapping.
 
     Parameters
@@ -168,6 +173,8 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
         Gets the descriptor and the header, and writes everything.
     root : int
         Offset of the root node.
+    region_id : bytes, optional
+        Of the region that this is a copy of; a new one gets a new id.
 
     Raises
     ------
@@ -179,7 +186,7 @@ def create(nbytes: int, write: Callable[[int, layout.Header], None], root: int) 
     home = store.current()
 
     def attempt() -> Mapping:
-        while (mapping := publish(_begin(home, nbytes, write, root))) is None:
+        while (mapping := publish(_begin(home, nbytes, write, root, region_id))) is None:
             continue  # its name was taken meanwhile
         return mapping
 
@@ -317,8 +324,14 @@ def _make_room() -> None:
     expire_graces()
 
 
-def _begin(home: Store, nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Unsealed:
-    region_id = secrets.token_bytes(16)
+def _begin(
+    home: Store,
+    nbytes: int,
+    write: Callable[[int, layout.Header], None],
+    root: int,
+    region_id: bytes | None = None,
+) -> Unsealed:
+    region_id = secrets.token_bytes(16) if region_id is None else region_id
     draft: Draft | None = None
     while draft is None:  # a number that is taken is passed over
         draft = home.create(next(_numbers), region_id)
@@ -403,7 +416,34 @@ def find(where: Where, kind: int) -> Mapping | None:
     return mapping
 
 
-def _find(home: Store, where: Where) -> Mapping | None:
+def hold(where: Where, kind: int) -> Hold | None:
+    """Hold a region without mapping it; None if no process holds it. Raises what `find` does."""
+    if where.region_id is not None and (mapping := _mappings.get(where.region_id)) is not None:
+        return mapping.hold
+    home = store.of_kind(kind)
+    found = _twice(lambda: _open(home, where))
+    return None if found is None else Hold(found[0], home)
+
+
+def located(region_id: bytes) -> list[Where]:
+    """Return where the region of an id is in the store, and the copies of it, the oldest name first."""
+    home = store.current()
+    found = []
+    for entry in home.entries():
+        name = parse_name(entry.name)
+        assert name is not None
+        where = Where(name.pid, name.number, entry.region_id)
+        if entry.region_id is None:
+            with contextlib.suppress(MoriError, OSError):
+                if (opened := _open(home, where)) is not None:
+                    home.release(opened[0])
+                    where = where._replace(region_id=opened[1].region_id)
+        if where.region_id == region_id:
+            found.append(where)
+    return sorted(found)
+
+
+def _open(home: Store, where: Where) -> tuple[Held, layout.Header] | None:
     held = home.find(where)
     if held is None:
         return None
@@ -415,6 +455,14 @@ def _find(home: Store, where: Where) -> Mapping | None:
     if where.region_id not in (None, header.region_id):
         home.release(held)
         return None
+    return held, header
+
+
+def _find(home: Store, where: Where) -> Mapping | None:
+    found = _open(home, where)
+    if found is None:
+        return None
+    held, header = found
     with _lock:  # two threads may have opened it at once: one mapping is enough
         mapping = _mappings.get(header.region_id)
         if mapping is None:

@@ -16,10 +16,11 @@ Examples
 
 import dask
 
-from mori_dask import config, graphs, handshake, plugins, serialize
+from mori_dask import arrivals, config, graphs, handshake, plugins, serialize
 from mori_dask.mapped import regions
+from mori_dask.scatter import gather, scatter
 
-__all__ = ["domain", "install", "regions"]
+__all__ = ["domain", "gather", "install", "regions", "scatter"]
 
 domain = handshake.domain
 install = plugins.install
@@ -38,4 +39,5 @@ config.register()
 handshake.announce()
 serialize.register()
 graphs.register()
+arrivals.register()
 _preload()

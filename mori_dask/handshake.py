@@ -15,7 +15,7 @@ from distributed.comm.core import Comm
 from mori import store
 from mori_dask import config
 
-__all__ = ["announce", "domain", "said", "schedulers_are_here", "takes_references", "tell"]
+__all__ = ["announce", "domain", "domain_of", "said", "schedulers_are_here", "takes_references", "tell"]
 
 _KEY = "mori"
 
@@ -53,6 +53,13 @@ def announce() -> None:
     Comm.handshake_info = handshake_info
 
 
+def domain_of(comm: Comm) -> str | None:
+    """Return the domain of the other end of a connection, None if it has not said it."""
+    other = comm.remote_info.get(_KEY)
+    found = other.get("domain") if isinstance(other, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def takes_references(context: dict[str, Any] | None) -> bool:
     """Say whether the receiver of a message deserializes it itself, in this domain."""
     other = ((context or {}).get("recipient") or {}).get(_KEY)
@@ -77,5 +84,4 @@ def schedulers_are_here() -> bool:
 def _scheduler_domain(client: Any) -> str | None:
     stream = client.scheduler_comm
     comm = stream.comm if stream is not None else None
-    other = comm.remote_info.get(_KEY) if comm is not None else None
-    return other.get("domain") if isinstance(other, dict) else None
+    return domain_of(comm) if comm is not None else None

@@ -100,10 +100,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 @contextmanager
-def worker_process(address: str, *, before: list[str] | None = None, preload: bool = True) -> Iterator[int]:
-    """A worker of its own making, such as one in another pid namespace."""
+def worker_process(
+    address: str, *, before: list[str] | None = None, preload: bool = True, count: int = 1
+) -> Iterator[int]:
+    """A worker of its own making, or several, such as those in another pid namespace."""
     command = [*(before or []), sys.executable, "-m", "distributed.cli.dask_worker", address]
-    command += ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--name", "other"]
+    command += ["--nthreads", "1", "--no-dashboard", "--name", "other"]
+    command += ["--no-nanny"] if count == 1 else ["--nworkers", str(count)]
     if preload:
         command += ["--preload", "mori_dask"]
     process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Where the two ends are not in one domain, or it is not known, bytes travel, and the result is right."""
 
+import collections
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import mori
+import mori_dask
 from tests.mori_dask.conftest import wait_until, worker_process
 from tests.mori_dask.test_paths import look
 
@@ -78,3 +80,38 @@ def test_workers_in_this_process_share_by_identity():
 def test_the_workers_of_a_cluster_started_here_are_asked_to_import_it():
     for key in ("distributed.worker.preload", "distributed.scheduler.preload"):
         assert "mori_dask" in dask.config.get(key)
+
+
+def _seen_there(x):
+    return mori.is_shared(x), mori.shared_name(x), float(np.asarray(x).sum())
+
+
+def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(empty_cluster: Client):
+    if not _can_unshare():
+        pytest.skip("needs unshare with the right to make a pid namespace")
+    client = empty_cluster
+    values = np.arange(1_000_000.0)
+    with (
+        worker_process(client.scheduler.address),
+        worker_process(client.scheduler.address, before=_UNSHARE, count=2),
+    ):
+        wait_until(lambda: _workers(client) == 3)
+        future = mori_dask.scatter(client, values)
+        assert len(client.who_has(future)[future.key]) == 3
+        seen = client.run(lambda dask_worker: (mori_dask.domain(), _seen_there(dask_worker.data[future.key])))
+        names = collections.defaultdict(set)
+        for where, (shared, name, total) in seen.values():
+            assert (shared, total) == (True, values.sum())
+            names[where].add(name)
+        assert len(names) == 2
+        assert {len(some) for some in names.values()} == {1}
+        # Where it is wanted a second time, by whatever way, the host's copy is found.
+        (here,) = mori_dask.gather(client, [future])
+        for worker, (where, (_, _, total)) in seen.items():
+            again = client.submit(_seen_there, here, workers=[worker], pure=False).result()
+            # A pid namespace sees into those below it, and so the copy there.
+            known = set().union(*names.values()) if where == mori_dask.domain() else names[where]
+            assert again in [(True, name, total) for name in known]
+        one = mori_dask.scatter(client, values, broadcast=False)
+        assert len(client.who_has(one)[one.key]) == 1
+    wait_until(lambda: _workers(client) == 0)

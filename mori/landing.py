@@ -1,0 +1,84 @@
+"""Landing: a region that came as bytes gets a place in this domain's store, under the id that it had.
+
+Imports region, layout and store. Invariant: however often and in however many processes of a domain the same
+region arrives, one copy of it is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from mori import layout, region, store
+from mori.layout import Header
+from mori.region import Mapping
+
+__all__ = ["land"]
+
+_PATIENCE: Final = 60.0  # seconds; then a second copy is better than none
+_PAUSE: Final = 0.005
+
+
+def land(arrived: Mapping) -> Mapping:
+    """Return a region that lies in a buffer as a region of the store.
+
+    Parameters
+    ----------
+    arrived : Mapping
+        What `region.over` returned.
+
+    Returns
+    -------
+    Mapping
+        The region itself if this domain has it, or the copy that another process has landed; else a
+        copy that is written now. It has the same region id, and its own name.
+
+    Raises
+    ------
+    StoreFullError, LimitError
+        As `region.create` does.
+
+    Notes
+    -----
+    Safe on any thread and in any process: one lands at a time, the others wait and map what it has written.
+    """
+    region_id = arrived.header.region_id
+    origin = arrived.header.pid, arrived.header.number
+    with _alone():
+        for where in sorted(region.located(region_id), key=lambda where: (where.pid, where.number) != origin):
+            if (found := region.find(where, store.current().kind)) is not None:
+                return found
+
+        def write(fd: int, header: Header) -> None:
+            _write(fd, layout.pack_header(header))
+            _write(fd, memoryview(arrived.bytes())[layout.HEADER.size :])
+
+        return region.create(arrived.nbytes, write, arrived.header.root, region_id)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes of this domain, and threads, from landing: what all have in common is locked."""
+    home = store.current()
+    common = "/proc/self/ns/pid" if home.kind == store.MEMFD else home.name.partition(":")[2]
+    fd = os.open(common, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        limit = time.monotonic() + _PATIENCE
+        while time.monotonic() < limit:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _write(fd: int, data: bytes | memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
