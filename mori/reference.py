@@ -21,6 +21,7 @@ import numpy as np
 from mori import engines, layout, region, store, writer
 from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, RegionNotFoundError
+from mori.hold import Hold
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
 from mori.plan import measure
@@ -36,6 +37,7 @@ __all__ = [
     "arrivals",
     "by_reference",
     "by_value",
+    "hold",
     "identity",
     "is_by_value",
     "is_said",
@@ -45,6 +47,8 @@ __all__ = [
     "mapping_of",
     "raising",
     "receive",
+    "region_of",
+    "span",
     "travel",
     "where_of",
 ]
@@ -225,6 +229,21 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
         return Lost(error, b"")
 
 
+def span(payload: bytes, offset: int, nbytes: int) -> region.Bytes:
+    """Return some bytes of the region of a reference.
+
+    Raises
+    ------
+    RegionNotFoundError, CorruptRegionError
+        If it is gone, or does not have these bytes.
+    """
+    data = mapping_of(payload).bytes()
+    if not 0 <= offset <= offset + nbytes <= data.nbytes:
+        found = f"a reference asks for bytes {offset} to {offset + nbytes} of {data.nbytes}"
+        raise CorruptRegionError(name="of a reference", found=found)
+    return data[offset : offset + nbytes]
+
+
 def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
     try:
@@ -244,6 +263,19 @@ def raising() -> Iterator[None]:
         yield
     finally:
         _raises.reset(token)
+
+
+def region_of(payload: bytes) -> tuple[bytes, bytes]:
+    """Return the id of the region that a reference is to, and a reference to the region as a whole."""
+    return payload[1:17], bytes((payload[0] & _KIND,)) + payload[1 : _WHOLE.size]
+
+
+def hold(payload: bytes) -> Hold | None:
+    """Hold the region of a reference without mapping it; None where that cannot be."""
+    try:
+        return region.hold(*where_of(payload))
+    except Exception:  # see `load`: what cannot be held is noticed by who opens it
+        return None
 
 
 def where_of(payload: bytes) -> tuple[Where, int]:

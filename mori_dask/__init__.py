@@ -16,7 +16,7 @@ Examples
 
 import dask
 
-from mori_dask import arrivals, config, graphs, handshake, plugins, serialize
+from mori_dask import arrivals, buffers, config, graphs, handshake, plugins, relay, run, serialize
 from mori_dask.mapped import regions
 from mori_dask.scatter import gather, scatter
 
@@ -39,5 +39,8 @@ config.register()
 handshake.announce()
 serialize.register()
 graphs.register()
+relay.register()
+buffers.register()
+run.register()
 arrivals.register()
 _preload()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from distributed import Worker
+from distributed.core import Status
 
 from mori import reference
 from mori.errors import MoriError
@@ -27,7 +28,7 @@ def register() -> None:
 
 
 def _land(arrived: Mapping) -> Mapping:
-    if arrived.nbytes < _LEAST or not Worker._instances:
+    if arrived.nbytes < _LEAST or all(worker.status == Status.closed for worker in Worker._instances):
         return arrived
     try:
         return land(arrived)

@@ -6,8 +6,10 @@ and one machine has many. What an end has not said it gets by value.
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from distributed import Client
 from distributed.comm.core import Comm
@@ -15,9 +17,20 @@ from distributed.comm.core import Comm
 from mori import store
 from mori_dask import config
 
-__all__ = ["announce", "domain", "domain_of", "said", "schedulers_are_here", "takes_references", "tell"]
+__all__ = [
+    "announce",
+    "domain",
+    "domain_of",
+    "hosts_of",
+    "passes_on",
+    "said",
+    "schedulers_are_here",
+    "takes_references",
+    "tell",
+]
 
-_KEY = "mori"
+_KEY: Final = "mori"
+_REACH: Final = 5.0  # seconds to connect to a worker
 
 
 def domain() -> str:
@@ -61,11 +74,40 @@ def domain_of(comm: Comm) -> str | None:
 
 
 def takes_references(context: dict[str, Any] | None) -> bool:
-    """Say whether the receiver of a message deserializes it itself, in this domain."""
+    """Say whether the receiver of a message is in this domain; if it passes frames on, see `relay`."""
+    return _receiver_here(context) is not None
+
+
+def passes_on(context: dict[str, Any] | None) -> bool:
+    """Say whether the receiver of a message is a scheduler of this domain, which does not open all of it."""
+    other = _receiver_here(context)
+    return other is not None and other.get("relay") is not False
+
+
+def _receiver_here(context: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the receiver of a message has said, if it is in this domain."""
     other = ((context or {}).get("recipient") or {}).get(_KEY)
-    if not isinstance(other, dict) or other.get("relay") is not False or not config.enabled():
-        return False
-    return other.get("domain") == domain()
+    if not isinstance(other, dict) or not config.enabled() or other.get("domain") != domain():
+        return None
+    return other
+
+
+async def hosts_of(client: Any, workers: Iterable[str]) -> dict[Any, list[str]]:
+    """Return workers by their domain, as they say themselves; one that does not is a host of its own.
+
+    Raises OSError or TimeoutError if one cannot be reached.
+    """
+    workers = list(workers)
+
+    async def ask(worker: str) -> Any:
+        comm = await client.rpc.connect(worker, timeout=_REACH)
+        client.rpc.reuse(worker, comm)
+        return domain_of(comm) or (worker,)
+
+    hosts: dict[Any, list[str]] = {}
+    for worker, where in zip(workers, await asyncio.gather(*map(ask, workers)), strict=True):
+        hosts.setdefault(where, []).append(worker)
+    return hosts
 
 
 def schedulers_are_here() -> bool:

@@ -21,11 +21,10 @@ from distributed.utils import offload
 
 import mori
 from mori.reference import identity
-from mori_dask.handshake import domain, domain_of
+from mori_dask.handshake import domain, hosts_of
 
 __all__ = ["gather", "scatter"]
 
-_REACH: Final = 5.0  # seconds to connect to a worker, before the scheduler is asked to pass the data on
 _PAUSE: Final = 0.1
 
 
@@ -206,7 +205,7 @@ async def _place(
     hosts: dict[Any, list[str]] | None = None
     if direct is not False:
         try:
-            hosts = await _hosts(client, running)
+            hosts = await hosts_of(client, running)
         except (OSError, TimeoutError):
             if direct:
                 raise
@@ -235,20 +234,6 @@ async def _running(client: Any, workers: Any, timeout: Any) -> list[str]:
             raise TimeoutError(f"no worker runs after {timeout} s")
         await asyncio.sleep(_PAUSE)
     return list(running)
-
-
-async def _hosts(client: Any, workers: list[str]) -> dict[Any, list[str]]:
-    """Return the workers by their domain, as they say themselves; one that does not is a host of its own."""
-
-    async def ask(worker: str) -> Any:
-        comm = await client.rpc.connect(worker, timeout=_REACH)
-        client.rpc.reuse(worker, comm)
-        return domain_of(comm) or (worker,)
-
-    hosts: dict[Any, list[str]] = {}
-    for worker, where in zip(workers, await asyncio.gather(*map(ask, workers)), strict=True):
-        hosts.setdefault(where, []).append(worker)
-    return hosts
 
 
 def _chosen(hosts: dict[Any, list[str]], broadcast: bool | int) -> list[Any]:

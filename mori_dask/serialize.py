@@ -18,6 +18,7 @@ import distributed.protocol
 import numpy as np
 from dask.sizeof import sizeof
 from dask.tokenize import normalize_token
+from distributed.protocol.numpy import serialize_numpy_ndarray
 from distributed.protocol.serialize import (
     dask_deserialize,
     dask_serialize,
@@ -29,8 +30,9 @@ import mori
 from mori.api import locate
 from mori.masked import SharedMaskedArray
 from mori.modules import imported
+from mori.plain import reduce_reference
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import Way, identity, load, travel
+from mori.reference import Way, identity, is_by_value, load, travel
 from mori.region import Mapping
 from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here, takes_references
@@ -55,6 +57,7 @@ def register() -> None:
     register_serialization_family("pickle", _outside_messages(dumps), loads)
     for cls in _TYPES:
         _register_type(cls)
+    dask_serialize.register(np.ndarray)(_serialize_array)
     for dispatch, ours in ((sizeof, _sizeof), (normalize_token, _token)):
         _when_met(dispatch, "pandas", functools.partial(_register_pandas, dispatch, ours))
         _when_met(dispatch, "pyarrow", functools.partial(_register_arrow, dispatch, ours))
@@ -115,6 +118,13 @@ def _prefer(dispatch: Any, cls: type, ours: Callable[[Any], Any]) -> None:
     """Measure or tokenize the shared objects of another library's class; Dask does all others."""
     plain = dispatch.dispatch(cls)
     dispatch.register(cls)(lambda x: ours(x) if mori.is_shared(x) else plain(x))
+
+
+def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
+    plain = type(array) is np.ndarray and array.flags.forc and not is_by_value()
+    if plain and reduce_reference(array, 5) is not None:
+        raise _ByPickleError("views of shared arrays are pickled")  # with a name for their buffer
+    return serialize_numpy_ndarray(array)
 
 
 def _register_tables() -> None:

@@ -16,6 +16,7 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.core import Status
 from distributed.scheduler import WorkerState
+from distributed.stealing import WorkStealing
 
 import mori_dask  # noqa: F401  before any cluster: workers inherit the preload
 from mori import hold, store
@@ -41,11 +42,14 @@ def _held() -> dict[str, tuple[int, ...]]:
 def _forget_heartbeats() -> None:
     """Drop what the last heartbeat of a worker that is gone said that it was at.
 
-    distributed keeps that, and with it the task and its arguments, as long as the closed scheduler is there.
+    distributed keeps that, and with it the task and its arguments, as long as the closed scheduler is there,
+    and tasks that failed, for how long they take is not known.
     """
     for obj in gc.get_objects():
         if type(obj) is WorkerState and obj.status == Status.closed:
             obj.executing.clear()
+        elif isinstance(obj, WorkStealing) and obj.scheduler.status == Status.closed:
+            obj.unknown_durations.clear()
 
 
 def _record_without_frames(*args: Any, **kwargs: Any) -> logging.LogRecord:

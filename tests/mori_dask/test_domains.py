@@ -8,7 +8,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_client
 
 import mori
 import mori_dask
@@ -114,4 +114,17 @@ def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(empty_c
             assert again in [(True, name, total) for name in known]
         one = mori_dask.scatter(client, values, broadcast=False)
         assert len(client.who_has(one)[one.key]) == 1
+        # What a scheduler passes on: references to the one host, and bytes to the other.
+        shared = mori.share(np.arange(1_000_000.0))
+        for worker, (where, _) in seen.items():
+            future = client.scatter(shared, direct=False, workers=[worker], hash=False)
+            is_shared, name, total = client.submit(_seen_there, future, pure=False).result()
+            assert (is_shared, total) == (True, values.sum())
+            assert name == mori.shared_name(shared) or where != mori_dask.domain()
+        assert {total for *_, total in client.run(_seen_there, shared).values()} == {values.sum()}
+        client.publish_dataset(shared, name="shared")
+        there = next(worker for worker, (where, _) in seen.items() if where != mori_dask.domain())
+        read = client.submit(lambda: _seen_there(get_client().get_dataset("shared"))[2], workers=[there])
+        assert read.result() == values.sum()
+        client.unpublish_dataset("shared")
     wait_until(lambda: _workers(client) == 0)

@@ -1,23 +1,41 @@
-"""What travels on each path of Dask: a reference where the receiver opens it in this domain, else bytes."""
+"""What travels on each path of Dask: a reference where the receiver opens it in this domain, else bytes.
+
+The table below has every path; what is sent meanwhile is counted in all processes.
+"""
+
+import contextlib
+import time
+import uuid
 
 import dask
+import distributed.protocol
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, wait
+from distributed import Client, Queue, Variable, get_client, wait
 
 import mori
+import mori_dask
+from mori import region
+
+_FEW = 60_000  # bytes of everything that is sent meanwhile, where references are
+_ELEMENTS = 200_000
 
 
 def look(x):
     """Return what a task sees: whether it is shared, under which name, and its sum."""
-    total = float(np.asarray(x).sum()) if not isinstance(x, pd.DataFrame) else float(x.to_numpy().sum())
-    return mori.is_shared(x), mori.shared_name(x), total
+    values = x.to_numpy() if isinstance(x, pd.DataFrame) else np.asarray(x)
+    mapping = region.held_by(values)
+    return (
+        mori.is_shared(x) or (mapping is not None and mapping.shared),
+        mori.shared_name(x),
+        float(values.sum()),
+    )
 
 
 @pytest.fixture
 def array():
-    return mori.share(np.arange(200_000, dtype=float))
+    return mori.share(np.arange(float(_ELEMENTS)))
 
 
 @pytest.fixture
@@ -25,38 +43,273 @@ def frame():
     return mori.share(pd.DataFrame({"a": np.arange(50_000.0), "b": 1.0, "c": np.arange(50_000)}))
 
 
-def test_submit_maps_the_region_in_the_worker(client: Client, array):
-    assert client.submit(look, array).result() == (True, mori.shared_name(array), array.sum())
+def count_what_is_sent() -> None:
+    """Count in this process the bytes of the messages that it makes, from now on."""
+    plain = distributed.protocol.dumps
+
+    def counted(*args, **kwargs):
+        frames = plain(*args, **kwargs)
+        distributed.protocol.mori_sent += sum(memoryview(frame).nbytes for frame in frames)
+        return frames
+
+    counted._mori = True
+    distributed.protocol.mori_sent = 0
+    distributed.protocol.dumps = counted
 
 
-def test_map_maps_one_region_in_every_worker(client: Client, array):
-    seen = client.gather(client.map(lambda x, i: look(x), [array] * 6, range(6), pure=False))
-    assert seen == [(True, mori.shared_name(array), array.sum())] * 6
+def sent() -> int:
+    return distributed.protocol.mori_sent
 
 
-def test_delayed_maps_the_region(client: Client, array):
-    (seen,) = dask.compute(dask.delayed(look)(array))
-    assert seen == (True, mori.shared_name(array), array.sum())
+@pytest.fixture(scope="module")
+def counted(client: Client):
+    """Return a function that says how many bytes were sent so far, by all processes."""
+    plain = distributed.protocol.dumps
+    count_what_is_sent()
+    client.run(count_what_is_sent)
+    yield lambda: sent() + sum(client.run(sent).values())
+    distributed.protocol.dumps = plain
 
 
-def test_a_frame_arrives_as_a_shared_frame(client: Client, frame):
+def addresses(client: Client) -> list[str]:
+    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _made_there(client: Client, x, worker: int = 0):
+    """Return a future of a worker's own object, with the values of `x`."""
+    address = addresses(client)[worker]
+    made = client.submit(lambda n: mori.share(np.arange(n)), x.size, workers=[address], pure=False)
+    wait(made)
+    return made
+
+
+def submit(client, x):
+    return client.submit(look, x, pure=False).result()
+
+
+def map_(client, x):
+    return client.gather(client.map(lambda x, i: look(x), [x] * 6, range(6), pure=False))[-1]
+
+
+def map_with_a_keyword(client, x):
+    return client.gather(client.map(lambda i, x: look(x), range(3), x=x, pure=False))[-1]
+
+
+def delayed(client, x):
+    return dask.delayed(look)(x).compute()
+
+
+def persist(client, x):
+    (kept,) = dask.persist(dask.delayed(x))
+    return dask.delayed(look)(kept).compute()
+
+
+def nested(client, x):
+    return client.submit(lambda y: look(y["list"][0][1]), {"list": [(1, x)], "n": 1}, pure=False).result()
+
+
+def captured_by_a_lambda(client, x):
+    return client.submit(lambda: look(x), pure=False).result()
+
+
+class Holder:
+    def __init__(self, x):
+        self.x = x
+
+    def look(self):
+        return look(self.x)
+
+    def look_at(self, x):
+        return look(x)
+
+    def give(self):
+        return self.x
+
+
+def in_an_object(client, x):
+    return client.submit(lambda holder: holder.look(), Holder(x), pure=False).result()
+
+
+def scatter_directly(client, x):
+    return client.submit(look, client.scatter(x, direct=True), pure=False).result()
+
+
+def scatter_through_the_scheduler(client, x):
+    return client.submit(look, client.scatter(x, direct=False, hash=False), pure=False).result()
+
+
+def broadcast(client, x):
+    return client.submit(look, client.scatter(x, broadcast=True, hash=False), pure=False).result()
+
+
+def scatter_of_mori(client, x):
+    return client.submit(look, mori_dask.scatter(client, x), pure=False).result()
+
+
+def scatter_of_mori_through_the_scheduler(client, x):
+    return client.submit(look, mori_dask.scatter(client, x, direct=False, hash=False), pure=False).result()
+
+
+def scatter_in_a_task(client, x):
+    def task():
+        inner = get_client()
+        return inner.submit(look, inner.scatter(mori.share(np.arange(float(_ELEMENTS)))), pure=False).result()
+
+    return client.submit(task, pure=False).result()
+
+
+def result_through_the_scheduler(client, x):
+    return look(_made_there(client, x).result())
+
+
+def result_gathered_directly(client, x):
+    return look(client.gather(_made_there(client, x), direct=True))
+
+
+def result_gathered_by_mori(client, x):
+    return look(mori_dask.gather(client, _made_there(client, x)))
+
+
+def result_in_an_object(client, x):
+    made = client.submit(lambda n: Holder(mori.share(np.arange(n))), x.size, pure=False)
+    return made.result().look()
+
+
+def from_worker_to_worker(client, x):
+    made = _made_there(client, x)
+    return client.submit(look, made, workers=[addresses(client)[1]], pure=False).result()
+
+
+def actors_constructor(client, x):
+    return client.submit(Holder, x, actor=True, pure=False).result().look().result()
+
+
+def actors_argument(client, x):
+    return client.submit(Holder, 1, actor=True, pure=False).result().look_at(x).result()
+
+
+def actors_result(client, x):
+    return look(client.submit(Holder, x, actor=True, pure=False).result().give().result())
+
+
+def argument_of_run(client, x):
+    return next(iter(client.run(look, x).values()))
+
+
+def result_of_run(client, x):
+    made = _made_there(client, x)
+    results = client.run(lambda dask_worker: dask_worker.data.get(made.key))
+    return look(next(x for x in results.values() if x is not None))
+
+
+def queue(client, x):
+    queue = Queue(uuid.uuid4().hex, client=client)
+    queue.put(x)
+    return look(queue.get(timeout=10))
+
+
+def variable(client, x):
+    variable = Variable(uuid.uuid4().hex, client=client)
+    variable.set(x)
+    seen = look(variable.get(timeout=10))
+    variable.delete()
+    return seen
+
+
+def published_dataset(client, x):
+    client.publish_dataset(x, name="shared")
+    seen = look(client.get_dataset("shared"))
+    client.unpublish_dataset("shared")
+    return seen
+
+
+def published_future(client, x):
+    client.publish_dataset(_made_there(client, x), name="future")
+    seen = look(client.get_dataset("future").result())
+    client.unpublish_dataset("future")
+    return seen
+
+
+def replicate(client, x):
+    made = _made_there(client, x)
+    client.replicate([made])
+    return client.submit(look, made, workers=[addresses(client)[2]], pure=False).result()
+
+
+def rebalance(client, x):
+    made = _made_there(client, x)
+    client.rebalance([made])
+    return client.submit(look, made, pure=False).result()
+
+
+def plain_view(client, x):
+    return client.submit(look, np.asarray(x)[0:], pure=False).result()
+
+
+def plain_view_scattered(client, x):
+    return client.submit(look, client.scatter(np.asarray(x), direct=True, hash=False), pure=False).result()
+
+
+def plain_frame(client, x):
+    plain = pd.DataFrame(np.asarray(x).reshape(-1, 4), copy=False)
+    return client.submit(look, plain, pure=False).result()
+
+
+def frame_slice(client, x):
+    rows = mori.share(pd.DataFrame({"a": np.asarray(x), "b": 0.0})).iloc[: len(x)]
+    return client.submit(look, rows, pure=False).result()
+
+
+def exception(client, x):
+    def fail(x):
+        raise ValueError(x)
+
+    future = client.submit(fail, x, pure=False)
+    wait(future)
+    return look(future.exception().args[0])
+
+
+REFERENCE = [
+    *(submit, map_, map_with_a_keyword, delayed, persist, nested, captured_by_a_lambda, in_an_object),
+    *(scatter_directly, scatter_through_the_scheduler, broadcast, scatter_of_mori),
+    *(scatter_of_mori_through_the_scheduler, scatter_in_a_task),
+    *(result_through_the_scheduler, result_gathered_directly, result_gathered_by_mori, result_in_an_object),
+    *(from_worker_to_worker, actors_constructor, actors_argument, actors_result),
+    *(argument_of_run, result_of_run, queue, variable, published_dataset, published_future),
+    *(replicate, rebalance, plain_view, plain_view_scattered, plain_frame, frame_slice),
+]
+VALUE = [exception]
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.__name__.strip("_"))
+def test_a_reference_travels(client: Client, counted, array, path):
+    before = counted()
+    shared, _, total = path(client, array)
+    assert total == array.sum()
+    assert shared
+    assert counted() - before < _FEW
+
+
+@pytest.mark.parametrize("path", VALUE, ids=lambda path: path.__name__)
+def test_bytes_travel(client: Client, counted, array, path):
+    before = counted()
+    shared, _, total = path(client, array)
+    assert (shared, total) == (False, array.sum())
+    assert counted() - before > array.nbytes
+
+
+def test_the_bytes_of_what_is_not_shared_are_counted(client: Client, counted, array):
+    before = counted()
+    assert submit(client, np.array(array)) == (False, None, array.sum())
+    assert counted() - before > array.nbytes
+
+
+def test_the_region_keeps_its_name(client: Client, array, frame):
+    assert client.submit(look, array).result()[1] == mori.shared_name(array)
     assert client.submit(look, frame).result()[:2] == (True, mori.shared_name(frame))
-
-
-def test_parts_arrive_as_parts_of_the_region(client: Client, array, frame):
     assert client.submit(look, frame["c"]).result()[:2] == (True, mori.shared_name(frame["c"]))
     assert client.submit(look, array[10:20]).result() == (True, None, array[10:20].sum())
     assert client.submit(mori.is_shared, frame.iloc[10:20]["a"]).result()
-
-
-def test_shared_objects_inside_others_travel_as_references(client: Client, array, frame):
-    nested = {"list": [array, {"frame": frame}], "number": 1}
-
-    def see(x):
-        return look(x["list"][0]), look(x["list"][1]["frame"])
-
-    assert [seen[0] for seen in client.submit(see, nested).result()] == [True, True]
-    assert client.submit(lambda: look(array)).result()[0]  # captured by a function
 
 
 def test_a_shared_container_is_neither_walked_nor_read(client: Client):
@@ -68,38 +321,32 @@ def test_a_shared_container_is_neither_walked_nor_read(client: Client):
     assert client.submit(see, shared).result() == ("SharedDict", [0, 1, 2], mori.shared_name(shared))
 
 
-def test_one_worker_hands_it_to_another_by_reference(client: Client):
-    made = client.submit(lambda: mori.share(np.ones(100_000)), pure=False)
-    wait(made)
-    (owner,) = client.who_has(made)[made.key]
-    for worker in client.scheduler_info()["workers"]:
-        shared, _, total = client.submit(look, made, workers=[worker], pure=False).result()
-        assert (shared, total) == (True, 100_000)
-        assert worker == owner or worker in client.who_has(made)[made.key]
-
-
-def test_scatter_to_the_workers_directly_sends_references(client: Client, array):
-    future = client.scatter(array, direct=True)
-    assert client.submit(look, future).result() == (True, mori.shared_name(array), array.sum())
-
-
-def test_scatter_through_the_scheduler_sends_the_bytes(client: Client, array):
-    """The scheduler only passes frames on: whom to, the client cannot know."""
-    shared, name, total = client.submit(look, client.scatter(array, direct=False)).result()
-    assert (shared, name, total) == (False, None, array.sum())
-
-
-def test_a_result_that_the_scheduler_passes_on_comes_as_bytes_and_is_equal(client: Client):
+def test_a_shared_result_that_the_scheduler_passes_on_comes_whole(client: Client):
     result = client.submit(lambda: mori.share({"x": np.arange(1000), "y": [1, "two"]}), pure=False).result()
     assert isinstance(result, mori.SharedDict)
-    assert not mori.is_shared(result)
+    assert mori.is_shared(result)
     np.testing.assert_array_equal(result["x"], np.arange(1000))
     assert result["y"] == [1, "two"]
 
 
-def test_a_result_that_is_gathered_directly_comes_as_a_reference(client: Client):
-    future = client.submit(lambda: mori.share(np.arange(1000)), pure=False)
-    assert mori.is_shared(client.gather(future, direct=True))
+def test_a_dataset_outlives_who_published_it(client: Client):
+    with Client(client.scheduler.address, set_as_default=False) as other:
+        array = mori.share(np.arange(1000.0))
+        other.publish_dataset(array, name="left")
+        name = mori.shared_name(array)
+        del array
+    time.sleep(0.5)  # longer than the grace
+    with contextlib.ExitStack() as stack:
+        stack.callback(client.unpublish_dataset, "left")
+        assert look(client.get_dataset("left")) == (True, name, 499500)
+
+
+def test_a_view_of_a_region_is_read_only_where_it_arrives(client: Client, array):
+    def write(x):
+        x[0] = 1
+
+    with pytest.raises(ValueError, match="read-only"):
+        client.submit(write, np.asarray(array)[5:], pure=False).result()
 
 
 def test_an_array_that_was_written_to_travels_with_its_new_values(client: Client, array):

@@ -1,23 +1,29 @@
 """Tokens, sizes, registration, and canaries for the places where mori_dask reaches into Dask."""
 
 import asyncio
+import gc
 import pickle
 import subprocess
 import sys
 
+import distributed.client
 import distributed.comm.utils
 import distributed.protocol
+import distributed.protocol.pickle
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
+from distributed import Client
 from distributed.comm.core import Comm
-from distributed.protocol.serialize import deserialize, families, serialize
+from distributed.protocol.serialize import Serialized, deserialize, families, serialize, to_serialize
 
 import mori
 import mori_dask
+from mori import reference, region
+from mori.identifier import format_name
 from mori.reference import travel
 from tests.mori.classes import Metered
 
@@ -190,8 +196,74 @@ def test_connections_say_their_domain():
     assert mori_dask.domain().split(":")[0] in ("memfd", "files")
 
 
+def _reached():
+    pickling = distributed.protocol.pickle
+    return (
+        *(distributed.protocol.dumps, Comm.handshake_info, families["dask"], families["pickle"]),
+        *(pickling.dumps, pickling.loads, distributed.client.dumps, distributed.client.loads),
+        *(Client._run, Serialized.__init__, *reference.arrivals),
+    )
+
+
 def test_importing_it_again_changes_nothing():
-    before = (distributed.protocol.dumps, Comm.handshake_info, families["pickle"])
+    before = _reached()
     mori_dask.handshake.announce()
-    mori_dask.serialize.register()
-    assert (distributed.protocol.dumps, Comm.handshake_info, families["pickle"]) == before
+    for module in (
+        mori_dask.serialize,
+        mori_dask.relay,
+        mori_dask.buffers,
+        mori_dask.run,
+        mori_dask.arrivals,
+    ):
+        module.register()
+    assert _reached() == before
+
+
+def test_a_buffer_is_found_by_its_name_and_a_damaged_name_is_no_error_before_it_is_used():
+    pickling = distributed.protocol.pickle
+    shared = mori.share(np.arange(10_000))
+    view, buffers = np.asarray(shared)[100:], []
+    with travel("reference"):
+        pickled = pickling.dumps(view, buffer_callback=buffers.append)
+    (name,) = buffers
+    assert len(name) < 100
+    found = pickling.loads(pickled, buffers=[memoryview(name)])
+    assert np.shares_memory(found, view)
+    np.testing.assert_array_equal(found, view)
+    for place in (18, 26, 40):  # where it starts, how long it is, the region's id
+        damaged = name[:place] + bytes([name[place] ^ 255]) + name[place + 1 :]
+        seen = pickling.loads(pickled, buffers=[damaged])
+        with pytest.raises(mori.MoriError):
+            seen.sum()
+    with travel("value"):
+        pickling.dumps(view, buffer_callback=buffers.append)
+    assert memoryview(buffers[-1]).nbytes == view.nbytes
+    pickling.dumps(view, buffer_callback=buffers.append)  # nobody has said where it goes
+    assert memoryview(buffers[-1]).nbytes == view.nbytes
+
+
+def test_what_is_relayed_is_held_and_mapped_by_nobody(monkeypatch: pytest.MonkeyPatch):
+    """A scheduler has the frames alone, and the region is there for as long as it has them."""
+    monkeypatch.setenv("MORI_GRACE", "0")
+    here = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": True}}}
+    there = {"recipient": {"mori": {"domain": "elsewhere", "relay": False}}}
+    shared = mori.share(np.arange(100_000))
+    name = mori.shared_name(shared)
+    frames = distributed.protocol.dumps({"data": to_serialize([{"a": shared}])}, context=here)
+    assert sum(memoryview(frame).nbytes for frame in frames) < 2000
+    held = distributed.protocol.loads(frames, deserialize=False)
+    del shared
+    assert not [one for one in region.live() if format_name(one.name) == name]
+    passed = distributed.protocol.dumps(
+        held, context={"recipient": {**here["recipient"]["mori"], "mori": {}}}
+    )
+    assert sum(memoryview(frame).nbytes for frame in passed) > 800_000  # to who has not said where it is
+    (got,) = distributed.protocol.loads(distributed.protocol.dumps(held, context=here)).values()
+    assert mori.shared_name(got[0]["a"]) == name
+    del got
+    (got,) = distributed.protocol.loads(distributed.protocol.dumps(held, context=there)).values()
+    np.testing.assert_array_equal(got[0]["a"], np.arange(100_000))
+    assert not mori.is_shared(got[0]["a"])
+    del held, got, passed
+    gc.collect()
+    assert name not in [entry.name for entry in mori.regions()]

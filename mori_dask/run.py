@@ -1,0 +1,50 @@
+"""`Client.run` sends references where all workers that it is for are in this domain.
+
+Imports handshake, relay, distributed and mori. Its arguments are pickled once for all workers, before any
+connection is chosen, so the workers are asked first; and only if there is a reference to send.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import distributed.protocol.pickle
+from distributed import Client
+
+from mori.reference import travel
+from mori_dask.handshake import domain, hosts_of
+from mori_dask.relay import References
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Have clients of this process ask."""
+    plain = Client._run
+    if getattr(plain, "_mori", False):
+        return
+
+    @functools.wraps(plain)
+    async def run(self: Client, function: Any, *args: Any, **kwargs: Any) -> Any:
+        here = _refers((function, args, kwargs)) and await _are_here(self, kwargs.get("workers"))
+        with travel("reference" if here else "value"):
+            return await plain(self, function, *args, **kwargs)
+
+    run._mori = True  # type: ignore[attr-defined]
+    Client._run = run
+
+
+def _refers(x: Any) -> bool:
+    references = References(grace=False)
+    with travel(references):
+        distributed.protocol.pickle.dumps(x, buffer_callback=lambda buffer: None)
+    return bool(references.regions)
+
+
+async def _are_here(client: Any, workers: Any) -> bool:
+    workers = workers or list(await client.scheduler.ncores())
+    try:
+        return {*await hosts_of(client, workers)} == {domain()}
+    except (OSError, TimeoutError):
+        return False
