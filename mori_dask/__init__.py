@@ -17,10 +17,11 @@ Examples
 import dask
 
 from mori_dask import arrivals, buffers, config, graphs, handshake, plugins, relay, run, serialize
+from mori_dask.collections import from_array, from_pandas, shared
 from mori_dask.mapped import regions
 from mori_dask.scatter import gather, scatter
 
-__all__ = ["domain", "gather", "install", "regions", "scatter"]
+__all__ = ["domain", "from_array", "from_pandas", "gather", "install", "regions", "scatter", "shared"]
 
 domain = handshake.domain
 install = plugins.install

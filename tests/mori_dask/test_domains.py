@@ -3,10 +3,13 @@
 import collections
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import dask
+import distributed.protocol
 import numpy as np
+import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, get_client
 
@@ -31,6 +34,21 @@ def empty_cluster():
         Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """A function that says how many bytes the client and the scheduler in this process have sent."""
+    seen: list[int] = []
+    plain = distributed.protocol.dumps
+
+    def counted(*args, **kwargs):
+        frames = plain(*args, **kwargs)
+        seen.append(sum(memoryview(frame).nbytes for frame in frames))
+        return frames
+
+    monkeypatch.setattr(distributed.protocol, "dumps", counted)
+    return lambda: sum(seen)
 
 
 def _workers(client: Client) -> int:
@@ -86,7 +104,9 @@ def _seen_there(x):
     return mori.is_shared(x), mori.shared_name(x), float(np.asarray(x).sum())
 
 
-def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(empty_cluster: Client):
+def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(
+    empty_cluster: Client, wire: Callable[[], int]
+):
     if not _can_unshare():
         pytest.skip("needs unshare with the right to make a pid namespace")
     client = empty_cluster
@@ -127,4 +147,11 @@ def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(empty_c
         read = client.submit(lambda: _seen_there(get_client().get_dataset("shared"))[2], workers=[there])
         assert read.result() == values.sum()
         client.unpublish_dataset("shared")
+        # Of a collection, a host gets the chunks that its workers work on.
+        sent = wire()
+        chunked = mori_dask.from_array(shared, 100_000)
+        assert chunked.sum().compute() == values.sum()
+        frame = mori_dask.from_pandas(pd.DataFrame({"a": values}), 10)
+        assert frame.a.sum().compute() == values.sum()
+        assert wire() - sent < 3 * values.nbytes
     wait_until(lambda: _workers(client) == 0)
