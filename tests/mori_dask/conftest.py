@@ -48,7 +48,7 @@ def _forget_heartbeats() -> None:
     for obj in gc.get_objects():
         if type(obj) is WorkerState and obj.status == Status.closed:
             obj.executing.clear()
-        elif isinstance(obj, WorkStealing) and obj.scheduler.status == Status.closed:
+        elif type(obj) is WorkStealing and obj.scheduler.status == Status.closed:
             obj.unknown_durations.clear()
 
 
