@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
+from dask.typing import no_default
+from dask.utils import parse_timedelta
 from distributed import Client, Future
 from distributed.metrics import time
 from distributed.protocol import to_serialize
@@ -36,7 +38,7 @@ def scatter(
     broadcast: bool | int = True,
     direct: bool | None = None,
     hash: bool = True,  # noqa: A002  as client.scatter calls it
-    timeout: Any = None,
+    timeout: Any = no_default,
     asynchronous: bool | None = None,
 ) -> Any:
     """Put data into the memory of the cluster, once a host.
@@ -93,7 +95,7 @@ def scatter(
     """
     if isinstance(data, Queue | Iterator):
         raise TypeError(f"a {type(data).__name__} cannot be scattered; pass a list")
-    seconds = client._timeout if timeout is None or _is_default(timeout) else timeout
+    seconds = parse_timedelta(client._timeout if timeout in (None, no_default) else timeout)
     return client.sync(
         _scatter,
         client,
@@ -140,10 +142,6 @@ def gather(
     >>> frame = mori_dask.gather(client, future)  # doctest: +SKIP
     """
     return client.gather(futures, errors=errors, direct=direct, asynchronous=asynchronous)
-
-
-def _is_default(timeout: Any) -> bool:
-    return bool(timeout == "__no_default__")
 
 
 async def _scatter(
@@ -228,7 +226,7 @@ async def _place(
 
 
 async def _running(client: Any, workers: Any, timeout: Any) -> list[str]:
-    limit = time() + float(timeout)
+    limit = time() + timeout
     while not (running := await client.scheduler.ncores_running(workers=workers)):
         if time() > limit:
             raise TimeoutError(f"no worker runs after {timeout} s")

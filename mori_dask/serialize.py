@@ -1,8 +1,8 @@
 """What Dask serializes of mori: decided once a message, applied by the core's own pickling.
 
-Imports distributed and mori. A message to a process of this domain that opens it itself carries
-references; every other (a relaying scheduler, another host, a spill file, a peer that has not said
-where it is) carries bytes. Nested objects need no care: the way to travel is a context variable.
+Imports distributed and mori. A message to a process of this domain carries references; every other (to
+another host, to a peer that has not said where it is) carries bytes; see `relay` for what a scheduler passes
+on. Nested objects need no care: the way to travel is a context variable.
 """
 
 from __future__ import annotations
@@ -177,11 +177,7 @@ def _is_kept(msg: Any) -> bool:
 
 
 def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function that makes the frames of each message: it alone knows who gets them.
-
-    Here goes on what mori_dask has to do when a message is made: counting, and buffers that are
-    recognised by their address.
-    """
+    """Wrap the function that makes the frames of each message: it alone knows who gets them."""
 
     @functools.wraps(plain)
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:

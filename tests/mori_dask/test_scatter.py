@@ -112,7 +112,7 @@ def test_some_workers_are_asked_for(client: Client):
     future = mori_dask.scatter(client, np.arange(10), workers=[one, two], broadcast=False)
     assert set(client.who_has(future)[future.key]) == {one, two}
     with pytest.raises((TimeoutError, ValueError, KeyError)):
-        mori_dask.scatter(client, np.arange(10), workers=["tcp://127.0.0.1:1"], timeout=0.2)
+        mori_dask.scatter(client, np.arange(10), workers=["tcp://127.0.0.1:1"], timeout="200ms")
 
 
 def test_it_works_in_a_task_and_in_an_event_loop(client: Client):
