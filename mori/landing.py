@@ -17,10 +17,18 @@ from mori import layout, region, store
 from mori.layout import Header
 from mori.region import Mapping
 
-__all__ = ["land"]
+__all__ = ["find", "land"]
 
 _PATIENCE: Final = 60.0  # seconds; then a second copy is better than none
 _PAUSE: Final = 0.005
+
+
+def find(region_id: bytes, origin: tuple[int, int]) -> Mapping | None:
+    """Return the region of an id, which may be a copy of the one of this pid and number; None without one."""
+    for where in sorted(region.located(region_id), key=lambda where: (where.pid, where.number) != origin):
+        if (found := region.find(where, store.current().kind)) is not None:
+            return found
+    return None
 
 
 def land(arrived: Mapping) -> Mapping:
@@ -47,11 +55,9 @@ def land(arrived: Mapping) -> Mapping:
     Safe on any thread and in any process: one lands at a time, the others wait and map what it has written.
     """
     region_id = arrived.header.region_id
-    origin = arrived.header.pid, arrived.header.number
     with _alone():
-        for where in sorted(region.located(region_id), key=lambda where: (where.pid, where.number) != origin):
-            if (found := region.find(where, store.current().kind)) is not None:
-                return found
+        if (found := find(region_id, (arrived.header.pid, arrived.header.number))) is not None:
+            return found
 
         def write(fd: int, header: Header) -> None:
             _write(fd, layout.pack_header(header))

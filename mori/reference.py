@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
-from mori import engines, layout, region, store, writer
+from mori import engines, layout, region, writer
 from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.hold import Hold
@@ -297,11 +297,8 @@ def where_of(payload: bytes) -> tuple[Where, int]:
     return Where(pid, number, region_id, holder, fd), place
 
 
-def mapping_of(payload: bytes, *, adopted: bool = False) -> Mapping:
+def mapping_of(payload: bytes) -> Mapping:
     """Return the mapping of the region of a reference, mapped now if need be.
-
-    `adopted` looks in the store that new regions go to, which may be of another kind than where the
-    reference comes from: for a copy that `region.adopt` has put there.
 
     Raises
     ------
@@ -311,7 +308,7 @@ def mapping_of(payload: bytes, *, adopted: bool = False) -> Mapping:
         If the payload is no reference.
     """
     where, place = where_of(payload)
-    mapping = region.find(where, store.current().kind if adopted else place)
+    mapping = region.find(where, place)
     if mapping is None:
         raise RegionNotFoundError(name=format_name(Name(where.pid, where.number)), store=_STORES[place])
     return mapping

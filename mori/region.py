@@ -32,7 +32,6 @@ __all__ = [
     "Bytes",
     "Mapping",
     "Unsealed",
-    "adopt",
     "at",
     "begin",
     "create",
@@ -56,7 +55,6 @@ _PROT_READ: Final = 1
 _PROT_WRITE: Final = 2
 _MAP_SHARED: Final = 1
 _MAP_PRIVATE: Final = 2
-_MOST: Final = 1 << 30  # bytes of one system call
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 _FAILED: Final = ctypes.c_void_p(-1).value
@@ -219,53 +217,6 @@ def publish(unsealed: Unsealed) -> Mapping | None:
     mapping = _map(held, home, header)
     _tell(is_new=True)
     return mapping
-
-
-def adopt(data: memoryview) -> Mapping | None:
-    """Write a region that has come from another domain to the store here, under its own name and id.
-
-    So whoever has a reference to it finds it here, too, and there is one copy in a domain.
-
-    Parameters
-    ----------
-    data : memoryview
-        Its bytes, header included.
-
-    Returns
-    -------
-    Mapping or None
-        None if another region has its name here.
-
-    Raises
-    ------
-    CorruptRegionError
-        If the bytes are not a whole region.
-    StoreFullError
-        If there is no room, even after a garbage collection.
-    """
-    header = layout.unpack_header(data)
-    if isinstance(header, str):
-        raise CorruptRegionError(name="in a buffer", found=header)
-    if header.nbytes != data.nbytes:
-        raise CorruptRegionError(
-            name="in a buffer", found=f"its header says {header.nbytes} bytes, the buffer has {data.nbytes}"
-        )
-    home = store.current()
-
-    def attempt() -> Mapping | None:
-        draft = home.create(header.number, header.region_id, header.pid)
-        if draft is None:
-            return None
-        try:
-            position = 0
-            while position < data.nbytes:
-                position += os.pwrite(draft.held.fds[0], data[position : position + _MOST], position)
-        except BaseException:
-            home.discard(draft)
-            raise
-        return publish(Unsealed(home, draft, header))
-
-    return _with_room(home, header.nbytes, attempt)
 
 
 def watch(call: Callable[[bool], None]) -> None:

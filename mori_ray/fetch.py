@@ -1,8 +1,8 @@
 """How a process that cannot open a region gets it: once a node, from the node that has it.
 
 Imports hooks, errors, and mori's regions and references. The bytes come through Ray's object store and are
-written to the store of this domain under the name and the id that they had, so that all processes of the
-node map one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
+landed in the store of this domain under the id that they had, so that all processes of the node map
+one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mori import hold, reference, region
+from mori import hold, landing, reference, region
 from mori.errors import MoriError, RegionNotFoundError
 from mori.hold import Hold
 from mori.region import Bytes, Mapping
@@ -65,14 +65,14 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
     RegionNotFetchedError
         If the node is gone, or has the region no more, or if this thread may not wait for it.
     """
+    if (found := _copy_here(payload)) is not None:
+        return found
     missing = partial(RegionNotFetchedError, name=name, node=node.hex())
     if not hooks.may_wait():
         raise missing(found="the thread by which Ray receives may not wait for it. Use ray.get, not await")
     with _alone(payload):
-        with contextlib.suppress(RegionNotFoundError):  # another process was here before
-            mapping = reference.mapping_of(payload, adopted=True)
-            keep(mapping)
-            return mapping
+        if (found := _copy_here(payload)) is not None:  # another process was here before
+            return found
         there = NodeAffinitySchedulingStrategy(node.hex(), soft=False)
         try:
             data = ray.get(_read.options(scheduling_strategy=there).remote(payload), timeout=_LIMIT)
@@ -83,6 +83,15 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
         if data is None:
             raise missing(found="it has the region no more")
         return _landed(data)
+
+
+def _copy_here(payload: bytes) -> Mapping | None:
+    where, _ = reference.where_of(payload)
+    assert where.region_id is not None
+    found = landing.find(where.region_id, (where.pid, where.number))
+    if found is not None:
+        keep(found)
+    return found
 
 
 def is_copy(payload: bytes, mapping: Mapping) -> bool:
@@ -98,10 +107,9 @@ def is_copy(payload: bytes, mapping: Mapping) -> bool:
 
 def _landed(data: Bytes) -> Mapping:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
-        mapping = region.adopt(memoryview(data))
-        if mapping is not None:
-            keep(mapping)
-            return mapping
+        mapping = landing.land(region.over(data))
+        keep(mapping)
+        return mapping
     return region.over(data)
 
 

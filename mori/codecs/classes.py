@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import copyreg
-import dataclasses
 import functools
 import importlib
 import json
@@ -158,6 +157,8 @@ def _is_plain_namedtuple(cls: type) -> bool:
 
 def _is_plain_dataclass(cls: type) -> bool:
     """Say whether nothing but its fields makes an instance of a dataclass."""
+    import dataclasses  # slow to import, and there already where a class is one
+
     if getattr(cls, "__new__", None) is not object.__new__ or cls in copyreg.dispatch_table:
         return False
     if any(getattr(cls, name) is not getattr(object, name) for name in _REDUCE):

@@ -102,8 +102,8 @@ class Store(Protocol):
     def remedy(self) -> str:
         """Say what a user does when it is full."""
 
-    def create(self, number: int, region_id: bytes, pid: int | None = None) -> Draft | None:
-        """Start a region, of this process or of another; None if that number is taken already."""
+    def create(self, number: int, region_id: bytes) -> Draft | None:
+        """Start a region; None if that number is taken already."""
 
     def publish(self, draft: Draft) -> Held | None:
         """Make a written region readable for others and unwritable; None if its name was taken meanwhile."""

@@ -86,10 +86,10 @@ class FilesStore:
             "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"
         )
 
-    def create(self, number: int, region_id: bytes, pid: int | None = None) -> Draft | None:
+    def create(self, number: int, region_id: bytes) -> Draft | None:
         if time.monotonic() - self._pruned >= _PRUNE_EVERY:
             self.prune()
-        pid = os.getpid() if pid is None else pid
+        pid = os.getpid()
         path = self._path(format_label(pid, number))
         if os.path.lexists(path):
             return None

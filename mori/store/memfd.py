@@ -97,8 +97,8 @@ class MemfdStore:
             "with MORI_STORE=files:DIR"
         )
 
-    def create(self, number: int, region_id: bytes, pid: int | None = None) -> Draft:
-        pid = os.getpid() if pid is None else pid
+    def create(self, number: int, region_id: bytes) -> Draft:
+        pid = os.getpid()
         # Its label can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
         fd = os.memfd_create(f"{format_label(pid, number)}.{region_id.hex()}", self._flags)
         os.fchmod(fd, 0o600)

@@ -97,3 +97,15 @@ def test_bytes_that_are_damaged_do_not_land(store):
     with pytest.raises(mori.CorruptRegionError):
         received((head, [damaged]))
     dropped()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:10], lambda data: b"x" * 4096])
+def test_what_is_no_whole_region_does_not_land(store, damage):
+    _, (data,) = sent(mori.share(np.arange(10_000.0)))
+    with pytest.raises(mori.CorruptRegionError):
+        land(region.over(damage(data)))
+
+
+def test_a_reference_that_is_none_has_no_mapping():
+    with pytest.raises(mori.CorruptRegionError, match="it is no reference"):
+        reference.mapping_of(b"no")

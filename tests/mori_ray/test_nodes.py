@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mori
 import mori_ray
-from mori import reference, store
+from mori import hold, reference, store
 from mori_ray import fetch, serialize
 from tests.mori_ray.conftest import end, wait_until
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
@@ -86,8 +86,9 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
     ray.get([keeper.call.remote(lambda kept: kept) for keeper in keepers])
     ray.get([keeper.keep.remote([[x, x[0][7:]], f]) for keeper in keepers])  # both at once
     one, other = ray.get([keeper.call.remote(lambda kept: look(*kept)) for keeper in keepers])
-    assert one[:-1] == (True, SUM, SUM - 21, "y", mori.shared_name(f))
+    assert one[:4] == (True, SUM, SUM - 21, "y")
     assert one == other
+    assert one[4] != mori.shared_name(f)  # a copy, under a name of its own
     assert len(nodes.files()) == 2
     there = call.options(scheduling_strategy=on(nodes.there))
     assert ray.get(there.remote(look, [x, x[0][7:]], f)) == one
@@ -95,7 +96,7 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
     wait_until(lambda: not nodes.files())  # their time is over, while the regions and the workers go on
     for node in nodes[1:3]:
         found = ray.get(call.options(scheduling_strategy=on(node)).remote(look, [x, x[0][7:]], f))
-        assert found[:-1] == one[:-1]
+        assert found[:4] == one[:4]
 
 
 def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
@@ -128,7 +129,9 @@ def test_a_copy_is_passed_on_from_the_node_where_it_is(nodes: Nodes) -> None:
         return [name_of(x), *ray.get([task.remote(name_of, x) for task in tasks])]
 
     names = call.options(scheduling_strategy=on(nodes.there)).remote(pass_on, x, *nodes[1:3])
-    assert ray.get(names) == [mori.shared_name(x)] * 3
+    copy, at_home, again = ray.get(names)
+    assert at_home == mori.shared_name(x)
+    assert copy == again != at_home
 
 
 def test_what_goes_to_several_nodes_by_value(nodes: Nodes) -> None:
@@ -227,11 +230,11 @@ def test_a_home_that_ends_takes_its_regions_with_it_and_that_is_said(nodes: Node
 
     def define() -> Any:
         captured = mori.share(ARRAY)
-        return ray.remote(lambda: (name_of(captured), float(captured.sum()))), mori.shared_name(captured)
+        return ray.remote(lambda: float(captured.sum()))
 
     # The copy lands in a store of another kind; what functions capture stays with the workers of the node.
-    function, name = define()
-    assert ray.get(function.options(scheduling_strategy=on(gone.node_id)).remote()) == (name, SUM)
+    function = define()
+    assert ray.get(function.options(scheduling_strategy=on(gone.node_id)).remote()) == SUM
     session = serialize.lifetime.session()
     assert session is not None
     session._captured.clear()
@@ -327,10 +330,13 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(setting)
 
 
-def test_where_the_store_has_no_room_what_ray_has_brought_is_used(tmp_path: Path) -> None:
+def test_where_the_store_has_no_room_what_ray_has_brought_is_used() -> None:
+    before = _names()
     x = mori.share(ARRAY)
-    payload, before = payload_of(x), _names()
+    payload = payload_of(x)
     data = np.array(reference.mapping_of(payload).bytes())
+    del x
+    hold.expire_graces()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -340,9 +346,3 @@ def test_where_the_store_has_no_room_what_ray_has_brought_is_used(tmp_path: Path
     assert not mapping.shared
     np.testing.assert_array_equal(reference.load_from(mapping, payload), ARRAY)
     assert _names() == before
-    with pytest.MonkeyPatch.context() as patch:  # no more where another region has its name
-        patch.setenv("MORI_STORE", f"files:{tmp_path}")
-        y = mori.share(ARRAY)
-        mapping = fetch._landed(np.array(reference.mapping_of(payload_of(y)).bytes()))
-        assert not mapping.shared
-        del y
