@@ -212,3 +212,9 @@ def of_kind(kind: int) -> Store:
     if setting not in _stores:
         return _stores.setdefault(setting, _open(setting))
     return _stores[setting]
+
+
+if os.name == "posix":
+    # Not at their first use: a child that another thread forks in the middle of it would wait for ever for
+    # that import to end. A Pool forks in a thread while another one opens what arrives.
+    from mori.store import files, memfd  # noqa: F401
