@@ -1,7 +1,8 @@
 """Holds: what keeps a region alive for this process, and the grace that outlasts its last use.
 
-Imports the stores, settings and modules. Invariant: a hold is given back exactly once: when nothing refers to
-it any more, after its grace if a reference to its region was pickled, or at the end of the process.
+Imports the keeper, the stores, settings and modules. Invariant: a hold is given back exactly once: when
+nothing refers to it any more, after its grace if a reference to its region was pickled, or at the end of the
+process. A child of multiprocessing leaves a keeper for what is in its grace then.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from functools import partial
 
-from mori import settings
+from mori import keeper, settings
 from mori.modules import imported
 from mori.store import Held, Store
 
@@ -30,15 +30,15 @@ class Hold:
     A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
     """
 
-    __slots__ = ("__weakref__", "_file", "_held", "home", "pickled")
+    __slots__ = ("__weakref__", "_file", "_held", "_pickled_by", "home")
 
     def __init__(self, held: Held, home: Store) -> None:
         self._held: Held | None = held
         self._file = _file_of(held)
         self.home = home
-        self.pickled = False  # as a reference that only the grace keeps good
+        self._pickled_by = 0
+        _release_at_exit()
         if held.path is not None:
-            _release_at_exit()
             _files[id(self)] = self
 
     @property
@@ -51,6 +51,19 @@ class Hold:
     def is_given_back(self) -> bool:
         """Whether it holds nothing any more: the process is about to end."""
         return self._held is None
+
+    @property
+    def pickled(self) -> bool:
+        """Whether a reference was pickled that only the grace keeps good, here or before a fork."""
+        return self._pickled_by != 0
+
+    @pickled.setter
+    def pickled(self, pickled: bool) -> None:
+        process = os.getpid() if pickled else 0
+        if self._pickled_by != process:
+            self._pickled_by = process
+            if pickled:
+                _pickled[id(self)] = self
 
     @property
     def path(self) -> str | None:
@@ -69,9 +82,31 @@ class Hold:
             return
         # Taken at once: a weak reference still gives this one out, and the end of the process lets go of all.
         held, self._held = self._held, None
-        if held is None or (self.pickled and _graces.keep(partial(_release, held, self._file, self.home))):
+        if held is None:
             return
-        _release(held, self._file, self.home)
+        last = _Last(held, self._file, self.home)
+        if not (self.pickled and _graces.keep(last)):
+            last()
+
+    def last(self) -> _Last | None:
+        """Return what is left of it without its users; None if this process has pickled no reference."""
+        if self._held is None or self._pickled_by != os.getpid():
+            return None
+        return _Last(self._held, self._file, self.home)
+
+
+class _Last:
+    """What is left of a hold without its users: calling it gives it back."""
+
+    __slots__ = ("file", "held", "home")
+
+    def __init__(self, held: Held, file: tuple[int, int] | None, home: Store) -> None:
+        self.held = held
+        self.file = file
+        self.home = home
+
+    def __call__(self) -> None:
+        _release(self.held, self.file, self.home)
 
 
 def _file_of(held: Held) -> tuple[int, int] | None:
@@ -106,14 +141,14 @@ class _Graces:
         self._starting = threading.Lock()
         self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
 
-    def keep(self, release: Callable[[], object]) -> bool:
+    def keep(self, last: _Last) -> bool:
         try:
             seconds = settings.grace()
         except ValueError:  # share() has told the user; a finalizer cannot
             return False
         if not seconds:
             return False
-        self.call(release, seconds)
+        self.call(last, seconds)
         return True
 
     def call(self, action: Callable[[], object], seconds: float) -> None:
@@ -152,14 +187,19 @@ class _Graces:
                     self._ensure_thread()
                 return
 
+    def pending(self) -> list[tuple[float, Callable[[], object]]]:
+        """Return what is due, and when; with `closing` held."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (arrival := self._arrivals.get_nowait()) is not None:
+                    self._kept.append(arrival)
+        return self._kept
+
     def expire(self, *, everything: bool = False) -> None:
         """Let go of what has had its time, or of everything."""
         with self.closing:
             if everything:
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        if (arrival := self._arrivals.get_nowait()) is not None:
-                            self._kept.append(arrival)
+                self.pending()
             now = time.monotonic()
             kept, self._kept = self._kept, []
             due = [entry for entry in kept if everything or entry[0] <= now]
@@ -198,7 +238,10 @@ def expire_graces() -> None:
 
 
 _files: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
+_pickled: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
 _arranged_in = 0  # the process, since what is arranged is partly lost in a fork
+_children_arrange = False
+_ended = 0  # the process that has come to its end
 
 
 def _release_at_exit() -> None:
@@ -209,16 +252,49 @@ def _release_at_exit() -> None:
     if not _arranged_in:
         atexit.register(_release_all)
     _arranged_in = os.getpid()
+    _have_children_arrange()
     process = imported("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         _release_at_exit_of_child()
+
+
+def _have_children_arrange() -> None:
+    # A child of multiprocessing drops the finalizers that it inherited, or had before it knew that it is
+    # one, and then calls this; for any other it stays without effect.
+    global _children_arrange
+    util = imported("multiprocessing.util")
+    if util is not None and not _children_arrange:
+        _children_arrange = True
+        util.register_after_fork(_graces, _release_at_exit_of_child)
 
 
 def _release_at_exit_of_child(_: object = None) -> None:
     # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
     from multiprocessing import util
 
-    util.Finalize(None, _release_all, exitpriority=-100)
+    # After the feeders of queues (-5), which pickle what was put in last.
+    util.Finalize(None, _end_of_child, exitpriority=-100)
+
+
+def _end_of_child() -> None:
+    """Let go of everything; a keeper holds for its grace what this process has passed on itself."""
+    global _ended
+    if _ended == os.getpid():  # arranged for twice
+        return
+    _ended = os.getpid()
+    with _graces.closing:
+        with contextlib.suppress(ValueError):  # a setting that is wrong: share() has told the user
+            _leave_to_keeper(settings.grace())
+        _release_all()
+
+
+def _leave_to_keeper(grace: float) -> None:
+    now = time.monotonic()
+    left = [(due - now, last) for due, last in _graces.pending() if isinstance(last, _Last)]
+    left += [(grace, last) for ref in _pickled.valuerefs() if (hold := ref()) and (last := hold.last())]
+    holds = [last.held for _, last in left if last.file is not None and _file_of(last.held) == last.file]
+    if holds and (longest := max(seconds for seconds, _ in left)) > 0:
+        keeper.keep(holds, longest)
 
 
 def _release_all() -> None:
@@ -239,11 +315,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _graces.forget()
-    util = imported("multiprocessing.util")
-    if _files and util is not None:
-        # It may outlive its parent's hold. A child of multiprocessing drops the finalizers that it
-        # inherited, and then calls this; for any other it stays without effect.
-        util.register_after_fork(_graces, _release_at_exit_of_child)
+    _have_children_arrange()
 
 
 if hasattr(os, "register_at_fork"):

@@ -82,7 +82,8 @@ def test_a_region_outlives_the_reader_that_passed_it_on(
         assert third(lambda data: _keep(pickle.loads(data)) is None, data)  # a slice has no name
     finally:
         reader.close() if end == "exits" else reader.kill()
-    assert [entry.holders for entry in mori.regions() if entry.name == name] == [(third.process.pid,)]
+    # The reader has pickled it, so when it exits its keeper has it for the grace.
+    wait(lambda: [e.holders for e in mori.regions() if e.name == name] == [(third.process.pid,)])
     last = pickle.loads(data)  # which says to look in a process that is gone
     assert last.sum() == 499500 - 45
     assert mori.map_shared(name)["y"] == ["a"]
