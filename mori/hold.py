@@ -38,6 +38,8 @@ class Hold:
         self.home = home
         self._pickled_by = 0
         _release_at_exit()
+        if os.getpid() == 1:
+            keeper.reap()
         if held.path is not None:
             _files[id(self)] = self
 

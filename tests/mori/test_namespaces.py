@@ -15,6 +15,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from tests.fresh import run_unshared
 
 _UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -167,3 +168,47 @@ def test_a_pid_that_comes_again_brings_no_other_data_and_harms_no_live_region(st
     home = stores.current()
     if home.kind == stores.FILES:
         assert os.listdir(home.name.partition(":")[2]) == []
+
+
+_FIRST = """
+import multiprocessing, os, time, numpy, mori
+
+assert os.getpid() == 1
+context = multiprocessing.get_context("fork")
+ours, theirs = context.Pipe(duplex=False)
+def children():
+    return set(open("/proc/1/task/1/children").read().split())
+before = children()
+def put():
+    theirs.send(mori.share(numpy.arange(1000)))
+for _ in range(3):
+    process = context.Process(target=put)
+    process.start()
+    process.join()
+    assert ours.recv().sum() == 499500
+program = os.fork()                                  # an ordinary child, over and not waited for
+if not program:
+    os._exit(7)
+def over():
+    found = set()
+    for child in children() - before:
+        if " Z " in open(f"/proc/{child}/stat").read():
+            found.add(int(child))
+    return found
+limit = time.monotonic() + 40
+while len(over()) < 4:
+    assert time.monotonic() < limit, over()
+    time.sleep(0.01)
+while over() != {program}:
+    assert time.monotonic() < limit, over()
+    mori.share(numpy.arange(10))
+    time.sleep(0.05)
+assert os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) == 7
+print("reaped")
+"""
+
+
+def test_the_first_process_of_a_container_reaps_the_keepers_that_it_adopts_and_nobody_else(
+    store: str,
+) -> None:
+    assert run_unshared("true", _FIRST, "--pid") == "reaped"
