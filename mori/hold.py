@@ -243,6 +243,7 @@ _files: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
 _pickled: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
 _arranged_in = 0  # the process, since what is arranged is partly lost in a fork
 _children_arrange = False
+_child = 0  # the process that has a finalizer
 _ended = 0  # the process that has come to its end
 
 
@@ -252,7 +253,7 @@ def _release_at_exit() -> None:
     if _arranged_in == os.getpid():
         return
     if not _arranged_in:
-        atexit.register(_release_all)
+        atexit.register(_at_exit)
     _arranged_in = os.getpid()
     _have_children_arrange()
     process = imported("multiprocessing.process")
@@ -274,8 +275,16 @@ def _release_at_exit_of_child(_: object = None) -> None:
     # Children of multiprocessing leave by os._exit, after their finalizers and without atexit.
     from multiprocessing import util
 
+    global _child
+    _child = os.getpid()
     # After the feeders of queues (-5), which pickle what was put in last.
     util.Finalize(None, _end_of_child, exitpriority=-100)
+
+
+def _at_exit() -> None:
+    # From Python 3.13 a child's finalizers are called at exit, too: after this, and after what queues send.
+    if _child != os.getpid() or _ended == os.getpid():
+        _release_all()
 
 
 def _end_of_child() -> None:
