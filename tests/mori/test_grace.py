@@ -118,7 +118,7 @@ def _passed_on_by_workers_of_one_task() -> list[Any]:
 def test_what_processes_share_and_pass_on_as_they_end_arrives_and_is_gone_after_the_grace(
     store: str, monkeypatch: pytest.MonkeyPatch, wait: Callable[[Callable[[], object]], None]
 ) -> None:
-    monkeypatch.setenv("MORI_GRACE", "3")
+    monkeypatch.setenv("MORI_GRACE", "5")
     results = _passed_on_by_workers_of_one_task()
     assert [_look(x, number) for x, number in results] == [(True, True, 1000)] * 60
     last = [_passed_on_by_a_process_that_ends(method) for method in ("fork", "spawn", "forkserver")]
