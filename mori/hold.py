@@ -164,9 +164,10 @@ class _Graces:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
                 self._thread.start()
-        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more
+        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more, but a keeper
             self._thread = None
-            self.expire(everything=True)
+            if _child != os.getpid() or _ended == os.getpid():
+                self.expire(everything=True)
         finally:
             self._starting.release()
 
