@@ -94,6 +94,9 @@ def _without_task(message: Any) -> Any:
 class _KeepShared(ReduceReplicas):
     """Dask's policy for replicas, for what takes memory."""
 
+    def __repr__(self) -> str:
+        return f"{ReduceReplicas.__name__}()"  # Dask's log has it by this name
+
     def run(self) -> Generator[Any, Any, None]:
         for suggestion in super().run():
             if not _is_shared(suggestion.ts):

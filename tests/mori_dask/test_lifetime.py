@@ -183,3 +183,7 @@ def test_replicas_of_shared_objects_are_left_alone_and_others_are_dropped(cluste
 
     wait_until(lambda: cluster.amm.run_once() or replicas()[2] == 1)
     assert replicas() == [2, 2, 1]
+    policies = cluster.run_on_scheduler(
+        lambda dask_scheduler: repr(dask_scheduler.extensions["amm"].policies)
+    )
+    assert policies == "{ReduceReplicas()}"  # as Dask's log names what it has run
