@@ -29,8 +29,14 @@ examine = config.faults  # what `mori doctor` asks
 dask_setup = plugins.dask_setup  # what Dask calls in a process that preloads this
 
 
-def _preload() -> None:
-    for key in ("distributed.worker.preload", "distributed.scheduler.preload", "distributed.nanny.preload"):
+_NAMED_IN = (
+    *("distributed.worker.preload", "distributed.scheduler.preload", "distributed.nanny.preload"),
+    "distributed.diagnostics.computations.ignore-modules",  # Dask shows its user's code, not what calls it
+)
+
+
+def _configure() -> None:
+    for key in _NAMED_IN:
         modules = dask.config.get(key, [])
         if __name__ not in modules:
             dask.config.set({key: [*modules, __name__]})
@@ -44,4 +50,4 @@ relay.register()
 buffers.register()
 run.register()
 arrivals.register()
-_preload()
+_configure()

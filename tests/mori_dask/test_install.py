@@ -43,6 +43,15 @@ def test_a_cluster_that_was_started_from_here_has_it_installed(client: Client):
     assert all("mori" in w["metrics"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
 
 
+def test_dask_shows_the_code_of_its_user_and_not_what_mori_has_put_between(client: Client):
+    with dask.config.set({"distributed.diagnostics.computations.nframes": 1}):
+        client.submit(abs, -1, pure=False).result()
+    code = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.computations[-1].code)
+    shown = [frame.code for frames in code for frame in frames]
+    assert len(shown) == 1
+    assert test_dask_shows_the_code_of_its_user_and_not_what_mori_has_put_between.__name__ in shown[0]
+
+
 def test_it_is_installed_in_a_running_cluster_once_and_stays():
     with (
         dask.config.set(_PRELOADS),
