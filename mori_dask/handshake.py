@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ __all__ = [
     "domain",
     "domain_of",
     "hosts_of",
-    "passes_on",
+    "receiver_here",
     "said",
     "schedulers_are_here",
     "takes_references",
@@ -35,7 +36,19 @@ _REACH: Final = 5.0  # seconds to connect to a worker
 
 def domain() -> str:
     """Name the set of processes that can open the regions that this one creates."""
-    return store.current().domain()
+    here = store.current()
+    if here.kind != store.MEMFD:
+        return here.domain()
+    # Asked for each message. A process with threads, as Dask's are, stays in its namespaces; a fork may not.
+    user = os.geteuid()
+    if user not in _domains:
+        _domains[user] = here.domain()
+    return _domains[user]
+
+
+_domains: dict[int, str] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_domains.clear)
 
 
 def said(*, relay: bool = False) -> dict[str, Any]:
@@ -75,17 +88,14 @@ def domain_of(comm: Comm) -> str | None:
 
 def takes_references(context: dict[str, Any] | None) -> bool:
     """Say whether the receiver of a message is in this domain; if it passes frames on, see `relay`."""
-    return _receiver_here(context) is not None
+    return receiver_here(context) is not None
 
 
-def passes_on(context: dict[str, Any] | None) -> bool:
-    """Say whether the receiver of a message is a scheduler of this domain, which does not open all of it."""
-    other = _receiver_here(context)
-    return other is not None and other.get("relay") is not False
+def receiver_here(context: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what the receiver of a message has said, if it is in this domain.
 
-
-def _receiver_here(context: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what the receiver of a message has said, if it is in this domain."""
+    Its ``relay`` is False for one that opens all that it gets; a scheduler does not.
+    """
     other = ((context or {}).get("recipient") or {}).get(_KEY)
     if not isinstance(other, dict) or not config.enabled() or other.get("domain") != domain():
         return None

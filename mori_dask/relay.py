@@ -29,7 +29,7 @@ from distributed.protocol.serialize import (
 from mori import reference
 from mori.hold import Hold
 from mori.region import Mapping
-from mori_dask.handshake import passes_on, takes_references
+from mori_dask.handshake import receiver_here
 
 __all__ = ["References", "register"]
 
@@ -88,7 +88,9 @@ def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         # Who answers with keys keeps them until the other has said OK.
         kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
-        token = _message.set(_Message(passes_on(context), kept, takes_references(context), {}))
+        here = receiver_here(context)
+        relayed = here is not None and here.get("relay") is not False
+        token = _message.set(_Message(relayed, kept, here is not None, {}))
         try:
             return plain(msg, *args, context=context, **kwargs)
         finally:

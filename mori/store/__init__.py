@@ -6,6 +6,7 @@ read-only regions; it neither maps nor reads them. `memfd` and `files` keep one 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
@@ -124,6 +125,7 @@ class Store(Protocol):
         """Remove what killed processes left; return the names."""
 
 
+@functools.cache
 def boot_id() -> str:
     """Name this boot of this machine, as far as the system tells."""
     try:

@@ -1,8 +1,10 @@
 """Where the two ends are not in one domain, or it is not known, bytes travel, and the result is right."""
 
 import collections
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +157,27 @@ def test_a_host_gets_what_is_scattered_once_and_hands_it_on_by_reference(
         assert frame.a.sum().compute() == values.sum()
         assert wire() - sent < 3 * values.nbytes
     wait_until(lambda: _workers(client) == 0)
+
+
+_FORK = """
+import ctypes, os, sys
+import mori_dask
+here = mori_dask.domain()
+if ctypes.CDLL(None).unshare(0x20000000):  # CLONE_NEWPID: what is forked is in another one
+    sys.exit(3)
+if (pid := os.fork()) == 0:
+    os._exit(mori_dask.domain() == here)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_process_that_is_forked_into_another_pid_namespace_says_another_domain():
+    if not _can_unshare():
+        pytest.skip("needs the right to make a pid namespace")
+    # Its parent has been asked for the domain before, and remembers it.
+    ended = subprocess.run(
+        [sys.executable, "-c", _FORK],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert ended.returncode == 0
