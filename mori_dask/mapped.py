@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from distributed import Client
+from distributed import Client, Scheduler
 
-__all__ = ["Region", "regions"]
+from mori.identifier import format_label
+
+__all__ = ["Domain", "Region", "collect", "domains", "names", "regions", "told_to"]
 
 
 class Region(NamedTuple):
@@ -65,8 +67,60 @@ def collect(metrics: dict[str, dict[str, Any]]) -> list[Region]:
         ours = told.get("mori")
         if not ours:
             continue
-        for region_id, (nbytes, owner) in ours["regions"].items():
+        for region_id, (nbytes, owner, *_) in ours["regions"].items():
             key = ours["domain"], region_id
             workers = found[key].workers if key in found else ()
             found[key] = Region(region_id, nbytes, ours["domain"], owner, (*workers, address))
     return sorted(found.values(), key=lambda region: -region.nbytes)
+
+
+def told_to(scheduler: Scheduler) -> dict[str, dict[str, Any]]:
+    """Return what the workers have told a scheduler, by their address."""
+    return {address: worker.metrics for address, worker in scheduler.workers.items()}
+
+
+def names(metrics: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str, float]]:
+    """Return name, and when it was written, by domain and id; not those of workers with an earlier mori."""
+    return {
+        (ours["domain"], region_id): (f"/{format_label(told[1], told[2])}", told[3])
+        for ours in (told.get("mori") for told in metrics.values())
+        if ours
+        for region_id, told in ours["regions"].items()
+        if len(told) == 4
+    }
+
+
+class Domain(NamedTuple):
+    """What the workers of a domain, usually a machine, have mapped."""
+
+    domain: str
+    workers: tuple[str, ...]
+    """The addresses of those that have mori installed, with or without a region."""
+    regions: int
+    nbytes: int
+    """Of these regions, each counted once."""
+    holders: int
+    """The sum of the workers that map each of them."""
+    saved: int
+
+
+def domains(metrics: dict[str, dict[str, Any]]) -> list[Domain]:
+    """Put together what workers have told for each domain that they are in, also where nothing is mapped."""
+    workers: dict[str, list[str]] = {}
+    for address, told in sorted(metrics.items()):
+        if ours := told.get("mori"):
+            workers.setdefault(ours["domain"], []).append(address)
+    found: dict[str, list[Region]] = {domain: [] for domain in workers}
+    for region in collect(metrics):
+        found[region.domain].append(region)
+    return [
+        Domain(
+            domain,
+            tuple(workers[domain]),
+            len(mapped),
+            sum(region.nbytes for region in mapped),
+            sum(len(region.workers) for region in mapped),
+            sum(region.saved for region in mapped),
+        )
+        for domain, mapped in found.items()
+    ]

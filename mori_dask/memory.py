@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from distributed import Nanny, Worker
 
+import mori
 from mori import region, store
 from mori.identifier import parse_label
 from mori_dask import config
@@ -146,7 +147,7 @@ def made() -> int:
 def report(worker: Worker) -> dict[str, Any]:
     """Return what a worker tells the scheduler with each heartbeat: its domain, and the regions it maps.
 
-    The largest ones are told one by one, with size and creator, so that a region that many workers map is
+    The largest ones are told one by one, with size, name and age, so that a region that many workers map is
     counted once.
     """
     mapped = sorted((m for m in region.live() if m.shared), key=lambda m: -m.nbytes)
@@ -155,5 +156,15 @@ def report(worker: Worker) -> dict[str, Any]:
         "mapped": sum(m.nbytes for m in mapped),
         "count": len(mapped),
         "made": made(),
-        "regions": {m.header.region_id.hex(): [m.nbytes, m.header.pid] for m in mapped[:_MOST]},
+        "regions": {
+            m.header.region_id.hex(): [m.nbytes, m.header.pid, m.header.number, _written(m)]
+            for m in mapped[:_MOST]
+        },
+        "version": mori.__version__,
     }
+
+
+def _written(mapping: region.Mapping) -> float:
+    """Return when a region was written, or landed here, in seconds since the epoch; 0 if it is gone."""
+    hold = mapping.hold
+    return 0.0 if hold is None or hold.is_given_back else os.fstat(hold.fd).st_mtime

@@ -20,14 +20,14 @@ from distributed.scheduler import TaskState
 
 import mori
 from mori import store
-from mori_dask import autoshare, config, handshake, memory, spill
+from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
 from mori_dask.serialize import SIZE
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
 
 
 class MoriScheduler(SchedulerPlugin):
-    """Keeps replicas of shared objects, and forgets the arguments of tasks that are done."""
+    """Keeps replicas of shared objects, forgets the arguments of tasks that are done, shows it all."""
 
     name = "mori"
     idempotent = True
@@ -53,6 +53,13 @@ class MoriScheduler(SchedulerPlugin):
             _keep_replicas(scheduler)
         for worker in scheduler.workers:
             self.add_worker(scheduler, worker)
+        page.add(scheduler)
+        metrics.add(scheduler)
+
+    async def close(self) -> None:
+        """End."""
+        if self._scheduler is not None:
+            metrics.remove(self._scheduler)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Have what is sent to a worker forgotten when it was sent."""
@@ -130,6 +137,7 @@ class MoriWorker(WorkerPlugin):
         spill.refer(worker.data)
         autoshare.begin()
         worker.metrics["mori"] = memory.report
+        metrics.add(worker)
         if store.current().kind == store.FILES:  # the one before may have been killed
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
         if worker.status == Status.running:  # what is connected already has not heard of mori
@@ -144,6 +152,7 @@ class MoriWorker(WorkerPlugin):
         """End. What has been spilled stays readable."""
         memory.release(worker)
         worker.metrics.pop("mori", None)
+        metrics.remove(worker)
 
 
 class MoriNanny(NannyPlugin):
