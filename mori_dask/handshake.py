@@ -1,4 +1,4 @@
-"""Each end of a connection tells the other its domain, and whether it only passes messages on.
+"""Each end of a connection tells the other its domain, its version, and whether it only passes messages on.
 
 Imports distributed and mori's store. An address says nothing: containers and namespaces share one,
 and one machine has many. What an end has not said it gets by value.
@@ -15,6 +15,7 @@ from typing import Any, Final
 from distributed import Client
 from distributed.comm.core import Comm
 
+import mori
 from mori import store
 from mori_dask import config
 
@@ -53,7 +54,7 @@ if hasattr(os, "register_at_fork"):
 
 def said(*, relay: bool = False) -> dict[str, Any]:
     """Return what this process says of itself when it is connected."""
-    return {"domain": domain(), "relay": relay}
+    return {"domain": domain(), "relay": relay, "version": mori.__version__}
 
 
 def tell(comm: Comm, other: Any) -> None:

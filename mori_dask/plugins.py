@@ -22,6 +22,7 @@ import mori
 from mori import store
 from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
 from mori_dask.serialize import SIZE
+from mori_dask.versions import Versions
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
 
@@ -34,12 +35,15 @@ class MoriScheduler(SchedulerPlugin):
 
     def __init__(self) -> None:
         self._scheduler: Scheduler = None
+        self._versions: Versions | None = None
 
     def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
         """Answer a worker or client that has met mori only after it was connected."""
         stream = self._scheduler.stream_comms.get(worker)
         if stream is not None and stream.comm is not None:
             handshake.tell(stream.comm, said)
+            if self._versions is not None:
+                self._versions.meet_worker(worker, said)
         return handshake.said(relay=True)
 
     async def start(self, scheduler: Scheduler) -> None:
@@ -48,6 +52,7 @@ class MoriScheduler(SchedulerPlugin):
         if not config.enabled():
             return
         self._scheduler = scheduler
+        self._versions = Versions(scheduler)
         scheduler.handlers["mori_meet"] = self.meet
         if config.get("mori.dask.keep-replicas"):
             _keep_replicas(scheduler)
@@ -66,6 +71,18 @@ class MoriScheduler(SchedulerPlugin):
         stream = scheduler.stream_comms[worker]
         if not isinstance(stream.recent_message_log, _Log):
             stream.recent_message_log = _Log(stream.recent_message_log)
+        if self._versions is not None:
+            self._versions.meet_worker(worker, scheduler.workers[worker].metrics.get("mori"))
+
+    def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
+        """Look at the version of a client with its first graph: now it is connected, and hears of it."""
+        if self._versions is not None:
+            self._versions.meet_client(client)
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Forget it."""
+        if self._versions is not None:
+            self._versions.forget_client(client)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Drop the arguments of a forgotten task: work stealing, and workers that are gone, keep it."""
@@ -74,6 +91,8 @@ class MoriScheduler(SchedulerPlugin):
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
         """Remove from the store what a killed worker left there: it let go of nothing."""
+        if self._versions is not None:
+            self._versions.forget_worker(worker)
         if store.current().kind == store.FILES:
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 

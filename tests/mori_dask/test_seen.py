@@ -3,7 +3,9 @@
 import asyncio
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -17,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import mori
 import mori_dask
 from tests.fresh import run_python
-from tests.mori_dask.conftest import wait_until
+from tests.mori_dask.conftest import wait_until, worker_process
 
 
 def _get(url: str) -> str:
@@ -159,6 +161,38 @@ def test_a_scheduler_has_its_page_below_its_prefix_or_none_without_a_dashboard_a
         assert asyncio.run(look("/mori", http_prefix="cluster"))[0] == 404
         assert asyncio.run(look("/mori", dashboard=False))[0] == 404
         assert "mori_" not in prometheus_client.generate_latest().decode()
+
+
+def test_a_worker_with_another_version_is_told_to_every_client_once(client: Client, tmp_path: Path):
+    other = tmp_path / "other.py"
+    other.write_text('import mori\nmori.__version__ = "9.9"\n', encoding="utf-8")
+    preload = f"DASK_DISTRIBUTED__WORKER__PRELOAD=['{other}', 'mori_dask']"
+    address = client.scheduler.address
+    before = {*_workers(client)}
+    assert client.submit(int, pure=False).result() == 0
+    assert client.get_events("warn") == ()  # all are of one version
+
+    def told(seen: list[warnings.WarningMessage]) -> list[str]:
+        texts = [str(warning.message) for warning in seen]
+        assert not any("9.9" not in text for text in texts)
+        return texts
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with worker_process(address, before=["env", preload], preload=False):
+            client.wait_for_workers(4)
+            wait_until(lambda: told(seen))
+            (new,) = {*_workers(client)} - before
+            assert f"{mori.__version__} on the scheduler, 9.9 on worker {new}" in told(seen)[0]
+            client.submit(int, pure=False).result()
+            with Client(address, set_as_default=False) as late:
+                late.submit(int, pure=False).result()
+                late.submit(int, pure=False).result()
+                wait_until(lambda: len(told(seen)) == 3)  # to both
+        wait_until(lambda: len(_workers(client)) == 3)
+        with Client(address, set_as_default=False) as later:
+            later.submit(int, pure=False).result()
+    assert len(client.get_events("warn")) == 2
 
 
 _WITHOUT = """
