@@ -42,7 +42,7 @@ _DOMAINS: Final = {
     "saved": "saved",
     "domain": "domain",
 }
-_BYTES: Final = "0.0 b"
+_BYTES: Final = "0.0 d"  # MB of 1,000,000 bytes, as mori counts them everywhere
 _FORMATS: Final = {"nbytes": _BYTES, "saved": _BYTES, "age": "00:00:00"}
 _logger = logging.getLogger("distributed.scheduler.mori")
 
@@ -75,7 +75,15 @@ def add(scheduler: Scheduler) -> None:
 
 def _document(scheduler: Scheduler, extra: dict[str, Any], document: Any) -> None:
     """Fill a document of Bokeh's: one for everybody who looks at the page."""
-    from bokeh.models import ColumnDataSource, DataTable, Div, NumberFormatter, StringFormatter, TableColumn
+    from bokeh.models import (
+        AllIndices,
+        ColumnDataSource,
+        DataTable,
+        Div,
+        NumberFormatter,
+        StringFormatter,
+        TableColumn,
+    )
     from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
     def table(source: Any, titles: dict[str, str], height: int | None) -> Any:
@@ -100,21 +108,23 @@ def _document(scheduler: Scheduler, extra: dict[str, Any], document: Any) -> Non
     domains = ColumnDataSource({field: [] for field in _DOMAINS}, name="mori-domains")
     regions = ColumnDataSource({field: [] for field in _REGIONS}, name="mori-regions")
 
+    tables = table(domains, _DOMAINS, 160), table(regions, _REGIONS, None)
+
     def update() -> None:
         metrics = mapped.told_to(scheduler)
         summary.text = _summary(metrics)
-        for source, rows in (
-            (domains, _domains(scheduler, metrics)),
-            (regions, _regions(scheduler, metrics)),
-        ):
-            if source.data != rows:
-                source.data = rows
+        rows = _domains(scheduler, metrics), _regions(scheduler, metrics)
+        for shown, data in zip(tables, rows, strict=True):
+            if shown.source.data != data:
+                shown.source.data = data
+                shown.view.filter = (
+                    AllIndices()
+                )  # or browsers draw new rows alone, not what is new in old ones
 
     update()
     document.add_periodic_callback(update, _INTERVAL)
-    document.add_root(summary)
-    document.add_root(table(domains, _DOMAINS, 160))
-    document.add_root(table(regions, _REGIONS, None))
+    for root in (summary, *tables):
+        document.add_root(root)
     document.title = "Dask: Shared memory"
     document.template = env.get_template("simple.html")
     document.template_variables.update(extra)

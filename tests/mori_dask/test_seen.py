@@ -1,6 +1,7 @@
 """What the dashboard and Prometheus show of shared memory is what the workers map."""
 
 import asyncio
+import shutil
 import urllib.error
 import urllib.request
 import warnings
@@ -111,6 +112,32 @@ def test_the_page_shows_each_region_with_who_maps_it_and_updates_by_itself(
                 )
 
         wait_until(only_the_large_one)
+
+
+def test_a_browser_draws_what_is_new_in_the_rows_that_it_has(client: Client, two: dict[str, Any]):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1300, "height": 800})
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+
+        def rows() -> list[list[str]]:
+            return [row.inner_text().split("\n") for row in page.locator(".slick-row").all()]
+
+        page.goto(f"{_base(client)}/status")
+        page.get_by_text("Mori", exact=True).click()
+        wait_until(lambda: [row[2:4] for row in rows()[:1]] == [["2", "8.8 MB"]])
+        large, small = two["entries"]
+        assert [row[0] for row in rows()[1:]] == [large.name, small.name]
+        two["kept"].pop().release()
+        wait_until(lambda: [row[2:4] for row in rows()[:1]] == [["1", "8.0 MB"]])
+        assert [row[0] for row in rows()[1:]] == [large.name]
+        browser.close()
+    assert faults == []
 
 
 def test_dasks_own_pages_lead_to_it_once_however_often_mori_is_installed(client: Client):
