@@ -62,16 +62,21 @@ async def _regions(client: Client) -> list[Region]:
 
 def collect(metrics: dict[str, dict[str, Any]]) -> list[Region]:
     """Put together what workers, by their address, have told."""
-    found: dict[tuple[str, str], Region] = {}
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    workers: dict[tuple[str, str], list[str]] = {}
     for address, told in sorted(metrics.items()):
         ours = told.get("mori")
         if not ours:
             continue
         for region_id, (nbytes, owner, *_) in ours["regions"].items():
             key = ours["domain"], region_id
-            workers = found[key].workers if key in found else ()
-            found[key] = Region(region_id, nbytes, ours["domain"], owner, (*workers, address))
-    return sorted(found.values(), key=lambda region: -region.nbytes)
+            sizes[key] = nbytes, owner
+            workers.setdefault(key, []).append(address)
+    found = [
+        Region(region_id, nbytes, domain, owner, tuple(workers[domain, region_id]))
+        for (domain, region_id), (nbytes, owner) in sizes.items()
+    ]
+    return sorted(found, key=lambda region: -region.nbytes)
 
 
 def told_to(scheduler: Scheduler) -> dict[str, dict[str, Any]]:
