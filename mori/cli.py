@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import mori
@@ -19,6 +19,7 @@ from mori.doctor import examine
 from mori.errors import MoriError, readable_size
 from mori.identifier import format_name
 from mori.reader import Node
+from mori.store.signs import signs
 
 __all__ = ["main"]
 
@@ -66,8 +67,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ls(options: argparse.Namespace) -> int:
     found = mori.regions()
+    places = {pid: signs(pid) for pid in {pid for entry in found for pid in entry.holders}}
     if options.json:
-        _print_json([{**entry._asdict(), "region_id": _hex(entry.region_id)} for entry in found])
+        _print_json(
+            [
+                {
+                    **entry._asdict(),
+                    "region_id": _hex(entry.region_id),
+                    "places": _places_of(entry.holders, places),
+                }
+                for entry in found
+            ]
+        )
         return 0
     rows = [
         (
@@ -76,13 +87,19 @@ def _ls(options: argparse.Namespace) -> int:
             _age(entry.age),
             str(entry.owner),
             " ".join(map(str, entry.holders)) or "?",
+            " ".join(_places_of(entry.holders, places)),
         )
         for entry in found
     ]
-    _print_table(("NAME", "SIZE", "AGE", "CREATOR", "HELD BY"), rows)
+    head = ("NAME", "SIZE", "AGE", "CREATOR", "HELD BY", "AT")
+    _print_table(head if any(places.values()) else head[:-1], rows)
     total = sum(entry.nbytes for entry in found)
     sys.stdout.write(f"{len(found)} regions, {readable_size(total)}, in the {store.current().name} store\n")
     return 0
+
+
+def _places_of(holders: Sequence[int], places: Mapping[int, list[str]]) -> list[str]:
+    return sorted({place for pid in holders for place in places[pid]})
 
 
 def _hex(region_id: bytes | None) -> str | None:
@@ -171,9 +188,9 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=False)]  # rows may have more
     for row in (head, *rows):
-        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))
         sys.stdout.write(f"{line.rstrip()}\n")
 
 

@@ -1,8 +1,8 @@
 """How a process that cannot open a region gets it: once a node, from the node that has it.
 
-Imports hooks, errors, and mori's regions and references. The bytes come through Ray's object store and are
-landed in the store of this domain under the id that they had, so that all processes of the node map
-one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
+Imports hooks, errors, metrics, settings, and mori's regions and references. The bytes come through Ray's
+object store and are landed in the store of this domain under the id that they had, so that all processes of
+the node map one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mori import hold, landing, reference, region
 from mori.errors import MoriError, RegionNotFoundError
 from mori.hold import Hold
 from mori.region import Bytes, Mapping
-from mori_ray import hooks, settings
+from mori_ray import hooks, metrics, settings
 from mori_ray.errors import RegionNotFetchedError
 
 __all__ = ["fetch", "is_copy", "keep"]
@@ -82,6 +82,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
             raise missing(found="it does not answer. It is gone, or has just failed") from None
         if data is None:
             raise missing(found="it has the region no more")
+        metrics.count_fetch(memoryview(data).nbytes)
         return _landed(data)
 
 

@@ -1,8 +1,8 @@
 """How long a region lives for Ray: as long as an argument can still be needed.
 
-Imports hooks, ray, and mori's regions. Invariant: a region has one token in a session, an object of
-four bytes in Ray's store that every argument with a part of the region refers to. Ray counts it through
-queues, retries and nested tasks; when it goes out of scope, the hold on the region is given back.
+Imports hooks, metrics, settings, ray, and mori's regions. Invariant: a region has one token in a session, an
+object of four bytes in Ray's store that every argument with a part of the region refers to. Ray counts it
+through queues, retries and nested tasks; when it goes out of scope, the hold on the region is given back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import ray
 from mori import hold
 from mori.hold import Hold
 from mori.region import Mapping
-from mori_ray import hooks
+from mori.store.signs import put_up
+from mori_ray import hooks, metrics, settings
 
 __all__ = ["Session", "session"]
 
@@ -46,6 +47,14 @@ class Session:
         self._node = b""
         self._alone = False
         self._looked = -_LOOK_EVERY
+        sign = put_up("ray", self.node.hex())
+        if sign is not None:
+            weakref.finalize(self, os.close, sign)
+
+    @property
+    def lent(self) -> int:
+        """How many regions Ray has been lent, and this process or Ray still has."""
+        return len({*list(self._holds.values()), *self._captured})  # other threads may be lending
 
     @property
     def node(self) -> bytes:
@@ -127,7 +136,10 @@ def session() -> Session | None:
         return None
     found = _sessions.get(connection)
     if found is None:
-        found = _sessions.setdefault(connection, Session())
+        seconds = settings.metrics_seconds()
+        found = _sessions.setdefault(connection, made := Session())
+        if found is made and seconds:
+            metrics.report(found, seconds)
     return found
 
 

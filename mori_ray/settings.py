@@ -11,7 +11,7 @@ import os
 from mori import store
 from mori.errors import SettingError
 
-__all__ = ["keep_nbytes", "keep_seconds"]
+__all__ = ["keep_nbytes", "keep_seconds", "metrics_seconds"]
 
 
 def keep_seconds() -> float:
@@ -23,6 +23,11 @@ def keep_nbytes() -> float:
     """Bytes of such copies that a process keeps (``MORI_RAY_KEEP_BYTES``, a quarter of what is free)."""
     found = _number("MORI_RAY_KEEP_BYTES", "bytes", -1.0)
     return found if found >= 0 else store.current().free() / 4
+
+
+def metrics_seconds() -> float:
+    """Seconds between two reports of a process to Ray's metrics (``MORI_RAY_METRICS``, 10); 0 for none."""
+    return _number("MORI_RAY_METRICS", "seconds", 10.0)
 
 
 def _number(setting: str, unit: str, default: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import mori
+from mori.store.signs import put_up
 
 _ROOT = Path(__file__).parents[2]
 
@@ -46,6 +47,23 @@ def test_ls_of_nothing_says_so(store: str) -> None:
         assert run("ls").returncode == 0
     else:
         assert "0 regions" in run("ls").stdout
+
+
+def test_ls_shows_where_in_an_engine_the_holders_say_that_they_are(store: str) -> None:
+    shared = mori.share(np.zeros(1000))
+    name = mori.shared_name(shared)
+    signs = [put_up("engine", "node-1"), put_up("engine", "\x1b[31m"), put_up("No engine", "node-2")]
+    try:
+        (shown,) = [line for line in run("ls").stdout.splitlines() if line.startswith(f"{name} ")]
+        (listed,) = [entry for entry in json.loads(run("ls", "--json").stdout) if entry["name"] == name]
+    finally:
+        for sign in signs:
+            assert sign is not None
+            os.close(sign)
+    # This process may have a sign of an engine that other tests have started.
+    assert {word for word in shown.split() if "node" in word or "\x1b" in word} == {"engine:node-1"}
+    assert [place for place in listed["places"] if not place.startswith("ray:")] == ["engine:node-1"]
+    assert "engine:" not in run("ls").stdout
 
 
 def test_inspect_shows_the_parts_of_a_region_and_of_a_part(store: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.util.metrics import Metric
 
 import mori
 from mori import region
@@ -94,3 +95,26 @@ def die_once(x: Any, path: Path) -> float:
 
 def name_of(x: Any) -> str | None:
     return mori.shared_name(x)
+
+
+_recorded: list[tuple[str, float, dict[str, str]]] = []
+
+
+def watch_metrics(*_: Any) -> None:
+    """Note what this process records with Ray's metrics from now on, which records it all the same."""
+    plain = Metric._record
+    if getattr(plain, "_is_watched", False):
+        return
+
+    def record(self: Any, value: float, tags: dict[str, str] | None = None) -> None:
+        plain(self, value, tags)
+        _recorded.append((self.info["name"], value, tags or {}))
+
+    record._is_watched = True  # type: ignore[attr-defined]
+    Metric._record = record
+
+
+def watched_metrics(*_: Any) -> list[tuple[str, float, dict[str, str]]]:
+    """Return what has been recorded since the last time."""
+    found, _recorded[:] = _recorded[:], []
+    return found

@@ -21,7 +21,15 @@ import mori_ray
 from mori import hold, reference, store
 from mori_ray import fetch, serialize
 from tests.mori_ray.conftest import end, wait_until
-from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
+from tests.mori_ray.tasks import (
+    AsyncKeeper,
+    Keeper,
+    call,
+    mapped,
+    name_of,
+    watch_metrics,
+    watched_metrics,
+)
 
 KEEP = 1.5  # seconds
 ARRAY = np.arange(300_000.0)
@@ -97,6 +105,20 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
     for node in nodes[1:3]:
         found = ray.get(call.options(scheduling_strategy=on(node)).remote(look, [x, x[0][7:]], f))
         assert found[:4] == one[:4]
+
+
+def test_a_fetch_is_counted_in_rays_metrics(nodes: Nodes) -> None:
+    x = mori.share(ARRAY)
+    keeper = Keeper.options(scheduling_strategy=on(nodes.there)).remote()
+    ray.get(keeper.call.remote(watch_metrics))
+    for _ in range(2):
+        assert ray.get(keeper.call.remote(lambda kept, x: float(x.sum()), x)) == SUM
+    counted = ray.get(keeper.call.remote(watched_metrics))
+    (nbytes,) = [entry.nbytes for entry in mori.regions() if entry.name == mori.shared_name(x)]
+    assert [(name, value) for name, value, _ in counted if name.startswith("mori_fetch")] == [
+        ("mori_fetches", 1),
+        ("mori_fetched_bytes", nbytes),
+    ]
 
 
 def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
