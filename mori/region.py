@@ -38,6 +38,7 @@ __all__ = [
     "find",
     "held_by",
     "hold",
+    "is_used",
     "live",
     "located",
     "map_pages",
@@ -121,6 +122,8 @@ class Mapping:
     """
 
     def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
+        global _used
+        _used = True
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
@@ -533,6 +536,14 @@ def at(address: int, nbytes: int) -> Mapping | None:
         if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
             return mapping
     return None
+
+
+_used = False
+
+
+def is_used() -> bool:
+    """Say whether this process has had a region: until then, nothing that it pickles refers to one."""
+    return _used
 
 
 def live() -> list[Mapping]:

@@ -26,12 +26,12 @@ from distributed.protocol.serialize import (
     serialize_and_split,
 )
 
-from mori import reference
+from mori import reference, region
 from mori.hold import Hold
 from mori.region import Mapping
 from mori_dask.handshake import receiver_here
 
-__all__ = ["References", "register"]
+__all__ = ["References", "is_needed", "register"]
 
 _KEY: Final = "mori"  # in the header of what is serialized: a reference to each region
 _logger = logging.getLogger("distributed.scheduler.mori")
@@ -83,9 +83,22 @@ def register() -> None:
     Serialized.__init__ = _holding(Serialized.__init__)
 
 
+_relays = False
+
+
+def is_needed() -> bool:
+    """Say whether a message can have references: this process has had a region, or passes some on.
+
+    What shares its first object in the middle of a message pickles it by value: see `buffers`.
+    """
+    return _relays or region.is_used()
+
+
 def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not is_needed():
+            return plain(msg, *args, context=context, **kwargs)
         # Who answers with keys keeps them until the other has said OK.
         kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
         here = receiver_here(context)
@@ -124,6 +137,8 @@ def _holding(plain: Callable[..., None]) -> Callable[..., None]:
         plain(self, header, frames)
         holds = [reference.hold(whole) for whole in _noted(header)]
         if holds:
+            global _relays
+            _relays = True
             self.__class__ = _Relayed
             self._mori_holds = holds
 

@@ -34,7 +34,7 @@ from mori.plain import reduce_reference
 from mori.records import SharedMatrix, SharedRecords
 from mori.reference import Way, identity, is_by_value, load, travel
 from mori.region import Mapping
-from mori_dask import config, graphs
+from mori_dask import config, graphs, relay
 from mori_dask.handshake import schedulers_are_here, takes_references
 
 __all__ = ["SIZE", "decided", "register"]
@@ -181,6 +181,8 @@ def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(plain)
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
+        if not relay.is_needed():
+            return plain(msg, *args, context=context, **kwargs)
         way: Way = "value"
         if takes_references(context):
             way = _Kept() if _is_kept(msg) else "reference"
