@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+import weakref
 from collections.abc import Iterator
 from queue import Queue
 from typing import Any, Final
@@ -28,6 +29,11 @@ from mori_dask.handshake import domain, hosts_of
 __all__ = ["gather", "scatter"]
 
 _PAUSE: Final = 0.1
+
+# What was scattered, by what the data are: while a future is there, they are scattered to its key again.
+_given: Final[weakref.WeakKeyDictionary[Any, weakref.WeakValueDictionary[str, Future]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def scatter(
@@ -60,8 +66,8 @@ def scatter(
         True: connect to the workers. False: let the scheduler pass it on, which then picks the
         workers as ``client.scatter`` has it. By default the second where the first does not work.
     hash : bool
-        Whether the key says what the data are: a shared object has the same key each time. Otherwise
-        the key is random.
+        Whether what is scattered again has the key of the first time, as long as a future of that is
+        there. Otherwise each time has a key of its own.
     timeout : number or str, optional
         Seconds to wait for workers.
     asynchronous : bool, optional
@@ -158,10 +164,16 @@ async def _scatter(
     objects = {}
     for number, value in values.items():
         objects[number] = await offload(mori.share, value)
-    names = {
-        number: number if isinstance(data, dict) else _key(obj, hashed=hashed)
-        for number, obj in objects.items()
-    }
+    names = {number: number for number in values}
+    held: dict[Any, Future] = {}  # to the end: a key whose last future goes meanwhile is forgotten
+    bases: dict[Any, str] = {}
+    if not isinstance(data, dict):
+        given = _given.setdefault(client, weakref.WeakValueDictionary())
+        for number, obj in objects.items():
+            bases[number] = _base(obj)
+            if hashed and (future := given.get(bases[number])) is not None and not future.cancelled():
+                held[number] = future
+        names = {number: held[number].key if number in held else _key(bases[number]) for number in values}
     shared = {names[number]: obj for number, obj in objects.items() if mori.is_shared(obj)}
     others = {names[number]: obj for number, obj in objects.items() if not mori.is_shared(obj)}
     futures: dict[Any, Future] = {}
@@ -174,6 +186,9 @@ async def _scatter(
         for key, obj in shared.items():
             futures[key] = Future(key, client)
             client.futures[key].finish(type=type(obj))
+    for number, base in bases.items():
+        if hashed:
+            given[base] = futures[names[number]]
     return back({number: futures[names[number]] for number in values})
 
 
@@ -189,11 +204,15 @@ def _taken_apart(data: Any) -> tuple[dict[Any, Any], Any]:
     return {0: data}, lambda futures: futures[0]
 
 
-def _key(obj: Any, *, hashed: bool) -> str:
-    if not hashed:
-        return f"{type(obj).__name__}-{uuid.uuid4().hex}"
+def _base(obj: Any) -> str:
+    """Return what the key of an object begins with: its type, and what it is."""
     name = identity(obj) if mori.is_shared(obj) else None
     return f"{type(obj).__name__}-{tokenize(obj if name is None else ('mori', name))}"
+
+
+def _key(base: str) -> str:
+    # Never that of a future that is gone: the scheduler may hear of its release after this, and forget both.
+    return f"{base}-{uuid.uuid4().hex[:12]}"
 
 
 async def _place(

@@ -264,6 +264,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == re.findall(r"print\(.*\)  # (.*)$", "".join(_EXAMPLES), re.MULTILINE)
 
 
+@pytest.mark.timeout(180)  # it starts a number of interpreters
 def test_a_codec_that_keeps_the_rules_passes() -> None:
     check_codec(CODEC, [_track(), _track(0), Track("", np.ones((5000, 2)), [1, "a"])], equal=equal)
 

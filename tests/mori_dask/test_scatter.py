@@ -105,6 +105,19 @@ def test_a_shared_object_is_scattered_under_one_key_whatever_its_size(client: Cl
     assert client.submit(look, one).result() == (name, 0)
 
 
+def test_what_is_scattered_again_and_again_is_there_each_time(client: Client):
+    """The scheduler may hear of the release of one future only after the next one is made."""
+    shared = mori.share(np.arange(10_000))
+    keys = set()
+    for _ in range(30):
+        future, number = mori_dask.scatter(client, [shared, 7])
+        keys.add(future.key)
+        assert number.result(timeout=20) == 7
+        assert client.submit(np.sum, future, pure=False).result(timeout=20) == 49_995_000
+        del future, number
+    assert len(keys) == 30
+
+
 def test_some_workers_are_asked_for(client: Client):
     one, two, *_ = sorted(workers_of(client))
     future = mori_dask.scatter(client, np.arange(10), workers=one)
