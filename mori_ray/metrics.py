@@ -65,6 +65,9 @@ def report(session: _Reported, seconds: float) -> None:
 def _run(about: weakref.ref[_Reported], over: queue.SimpleQueue[None], seconds: float) -> None:
     with contextlib.ExitStack() as stack:
         lock: int | None = None
+        with contextlib.suppress(OSError):  # no place for it: then this process reports for itself alone
+            lock = os.open(_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, lock)
         while not _is_over(over, seconds):
             session = about()
             if session is None or not hooks.is_connected():
@@ -73,11 +76,8 @@ def _run(about: weakref.ref[_Reported], over: queue.SimpleQueue[None], seconds: 
             del session  # which goes with the connection, and not with us
             tags = {"node": node.hex()}
             _gauge("mori_lent_regions", "Regions that a process has lent to Ray's objects").set(lent, tags)
-            with contextlib.suppress(MoriError, OSError):  # no store, or no place for the lock: not this time
-                if lock is None:
-                    lock = os.open(_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-                    stack.callback(os.close, lock)
-                if _is_first(lock, node):
+            with contextlib.suppress(MoriError, OSError):  # no store: not this time
+                if lock is not None and _is_first(lock, node):
                     _report_node(tags)
 
 

@@ -170,7 +170,7 @@ def test_gather_brings_references(client: Client):
 def test_what_cannot_be_shared_is_named_and_nothing_is_scattered(client: Client):
     import threading
 
-    regions = len(region.live())
+    before = {mapping.header.region_id for mapping in region.live()}  # some are on their way out
     with pytest.raises(mori.NotShareableError, match=r"obj\['a'\]"):
         mori_dask.scatter(client, [{"a": threading.Lock(), "b": np.arange(1000)}])
-    assert len(region.live()) == regions
+    assert {mapping.header.region_id for mapping in region.live()} <= before
