@@ -17,7 +17,7 @@ from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
 from mori.layout import Header
-from mori.modules import imported
+from mori.modules import imported, importing
 from mori.plan import measure
 from mori.private import private_copy
 from mori.reader import Node, open_node, root_of
@@ -108,7 +108,8 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     def prepare(frame: Any, path: str) -> Any:
         nonlocal objects
         if objects is None:
-            from mori.frames import Objects
+            with importing:
+                from mori.frames import Objects
 
             objects = Objects(strings)
         return objects.prepare(frame, path)
@@ -182,7 +183,8 @@ def shared_name(x: object) -> str | None:
         return None
     name = node.name()
     if name is None and imported("pandas") is not None:
-        from mori.frames import name_of
+        with importing:
+            from mori.frames import name_of
 
         name = name_of(x)
     return None if name is None else format_name(name)

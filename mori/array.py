@@ -7,7 +7,6 @@ stands on its own makes that array private in place, a write to a mere view of o
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import pickle
 import sys
@@ -21,6 +20,7 @@ from mori import codec, reference
 from mori.codecs.ndarray import dtype_to_plain, is_plain, register_class
 from mori.errors import ReadOnlyViewError
 from mori.layout import Codec as Id
+from mori.modules import load
 from mori.reader import Node, decode, node_of_memory, opener
 from mori.region import held_by
 from mori.writes import written
@@ -474,7 +474,7 @@ _classes: dict[type, type[SharedArray]] = {}
 def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
     """Return what the user holds: a view is of no class but SharedArray until `_as_class` makes it so."""
     if type(array) not in _classes:
-        importlib.import_module("mori.records")
+        load("mori.records")
     shared = array.view(_classes[type(array)])
     shared._alone = True
     return shared

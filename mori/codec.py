@@ -1,12 +1,11 @@
 """The contract of a codec, and the two lookups: type to codec, id to codec.
 
-Imports layout and errors. A codec is chosen by the exact type when writing and by its id when
+Imports layout and modules. A codec is chosen by the exact type when writing and by its id when
 reading; its module is imported when one of its types is met for the first time.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.layout import Codec as Id
+from mori.modules import load
 
 __all__ = [
     "Buffer",
@@ -181,7 +181,7 @@ def _meet(cls: type) -> None:
     if where in ("numpy.ma", "numpy.ma.core"):
         module = _MASKED
     if (module or _NAMED) not in _imported:
-        importlib.import_module(module or _NAMED)
+        load(module or _NAMED)
         _imported.add(module or _NAMED)
     if module is None:
         sys.modules[_NAMED].load(library)
@@ -223,7 +223,7 @@ def is_of_pandas(number: int) -> bool:
 
 def _import(module: str) -> None:
     try:
-        importlib.import_module(module)
+        load(module)
     except ModuleNotFoundError as error:
         if module not in _EXTRAS:
             raise

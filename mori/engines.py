@@ -6,11 +6,10 @@ its word before a shared object is handed to it.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Final
 
-from mori.modules import imported
+from mori.modules import imported, load
 
 __all__ = ["ADAPTERS", "meet"]
 
@@ -34,7 +33,7 @@ def meet() -> bool:
             # Met only when it is ready: until then other threads wait here, for the import's own lock.
             fault: Exception | None = None
             try:
-                importlib.import_module(adapter)
+                load(adapter)
             except Exception as error:
                 fault = error
                 _missed.add(engine)

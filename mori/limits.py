@@ -14,6 +14,9 @@ from typing import Final
 
 from mori.errors import LimitError
 
+if sys.platform != "win32":  # at once: see mori.modules
+    import resource
+
 __all__ = [
     "descriptors_error",
     "file_size_error",
@@ -38,8 +41,6 @@ def raise_descriptors() -> bool:
     """Raise the soft limit of open files to the hard one; say whether there was anything to raise."""
     if sys.platform == "win32":
         return False
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -53,8 +54,6 @@ def raise_descriptors() -> bool:
 
 def descriptors_error(error: OSError) -> LimitError:
     """Return the error for a process that has no descriptor left, its soft limit raised already."""
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     of = f"this process has all of its {soft} open files in use"
     if error.errno == errno.ENFILE:
@@ -69,8 +68,6 @@ def descriptors_error(error: OSError) -> LimitError:
 
 def file_size_error(nbytes: int) -> LimitError:
     """Return the error for a region that is larger than files of this process may be."""
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return LimitError(
         asked=f"make a shared region of {nbytes} bytes",
@@ -177,7 +174,5 @@ def mappings() -> tuple[int, int]:
 
 
 def _address_space() -> int | None:
-    import resource
-
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if soft == resource.RLIM_INFINITY else soft

@@ -23,7 +23,7 @@ from mori import reference, region
 from mori.array import SharedArray
 from mori.errors import MoriError
 from mori.layout import Codec as Id
-from mori.modules import imported
+from mori.modules import imported, importing
 from mori.reader import root_of
 from mori.reference import Lost
 from mori.region import Mapping
@@ -151,7 +151,8 @@ def meet(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
     # A reducer is not told the protocol: 4 and 5 are what the two pickle with.
     if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
-        from multiprocessing.reduction import ForkingPickler
+        with importing:
+            from multiprocessing.reduction import ForkingPickler
 
         _tell(ForkingPickler.register, 4, ForkingPickler.dumps)
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too

@@ -16,7 +16,7 @@ from mori.buffer import SharedBytes
 from mori.codecs import classes, named
 from mori.codecs.pickle5 import remake
 from mori.layout import Codec as Id
-from mori.modules import imported
+from mori.modules import imported, importing
 from mori.plan import measure
 from mori.reader import Node, decode, root_of
 from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
@@ -125,7 +125,8 @@ def _leaf(obj: Any, copies: _Copies) -> Any:
     if hasattr(type(obj), "_mori_materialize"):
         return obj._mori_materialize()
     if imported("pandas") is not None:
-        from mori.frames import materialize_pandas
+        with importing:
+            from mori.frames import materialize_pandas
 
         obj = materialize_pandas(obj)
     by = codec.known(type(obj))

@@ -1,13 +1,12 @@
 """Bytes become checked nodes, and nodes objects.
 
-Imports codec, region, layout, identifier and errors. Check, slice, allocate, decode, in that order:
+Imports codec, region, layout, identifier, modules and errors. Check, slice, allocate, decode, in that order:
 nothing is believed of a record before its checksum and its bounds are, so damaged bytes give a
 CorruptRegionError and no more memory is asked for than the region has.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, overload
 
@@ -19,6 +18,7 @@ from mori.codec import Buffers
 from mori.errors import CorruptRegionError, MoriError
 from mori.identifier import MAX_STEPS, Name, format_name
 from mori.layout import Codec as Id
+from mori.modules import load
 from mori.region import Bytes, Mapping, held_by
 
 __all__ = ["Node", "decode", "node_of_memory", "open_node", "opener", "root_of"]
@@ -246,12 +246,12 @@ def open_node(node: Node) -> Any:
     number = node.record.codec
     if number not in _openers and codec.is_of_pandas(number):
         codec.for_id(number)  # says what is missing if pandas is
-        importlib.import_module("mori.frames")
+        load("mori.frames")
     if number not in _openers and Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
         codec.for_id(number)
-        importlib.import_module("mori.tables")
+        load("mori.tables")
     if number == Id.NUMPY_MASKED and number not in _openers:
-        importlib.import_module("mori.masked")
+        load("mori.masked")
     return _openers.get(number, decode)(node)
 
 

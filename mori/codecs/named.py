@@ -19,6 +19,7 @@ import numpy as np
 from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.layout import Codec as Id
+from mori.modules import importing
 
 __all__ = ["GROUP", "NamedCodec", "load", "register_codec", "remake"]
 
@@ -138,13 +139,15 @@ def load(library: str) -> None:
 
 
 def _load(library: str) -> None:
-    import importlib.metadata  # a third of the time that importing mori would take
+    with importing:
+        import importlib.metadata  # a third of the time that importing mori would take
 
     for entry in importlib.metadata.entry_points(group=GROUP):
         if entry.name.partition(".")[0] != library:
             continue
         try:
-            entry.load()
+            with importing:
+                entry.load()
         except Exception as error:  # of a package that mori knows nothing about
             warnings.warn(
                 f"the codec {entry.name!r} ({entry.value}) cannot be loaded, and its objects go by pickle: "

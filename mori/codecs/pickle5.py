@@ -1,6 +1,6 @@
 """Anything else that pickles: its pickle in one buffer, its out-of-band buffers in those behind.
 
-Imports codec and layout; cloudpickle where plain pickle cannot. The only place where mori unpickles
+Imports codec, layout and modules; cloudpickle where plain pickle cannot. The only place where mori unpickles
 what a region holds; the stream is checked against its checksum first. What has a codec of its own
 inside the object (arrays, frames) is a child of the node: it is mapped, and pickles as a reference.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from mori import codec
 from mori.codec import Buffers, Encoded, Pickled, UnpicklableError
 from mori.layout import Codec as Id
+from mori.modules import importing
 
 __all__ = ["PartNumberError", "PickleCodec", "Pickles", "dumps", "is_intact", "part", "remake"]
 
@@ -125,7 +126,8 @@ def dumps(obj: object) -> Pickles:
     else:
         fault = None
     try:
-        import cloudpickle
+        with importing:
+            import cloudpickle
     except ImportError:
         if fault is not None:
             raise fault from None

@@ -169,6 +169,65 @@ def test_a_fork_in_a_thread_while_others_share_and_drop_hangs_and_loses_nothing(
     assert _is_gone(name)
 
 
+_IMPORTING = """
+import importlib.abc, importlib.machinery, os, signal, sys, threading, time, numpy, mori
+reached, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != {module!r}:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        def wait_and_execute(module):
+            reached.set()
+            forking.wait(30)
+            time.sleep(0.3)  # a child that is not waited with is forked now, with half of the module
+            execute(module)
+        spec.loader.exec_module = wait_and_execute
+        return spec
+sys.meta_path.insert(0, Slow())
+def work():
+    {work}
+first = threading.Thread(target=work)
+first.start()
+assert reached.wait(30)
+pid = os.fork()
+if not pid:
+    signal.alarm(20)
+    try:
+        work()
+        more = threading.Thread(target=work)  # a fork within the child waits for none of its parent's
+        more.start()
+        more.join()
+        if not (last := os.fork()):
+            work()
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(last, 0)[1]) and 3)
+    finally:
+        os._exit(2)
+first.join()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+_FRAME = "import pandas; assert mori.share(pandas.DataFrame({'a': [1, 2]}))['a'].sum() == 3"
+
+
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        ("mori.codecs.pandas", _FRAME),
+        ("mori.frames.names", _FRAME),
+        ("mori.masked", "assert mori.share(numpy.ma.array([1, 2], mask=[0, 1])).sum() == 1"),
+        ("multiprocessing.reduction", "assert mori.share(numpy.arange(3)).sum() == 3"),
+        ("importlib.metadata", "mori.share(type('Thing', (), {'__module__': 'third_party'})())"),
+    ],
+)
+def test_a_child_forked_while_a_thread_imports_what_mori_needs_does_not_wait_for_it(
+    module: str, work: str
+) -> None:
+    assert run_python(_IMPORTING.format(module=module, work=work)) == "0"
+
+
 _GRACE = """
 import os, pickle, signal, sys, time, numpy, mori
 x = mori.share(numpy.arange(10))
