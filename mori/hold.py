@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import queue
 import sys
@@ -37,6 +38,7 @@ class Hold:
         self._file = _file_of(held)
         self.home = home
         self._pickled_by = 0
+        _graces.catch_up()
         _release_at_exit()
         if os.getpid() == 1:
             keeper.reap()
@@ -134,6 +136,9 @@ class _Graces:
 
     A thread runs while there are any, and only then. `keep` is called from finalizers, at any
     moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
+
+    Where no thread can be started (a limit), they stay all the same. What happens next in this process
+    tries again, and lets go of what is due: whatever is mapped or dropped, and garbage collections.
     """
 
     def __init__(self) -> None:
@@ -157,23 +162,38 @@ class _Graces:
         self._arrivals.put((time.monotonic() + seconds, action))
         self._ensure_thread()
 
+    def catch_up(self) -> None:
+        """See to what no thread sees to."""
+        if self._thread is None and (self._kept or not self._arrivals.empty()):
+            self._ensure_thread()
+
     def _ensure_thread(self) -> None:
         if not self._starting.acquire(blocking=False):
             return
         try:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
-                self._thread.start()
-        except RuntimeError:  # the interpreter is shutting down: nobody can wait any more, but a keeper
-            self._thread = None
-            if _child != os.getpid() or _ended == os.getpid():
-                self.expire(everything=True)
+                thread = threading.Thread(target=self._run, name="mori-grace", daemon=True)
+                thread.start()
+                self._thread = thread
+        except RuntimeError:
+            self._do_without()
         finally:
             self._starting.release()
 
+    def _do_without(self) -> None:
+        if _at_collection not in gc.callbacks:
+            gc.callbacks.append(_at_collection)
+        if self.closing.acquire(blocking=False):
+            try:
+                self.pending()
+                # After the end of all, nothing comes any more that could let go.
+                self.expire(everything=_ended == os.getpid())
+            finally:
+                self.closing.release()
+
     def _run(self) -> None:
         while True:
-            wait = min((until for until, _ in self._kept), default=time.monotonic()) - time.monotonic()
+            wait = min((until for until, _ in [*self._kept]), default=time.monotonic()) - time.monotonic()
             try:
                 arrival = self._arrivals.get(timeout=max(0.0, wait))
                 if arrival is not None:
@@ -204,16 +224,17 @@ class _Graces:
             if everything:
                 self.pending()
             now = time.monotonic()
-            kept, self._kept = self._kept, []
-            due = [entry for entry in kept if everything or entry[0] <= now]
-            if not everything:
-                self._kept += [entry for entry in kept if entry[0] > now]
-            for _, action in due:
+            for entry in [entry for entry in self._kept if everything or entry[0] <= now]:
+                try:
+                    self._kept.remove(entry)
+                except ValueError:  # a finalizer that ran meanwhile has come here, too
+                    continue
                 with contextlib.suppress(OSError):  # the others are due all the same
-                    action()
+                    entry[1]()
 
     def wake(self) -> None:
-        self._arrivals.put(None)
+        if self._thread is not None:
+            self._arrivals.put(None)
 
     def forget(self) -> None:
         """In a forked child: the graces are the parent's; close its descriptors here, start anew."""
@@ -224,6 +245,11 @@ class _Graces:
 
 
 _graces = _Graces()
+
+
+def _at_collection(phase: str, info: object) -> None:
+    if phase == "stop":
+        _graces.catch_up()
 
 
 def soon(action: Callable[[], object], seconds: float = 0) -> None:
@@ -284,7 +310,9 @@ def _release_at_exit_of_child(_: object = None) -> None:
 
 def _at_exit() -> None:
     # From Python 3.13 a child's finalizers are called at exit, too: after this, and after what queues send.
+    global _ended
     if _child != os.getpid() or _ended == os.getpid():
+        _ended = os.getpid()
         _release_all()
 
 

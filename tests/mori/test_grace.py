@@ -184,3 +184,114 @@ def test_a_keeper_delays_no_exit_and_has_nothing_but_what_was_passed_on(
     while mori.prune_shared() != [name] if kept else name in {entry.name for entry in mori.regions()}:
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+_WITHOUT_THREADS = """
+import atexit, ctypes, gc, os, pickle, resource, signal, sys, threading, time, numpy, mori
+from mori import hold
+from mori.store.processes import descriptors
+
+def limit(most):
+    resource.setrlimit(resource.RLIMIT_NPROC, (most, hard))
+
+def can_start():
+    try:
+        (thread := threading.Thread(target=int)).start()
+    except RuntimeError:
+        return False
+    return thread.join() is None
+
+def held(name):
+    return any(name[1:] in link for _, link in descriptors(os.getpid()))
+
+def until_gone(name, event=lambda: None):
+    limit = time.monotonic() + 20
+    while held(name):
+        assert time.monotonic() < limit, "it is held for ever"
+        time.sleep(0.02)
+        event()
+
+def left():
+    "Share, pickle and drop; return the name and the reference."
+    x = mori.share(numpy.arange(1000))
+    return mori.shared_name(x), pickle.dumps(x)
+
+_, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+mori.share(numpy.arange(3))  # what is imported for it is imported before the user changes
+if not os.geteuid():  # whom the limit does not bind; a user that has no other process
+    directory = os.environ["MORI_STORE"].partition(":")[2]
+    try:
+        if directory:  # which lies below directories that are closed to that user
+            os.environ["MORI_STORE"] = f"files:/proc/self/fd/{os.open(directory, os.O_RDONLY)}"
+            os.chmod(directory, 0o777)
+        os.setuid(1_900_000_000 + os.getpid() % 4_000_000)
+    except OSError as error:
+        sys.exit(f"skipped: {error}")
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is this user's
+reader, ours = os.pipe()
+theirs, answer = os.pipe()
+pid = os.fork()
+if not pid:
+    signal.alarm(50)
+    os.close(ours)
+    kept = pickle.loads(os.read(reader, 1000))
+    os.write(answer, str(kept.sum()).encode())
+    os._exit(0)
+limit(1)
+if can_start():
+    sys.exit("skipped: a limit of processes does not bind this user")
+"""
+
+_KEPT = """
+os.environ["MORI_GRACE"] = "300"
+name, data = left()
+for _ in range(3):
+    left()
+    gc.collect()
+    mori.map_shared(name)
+time.sleep(0.1)
+os.write(ours, data)
+assert os.read(theirs, 100) == b"499500"  # on its way, with nothing kept
+assert held(name) and os.waitpid(pid, 0)[1] == 0
+os.environ["MORI_GRACE"] = "0.3"
+kept = mori.share(numpy.arange(9))
+for event in (
+    lambda: mori.share(numpy.arange(3)),
+    lambda: mori.map_shared(mori.shared_name(kept)),
+    left,
+    gc.collect,
+    lambda: [[] for _ in range(3000)],  # Python collects by itself
+):
+    gone, _ = left()
+    assert held(gone)
+    until_gone(gone, event)
+assert held(name), "what was not due was let go"
+gone, _ = left()
+limit(hard)
+mori.share(numpy.arange(3))  # a thread can be started again, and nothing more is needed
+until_gone(gone)
+assert held(name)
+limit(1)
+print(*left())  # and at the end of the process
+"""
+
+
+def _run_without_threads(code: str) -> str:
+    said = run_python(f"""
+import subprocess, sys
+done = subprocess.run([sys.executable, "-c", {_WITHOUT_THREADS + code!r}], capture_output=True, text=True)
+print(done.stderr if done.stderr.startswith("skipped") else done.stdout)
+sys.exit(done.stderr if done.returncode and not done.stderr.startswith("skipped") else 0)
+""")
+    if said.startswith("skipped"):
+        pytest.skip(f"no limit of processes can be had: {said}")
+    return said
+
+
+def test_where_no_thread_can_be_started_graces_last_as_long_and_are_over_at_the_next_event(
+    store: str,
+) -> None:
+    name = _run_without_threads(_KEPT).split()[0]
+    assert name.startswith("/mori_")
+    home = stores.current()
+    assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
