@@ -158,9 +158,9 @@ def outcome(abuse: Callable[[Target], Any], is_reader: bool) -> str:
 
 def _opened_anew(shared: Any, name: str) -> Any:
     """Open it as another process does: with a descriptor and a mapping of its own."""
-    from mori import region
+    from mori import mapping
 
-    region._mappings.clear()
+    mapping._mappings.clear()
     return mori.map_shared(name)
 
 

@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, SupportsIndex
 
@@ -182,9 +183,7 @@ class AllocatedArray(np.ndarray[Any, np.dtype[Any]]):
 
 def _copied(array: npt.NDArray[Any]) -> region.Mapping:
     plan = measure(array)
-    return region.create(
-        writer.region_nbytes(plan), lambda fd, header: writer.to_file(plan, header, fd), writer.ROOT
-    )
+    return region.create(writer.region_nbytes(plan), partial(writer.write, plan), writer.ROOT)
 
 
 class _Elements:

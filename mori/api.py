@@ -6,6 +6,7 @@ Imports every lower floor. Each does one thing to one object; options are keywor
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -16,7 +17,6 @@ from mori.array import SharedArray
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.identifier import Name, format_name, parse_name
 from mori.layout import Codec as Id
-from mori.layout import Header
 from mori.modules import imported, importing
 from mori.plan import measure
 from mori.private import private_copy
@@ -127,11 +127,9 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     if plan.codec == Id.SCALAR or (plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1):
         return obj  # there is nothing to map
 
-    def write(fd: int, header: Header) -> None:
-        writer.to_file(plan, header, fd)
-
-    mapping = region.create(writer.region_nbytes(plan), write, writer.ROOT)
-    return open_node(root_of(mapping))
+    return open_node(
+        root_of(region.create(writer.region_nbytes(plan), partial(writer.write, plan), writer.ROOT))
+    )
 
 
 def _node_of(obj: object) -> Node | None:

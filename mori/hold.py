@@ -31,11 +31,11 @@ class Hold:
     A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
     """
 
-    __slots__ = ("__weakref__", "_file", "_held", "_pickled_by", "home")
+    __slots__ = ("__weakref__", "_files", "_held", "_pickled_by", "home")
 
     def __init__(self, held: Held, home: Store) -> None:
         self._held: Held | None = held
-        self._file = _file_of(held)
+        self._files = _files_of(held)
         self.home = home
         self._pickled_by = 0
         _graces.catch_up()
@@ -50,6 +50,12 @@ class Hold:
         """The descriptor by which this process holds it."""
         assert self._held is not None
         return self._held.fds[0]
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors of all its segments."""
+        assert self._held is not None
+        return self._held.fds
 
     @property
     def is_given_back(self) -> bool:
@@ -79,7 +85,7 @@ class Hold:
         """Give it back to the store now, whoever still refers to it."""
         held, self._held = self._held, None
         if held is not None:
-            _release(held, self._file, self.home)
+            _release(held, self._files, self.home)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
@@ -88,7 +94,7 @@ class Hold:
         held, self._held = self._held, None
         if held is None:
             return
-        last = _Last(held, self._file, self.home)
+        last = _Last(held, self._files, self.home)
         if not (self.pickled and _graces.keep(last)):
             last()
 
@@ -96,37 +102,50 @@ class Hold:
         """Return what is left of it without its users; None if this process has pickled no reference."""
         if self._held is None or self._pickled_by != os.getpid():
             return None
-        return _Last(self._held, self._file, self.home)
+        return _Last(self._held, self._files, self.home)
 
 
 class _Last:
     """What is left of a hold without its users: calling it gives it back."""
 
-    __slots__ = ("file", "held", "home")
+    __slots__ = ("files", "held", "home")
 
-    def __init__(self, held: Held, file: tuple[int, int] | None, home: Store) -> None:
+    def __init__(self, held: Held, files: Files, home: Store) -> None:
         self.held = held
-        self.file = file
+        self.files = files
         self.home = home
 
     def __call__(self) -> None:
-        _release(self.held, self.file, self.home)
+        _release(self.held, self.files, self.home)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its descriptors are still those of the region."""
+        return None not in self.files and _files_of(self.held) == self.files
 
 
-def _file_of(held: Held) -> tuple[int, int] | None:
+Files = tuple[tuple[int, int] | None, ...]
+
+
+def _files_of(held: Held) -> Files:
+    return tuple(map(_file_of, held.fds))
+
+
+def _file_of(fd: int) -> tuple[int, int] | None:
     try:
-        found = os.fstat(held.fds[0])
+        found = os.fstat(fd)
     except OSError:
         return None
     return found.st_dev, found.st_ino
 
 
-def _release(held: Held, file: tuple[int, int] | None, home: Store) -> None:
+def _release(held: Held, files: Files, home: Store) -> None:
     """Give a hold back, but close no descriptor that is another file's by now.
 
     A program may close what it does not know, as one does that becomes a daemon.
     """
-    home.release(held if _file_of(held) == file else held._replace(fds=()))
+    own = [fd for fd, file in zip(held.fds, files, strict=True) if file is not None and _file_of(fd) == file]
+    home.release(held._replace(fds=tuple(own)))
 
 
 class _Graces:
@@ -332,7 +351,7 @@ def _leave_to_keeper(grace: float) -> None:
     now = time.monotonic()
     left = [(due - now, last) for due, last in _graces.pending() if isinstance(last, _Last)]
     left += [(grace, last) for ref in _pickled.valuerefs() if (hold := ref()) and (last := hold.last())]
-    holds = [last.held for _, last in left if last.file is not None and _file_of(last.held) == last.file]
+    holds = [last.held for _, last in left if last.is_whole]
     if holds and (longest := max(seconds for seconds, _ in left)) > 0:
         keeper.keep(holds, longest)
 

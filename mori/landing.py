@@ -15,7 +15,7 @@ from typing import Final
 
 from mori import layout, region, store
 from mori.layout import Header
-from mori.region import Mapping
+from mori.region import Mapping, Put
 
 __all__ = ["find", "land"]
 
@@ -59,9 +59,9 @@ def land(arrived: Mapping) -> Mapping:
         if (found := find(region_id, (arrived.header.pid, arrived.header.number))) is not None:
             return found
 
-        def write(fd: int, header: Header) -> None:
-            _write(fd, layout.pack_header(header))
-            _write(fd, memoryview(arrived.bytes())[layout.HEADER.size :])
+        def write(header: Header, put: Put) -> None:
+            put(layout.pack_header(header))
+            put(memoryview(arrived.bytes())[layout.HEADER.size :], borrowed=True)
 
         return region.create(arrived.nbytes, write, arrived.header.root, region_id)
 
@@ -83,8 +83,3 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _write(fd: int, data: bytes | memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

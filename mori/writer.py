@@ -1,13 +1,11 @@
 """A plan becomes bytes: written once, in order, straight from the source buffers.
 
-Imports plan and layout. `pwrite` beats copying into a fresh mapping twofold (no page is zeroed first),
-and a full store is an error there, never a SIGBUS.
+Imports plan, filling and layout. Where the bytes go is the caller's to say.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,16 +13,14 @@ import numpy.typing as npt
 
 from mori import layout
 from mori.codec import Buffer
+from mori.filling import Put
 from mori.plan import AliasNode, PlanNode
 
-__all__ = ["ROOT", "region_nbytes", "to_bytes", "to_file"]
+__all__ = ["ROOT", "region_nbytes", "to_bytes", "write"]
 
 ROOT: Final = layout.align(layout.HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
 _BLOCK: Final = 1 << 20
-_MOST: Final = 1 << 30  # of one system call
-
-Sink = Callable[[Any], None]
 
 
 def region_nbytes(root: PlanNode) -> int:
@@ -32,30 +28,20 @@ def region_nbytes(root: PlanNode) -> int:
     return ROOT + root.extent
 
 
-def to_file(root: PlanNode, header: layout.Header, fd: int) -> None:
-    """Write a region to the start of an empty file."""
-    position = 0
-
-    def sink(data: Any) -> None:
-        nonlocal position
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(fd, view[:_MOST], position)
-            position += written
-            view = view[written:]
-
-    _write(root, header, sink)
-
-
 def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
     """Return a region as bytes, for what travels by value."""
     region = bytearray()
-    _write(root, header, region.extend)
+
+    def put(data: Any, *, borrowed: bool = False) -> None:
+        region.extend(data)
+
+    write(root, header, put)
     return region
 
 
-def _write(root: PlanNode, header: layout.Header, sink: Sink) -> None:
-    out = _Gatherer(sink)
+def write(root: PlanNode, header: layout.Header, put: Put) -> None:
+    """Put the bytes of a region, in order."""
+    out = _Gatherer(put)
     out.put(0, layout.pack_header(header))
     starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]
@@ -76,8 +62,8 @@ def _write(root: PlanNode, header: layout.Header, sink: Sink) -> None:
             out.put(out.position, table.tobytes())
         for buffer, (offset, _) in zip(node.buffers, node.table, strict=True):
             out.pad(start + offset)
-            for piece in _pieces(buffer):
-                out.put(out.position, piece)
+            for piece, borrowed in _pieces(buffer):
+                out.put(out.position, piece, borrowed=borrowed)
         for number in range(len(node.children) - 1, -1, -1):
             child = node.children[number]
             pending.append((child, start + child.back, child.back, number))
@@ -88,16 +74,16 @@ def _write(root: PlanNode, header: layout.Header, sink: Sink) -> None:
 class _Gatherer:
     """Puts small pieces together, so that a million nodes are not a million system calls."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, put: Put) -> None:
         self.position = 0
-        self._sink = sink
+        self._put = put
         self._small = bytearray()
 
     def pad(self, offset: int) -> None:
         self._small += bytes(offset - self.position)
         self.position = offset
 
-    def put(self, offset: int, data: Any) -> None:
+    def put(self, offset: int, data: Any, *, borrowed: bool = False) -> None:
         if offset != self.position:
             self.pad(offset)
         nbytes = len(data)
@@ -108,23 +94,23 @@ class _Gatherer:
                 self.flush()
         else:
             self.flush()
-            self._sink(data)
+            self._put(data, borrowed=borrowed)
 
     def flush(self) -> None:
         if self._small:
-            self._sink(self._small)
+            self._put(self._small)
             self._small = bytearray()
 
 
-def _pieces(buffer: Buffer) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield a buffer's bytes as arrays: its own memory where that is contiguous, else block by block."""
+def _pieces(buffer: Buffer) -> Iterator[tuple[npt.NDArray[np.uint8], bool]]:
+    """Yield a buffer's bytes as arrays, and whether they are its own memory, or copied block by block."""
     if isinstance(buffer, Sequence):
         for piece in buffer:
             yield from _pieces(piece)
     elif not buffer.nbytes:
         return
     elif buffer.flags.c_contiguous or buffer.flags.f_contiguous:
-        yield buffer.ravel(order="K").view(np.uint8)
+        yield buffer.ravel(order="K").view(np.uint8), True
     else:
         row = buffer[0].nbytes
         if row > _BLOCK and buffer.ndim > 1:
@@ -133,4 +119,4 @@ def _pieces(buffer: Buffer) -> Iterator[npt.NDArray[np.uint8]]:
         else:
             step = max(1, _BLOCK // max(1, row))
             for start in range(0, len(buffer), step):
-                yield np.ascontiguousarray(buffer[start : start + step]).ravel().view(np.uint8)
+                yield np.ascontiguousarray(buffer[start : start + step]).ravel().view(np.uint8), False

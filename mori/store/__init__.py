@@ -79,13 +79,13 @@ class Entry(NamedTuple):
 
 
 def entry_of(
-    label: str, status: os.stat_result, holders: Iterable[int], region_id: bytes | None = None
+    label: str, status: os.stat_result, nbytes: int, holders: Iterable[int], region_id: bytes | None = None
 ) -> Entry:
-    """Return the entry of a region by the label and the status of its file."""
+    """Return the entry of a region by the label and the status of its first file, and its size."""
     name = parse_label(label)
     assert name is not None
     age = max(0.0, time.time() - status.st_mtime)
-    return Entry(f"/{label}", status.st_size, age, name[0], tuple(sorted(holders)), region_id)
+    return Entry(f"/{label}", nbytes, age, name[0], tuple(sorted(holders)), region_id)
 
 
 class Store(Protocol):
@@ -93,6 +93,8 @@ class Store(Protocol):
 
     kind: int
     name: str
+    has_segments: bool
+    """Whether a region may stand in several files."""
 
     def domain(self) -> str:
         """Name the set of processes that can open each other's regions in this store."""
@@ -103,8 +105,8 @@ class Store(Protocol):
     def remedy(self) -> str:
         """Say what a user does when it is full."""
 
-    def create(self, number: int, region_id: bytes) -> Draft | None:
-        """Start a region; None if that number is taken already."""
+    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft | None:
+        """Start a region in so many files; None if that number is taken already."""
 
     def publish(self, draft: Draft) -> Held | None:
         """Make a written region readable for others and unwritable; None if its name was taken meanwhile."""

@@ -29,6 +29,7 @@ class FilesStore:
     """Regions as files, kept alive by locks."""
 
     kind = FILES
+    has_segments = False
 
     def __init__(self, directory: str) -> None:
         self.name = f"files:{directory}"
@@ -86,7 +87,7 @@ class FilesStore:
             "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"
         )
 
-    def create(self, number: int, region_id: bytes) -> Draft | None:
+    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft | None:
         if time.monotonic() - self._pruned >= _PRUNE_EVERY:
             self.prune()
         pid = os.getpid()
@@ -146,7 +147,7 @@ class FilesStore:
             except OSError:
                 continue
             if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-                yield entry_of(label, found, holders.get((found.st_dev, found.st_ino), ()))
+                yield entry_of(label, found, found.st_size, holders.get((found.st_dev, found.st_ino), ()))
 
     def _holders(self) -> dict[tuple[int, int], set[int]]:
         """Return who has which file open, as far as /proc shows it.

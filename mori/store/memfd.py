@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from mori import limits
 from mori.errors import StoreError, UnsafeRegionError
@@ -27,25 +28,40 @@ _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _PREFIX: Final = "/memfd:"
 _SUFFIX: Final = " (deleted)"
+_MOST_SEGMENTS: Final = 64  # that are believed
 
 
-def _parse_link(link: str) -> tuple[str, bytes] | None:
-    """Return label and region id of a descriptor's link, None for any other file."""
+class _Link(NamedTuple):
+    """What the link of a descriptor says: the file's region, and which of its segments it is."""
+
+    label: str
+    region_id: bytes
+    segment: int
+    segments: int
+
+
+def _parse_link(link: str) -> _Link | None:
+    """Read a descriptor's link; None for any file that is no segment of a region."""
     if not link.startswith("/memfd:mori_"):
         return None
-    label, _, digits = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).partition(".")
-    if parse_label(label) is None or len(digits) != 32:
+    label, *parts = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).split(".")
+    if parse_label(label) is None or len(parts) not in (1, 3) or len(parts[0]) != 32:
         return None
     try:
-        return label, bytes.fromhex(digits)
+        region_id = bytes.fromhex(parts[0])
+        segment, segments = map(int, parts[1:] or ("0", "1"))
     except ValueError:
         return None
+    if not 0 <= segment < segments <= _MOST_SEGMENTS:
+        return None
+    return _Link(label, region_id, segment, segments)
 
 
 class MemfdStore:
     """Regions in sealed memfds, found through /proc."""
 
     kind = MEMFD
+    has_segments = True
     name = "memfd"
 
     def __init__(self) -> None:
@@ -97,22 +113,33 @@ class MemfdStore:
             "with MORI_STORE=files:DIR"
         )
 
-    def create(self, number: int, region_id: bytes) -> Draft:
+    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft:
         pid = os.getpid()
-        # Its label can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
-        fd = os.memfd_create(f"{format_label(pid, number)}.{region_id.hex()}", self._flags)
-        os.fchmod(fd, 0o600)
-        return Draft(Held((fd,)), pid, number)
+        name = f"{format_label(pid, number)}.{region_id.hex()}"
+        fds: list[int] = []
+        try:
+            # One after the other: they mostly have numbers that follow, and are looked for there.
+            for segment in range(segments):
+                # It can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
+                fds.append(
+                    os.memfd_create(name if segments == 1 else f"{name}.{segment}.{segments}", self._flags)
+                )
+                os.fchmod(fds[-1], 0o600)
+        except BaseException:
+            self.release(Held(tuple(fds)))
+            raise
+        return Draft(Held(tuple(fds)), pid, number)
 
     def publish(self, draft: Draft) -> Held:
-        (fd,) = draft.held.fds
-        fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
-        # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
-        reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.dup2(reading, fd, inheritable=False)
-        finally:
-            os.close(reading)
+        # The first one is looked for: it is sealed when all of the others are.
+        for fd in reversed(draft.held.fds):
+            fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+            # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
+            reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.dup2(reading, fd, inheritable=False)
+            finally:
+                os.close(reading)
         return draft.held
 
     def discard(self, draft: Draft) -> None:
@@ -120,7 +147,7 @@ class MemfdStore:
 
     def find(self, where: Where) -> Held | None:
         label = format_label(where.pid, where.number)
-        if where.fd >= 0 and (held := self._open(where.holder, str(where.fd), label, where.region_id)):
+        if where.fd >= 0 and (held := self._whole(where.holder, str(where.fd), label, where.region_id)):
             return held
         tried: set[int] = set()
         for pid in (where.holder, where.pid):
@@ -138,23 +165,23 @@ class MemfdStore:
             os.close(fd)
 
     def entries(self) -> Iterator[Entry]:
-        found: dict[bytes, tuple[str, os.stat_result, list[int]]] = {}
+        found: dict[bytes, tuple[str, os.stat_result, dict[int, int], list[int]]] = {}
         for pid in processes():
             for number, link in descriptors(pid):
                 if (parsed := _parse_link(link)) is None:
                     continue
-                label, region_id = parsed
-                if region_id not in found:
+                known = found.get(parsed.region_id)
+                if known is None or parsed.segment not in known[2]:
                     try:
                         status = os.stat(f"/proc/{pid}/fd/{number}")
                     except OSError:
                         continue
-                    found[region_id] = (label, status, [])
-                holders = found[region_id][2]
-                if pid not in holders:
-                    holders.append(pid)
-        for region_id, (label, status, holders) in found.items():
-            yield entry_of(label, status, holders, region_id)
+                    known = found.setdefault(parsed.region_id, (parsed.label, status, {}, []))
+                    known[2][parsed.segment] = status.st_size
+                if pid not in known[3]:
+                    known[3].append(pid)
+        for region_id, (label, status, sizes, holders) in found.items():
+            yield entry_of(label, status, sum(sizes.values()), holders, region_id)
 
     def prune(self) -> list[str]:
         return []
@@ -162,14 +189,49 @@ class MemfdStore:
     def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
         for number, link in descriptors(pid):
             parsed = _parse_link(link)
-            if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
+            if parsed is None or parsed.segment or not _is_asked(parsed, label, region_id):
                 continue
-            if held := self._open(pid, number, label, region_id):
+            if held := self._whole(pid, number, label, region_id):
                 return held
         return None
 
-    def _open(self, pid: int, number: str, label: str, region_id: bytes | None) -> Held | None:
-        """Open one descriptor of a process, if it is the sealed region asked for.
+    def _whole(self, pid: int, number: str, label: str, region_id: bytes | None) -> Held | None:
+        """Open a region by the descriptor that a process has of its first segment."""
+        first = self._open(pid, number, label, region_id)
+        if first is None:
+            return None
+        fd, link = first
+        if link.segment:
+            os.close(fd)
+            return None
+        fds = [fd]
+        try:
+            for segment in range(1, link.segments):
+                wanted = link._replace(segment=segment)
+                if (opened := self._segment(pid, int(number) + segment, wanted)) is None:
+                    break
+                fds.append(opened)
+        except BaseException:
+            self.release(Held(tuple(fds)))
+            raise
+        if len(fds) < link.segments:  # that process is just letting go of it
+            self.release(Held(tuple(fds)))
+            return None
+        return Held(tuple(fds))
+
+    def _segment(self, pid: int, likely: int, wanted: _Link) -> int | None:
+        """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
+        listed = (number for number, link in descriptors(pid) if _parse_link(link) == wanted)
+        for number in itertools.chain((str(likely),), listed):
+            opened = self._open(pid, number, wanted.label, wanted.region_id)
+            if opened is not None:
+                if opened[1] == wanted:
+                    return opened[0]
+                os.close(opened[0])
+        return None
+
+    def _open(self, pid: int, number: str, label: str, region_id: bytes | None) -> tuple[int, _Link] | None:
+        """Open one descriptor of a process, if it is a sealed segment of the region asked for.
 
         The link is read again from our own descriptor: between looking and opening, that process
         may have closed the file and opened another under the same number.
@@ -185,7 +247,7 @@ class MemfdStore:
             return None
         try:
             parsed = _parse_link(os.readlink(f"/proc/self/fd/{fd}"))
-            if parsed is None or parsed[0] != label or region_id not in (None, parsed[1]):
+            if parsed is None or not _is_asked(parsed, label, region_id):
                 os.close(fd)
                 return None
             if fcntl.fcntl(fd, _GET_SEALS) & _SEALS != _SEALS:  # still being written
@@ -198,4 +260,8 @@ class MemfdStore:
             if isinstance(error, UnsafeRegionError):
                 raise
             return None
-        return Held((fd,))
+        return fd, parsed
+
+
+def _is_asked(link: _Link, label: str, region_id: bytes | None) -> bool:
+    return link.label == label and region_id in (None, link.region_id)

@@ -228,9 +228,9 @@ def test_a_region_under_anothers_name_is_refused(files: Path) -> None:
         mori.map_shared("/mori_7_1")
 
 
-def test_a_region_in_segments_is_left_to_a_later_mori(files: Path) -> None:
+def test_one_file_that_says_it_is_a_segment_is_refused(files: Path) -> None:
     _plant(files, segment_nbytes=4096)
-    with pytest.raises(mori.CorruptRegionError, match="segments of 4096"):
+    with pytest.raises(mori.CorruptRegionError, match="segments of 4096 bytes, it has one file"):
         mori.map_shared("/mori_7_1")
 
 

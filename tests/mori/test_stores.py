@@ -220,10 +220,10 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: 
 _HALF = """
 import os, signal, numpy, mori
 from mori import writer
-def half(root, header, fd):
-    os.pwrite(fd, b"half", 0)
+def half(root, header, put):
+    put(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
-writer.to_file = half
+writer.write = half
 mori.share(numpy.arange(1000))
 """
 

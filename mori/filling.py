@@ -1,0 +1,149 @@
+"""Filling: the bytes of a new region go to its files, in order, a thread for each file.
+
+Imports nothing of mori. The kernel allocates the pages of a file under one lock, and that, not copying, is
+what writing to shared memory costs; so a large region stands in several files, written side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+__all__ = ["Put", "filling"]
+
+_MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
+_TEMPORARIES: Final = 32  # that wait to be written
+
+
+class Put(Protocol):
+    """Takes the next bytes of a region."""
+
+    def __call__(self, data: Any, *, borrowed: bool = False) -> None:
+        """Write them, or see to it. What is `borrowed` costs no memory while it waits."""
+
+
+@contextmanager
+def filling(fds: Sequence[int], segment_nbytes: int) -> Iterator[Put]:
+    """Take a region's bytes, which are all in its files when the block ends.
+
+    Parameters
+    ----------
+    fds : sequence of int
+        Of its empty files, which are not closed here.
+    segment_nbytes : int
+        Bytes of each file but the last; without meaning where there is one.
+
+    Raises
+    ------
+    OSError
+        The first that a file gave, at the end or from what takes the bytes.
+    """
+    if len(fds) == 1:
+        yield _InOrder(fds[0])
+        return
+    lanes = _Lanes(fds, segment_nbytes)
+    try:
+        yield lanes
+    except BaseException as error:
+        lanes.stop(error)
+        raise
+    finally:
+        lanes.join()
+    if lanes.error is not None:
+        raise lanes.error
+
+
+def _write(fd: int, view: memoryview, position: int) -> int:
+    return os.pwrite(fd, view[:_MOST], position)
+
+
+class _InOrder:
+    """Writes to one file, in this thread."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    def __call__(self, data: Any, *, borrowed: bool = False) -> None:
+        view = memoryview(data)
+        while view:
+            written = _write(self._fd, view, self._position)
+            self._position += written
+            view = view[written:]
+
+
+class _Lanes:
+    """Hands what it is given to the threads of the files that it belongs to."""
+
+    def __init__(self, fds: Sequence[int], segment_nbytes: int) -> None:
+        self.error: BaseException | None = None
+        self._segment_nbytes = segment_nbytes
+        self._position = 0
+        self._room = threading.Semaphore(_TEMPORARIES)
+        self._queues = [queue.SimpleQueue[tuple[memoryview, int, bool] | None]() for _ in fds]
+        self._threads: list[threading.Thread] = []
+        for fd, pieces in zip(fds, self._queues, strict=True):
+            thread = threading.Thread(target=self._run, args=(fd, pieces), name="mori-filling", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be started any more: what is given is written at once
+                break
+            self._threads.append(thread)
+        self._fds = fds
+
+    def __call__(self, data: Any, *, borrowed: bool = False) -> None:
+        view = memoryview(data)
+        while view:
+            if self.error is not None:
+                raise self.error
+            lane, offset = divmod(self._position, self._segment_nbytes)
+            piece = view[: self._segment_nbytes - offset]
+            view = view[len(piece) :]
+            self._position += len(piece)
+            if lane >= len(self._threads):
+                self._put(self._fds[lane], piece, offset)
+                continue
+            if not borrowed:
+                self._room.acquire()
+            self._queues[lane].put((piece, offset, borrowed))
+
+    def stop(self, error: BaseException) -> None:
+        """Have nothing more written."""
+        self.error = self.error or error
+
+    def join(self) -> None:
+        """Wait until no thread uses the files any more, whatever else happens: they are closed next."""
+        for pieces in self._queues:
+            pieces.put(None)
+        interrupted: BaseException | None = None
+        for thread in self._threads:
+            while thread.is_alive():
+                try:
+                    thread.join()
+                except BaseException as error:  # a signal's: have it wait
+                    self.stop(error)
+                    interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+    def _run(self, fd: int, pieces: queue.SimpleQueue[tuple[memoryview, int, bool] | None]) -> None:
+        while (taken := pieces.get()) is not None:
+            piece, offset, borrowed = taken
+            try:
+                self._put(fd, piece, offset)
+            except BaseException as error:
+                self.stop(error)
+            finally:
+                del taken, piece
+                if not borrowed:
+                    self._room.release()
+
+    def _put(self, fd: int, piece: memoryview, offset: int) -> None:
+        while piece and self.error is None:
+            written = _write(fd, piece, offset)
+            offset += written
+            piece = piece[written:]

@@ -1,0 +1,358 @@
+"""Mappings: regions that lie in this process's memory, once each, and who finds them there.
+
+Imports hold, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers, buffers to
+the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori import layout, limits, store
+from mori.errors import CorruptRegionError, UnsafeRegionError
+from mori.hold import Hold
+from mori.identifier import Name
+from mori.store import Held, Store
+
+__all__ = [
+    "PAGE",
+    "Bytes",
+    "Mapping",
+    "at",
+    "held_by",
+    "is_used",
+    "known",
+    "live",
+    "map_files",
+    "map_pages",
+    "mapped",
+    "over",
+    "unmap_pages",
+    "writable",
+]
+
+Bytes = npt.NDArray[np.uint8]
+
+PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_FIXED: Final = 0x10  # everywhere; Python's mmap does not name it
+_FEW: Final = 4  # pages that are copied rather than mapped once more
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_map_call = _libc.mmap
+_map_call.restype = ctypes.c_void_p
+_map_call.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_ssize_t,
+]
+_unmap_call = _libc.munmap
+_unmap_call.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+_lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
+
+
+class _Pages(int):
+    """The pages of a mapping, as their address times 2**64 plus their bytes; they go with it.
+
+    A mapping cannot unmap them itself: while its ``__del__`` runs, another thread may still get it from the
+    table of mappings, and read what is no more. An object that the garbage collector knows would be finalized
+    before what else is in the garbage, and may read them. It knows of no int.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, address: int, nbytes: int) -> _Pages:
+        return super().__new__(cls, (address << 64) + nbytes)
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = _unmap_call,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if not is_finalizing():
+            munmap(self >> 64, self % (1 << 64))
+
+
+class Mapping:
+    """A region mapped into this process, read-only, or one that lies in somebody's buffer.
+
+    numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
+    keeps it alive, and the pages go when the last of them does.
+
+    Notes
+    -----
+    Safe on any thread. A forked child inherits it and holds the region on its own account.
+    """
+
+    def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
+        global _used
+        _used = True
+        self.header = header
+        self.address = address
+        self.nbytes = header.nbytes
+        self.hold = hold
+        self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
+        self._owner = _Pages(address, self.nbytes) if owner is None else owner
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, True), "version": 3}
+
+    @property
+    def name(self) -> Name:
+        """The region's name, without a path."""
+        return Name(self.header.pid, self.header.number)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it lies in a store, where others can find it; not so for a buffer."""
+        return self.hold is not None and not self.hold.is_given_back
+
+    @property
+    def sealed(self) -> bool:
+        """Whether nobody, its owner included, can have changed it since it was written."""
+        return self.hold is not None and self.kind == store.MEMFD
+
+    @property
+    def kind(self) -> int:
+        """The kind of its store."""
+        assert self.hold is not None
+        return self.hold.home.kind
+
+    def bytes(self) -> Bytes:
+        """Return the whole region as a read-only array that holds it."""
+        return np.asarray(self)
+
+
+def map_pages(
+    fd: int, nbytes: int, protection: int, flags: int, at: int | None = None, offset: int = 0
+) -> int:
+    """Map a file and return the address; LimitError if that is refused."""
+    address = _map_call(at, nbytes, protection, flags, fd, offset)
+    if address == _FAILED:
+        raise limits.mapping_error(nbytes, ctypes.get_errno())
+    assert address is not None
+    return int(address)
+
+
+def unmap_pages(address: int, nbytes: int) -> None:
+    """Unmap a range of addresses that `map_pages` returned."""
+    _unmap_call(address, nbytes)
+
+
+def map_files(
+    fds: Sequence[int], segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int
+) -> int:
+    """Map part of a region that stands in one file, or in segments of several, as one range of addresses.
+
+    `start` is a multiple of the page size. Raises LimitError if that is refused; then nothing is mapped.
+    """
+    if len(fds) == 1:
+        return map_pages(fds[0], nbytes, protection, flags, offset=start)
+    # Reserved as a whole first, so that the segments can be put side by side.
+    address = map_pages(-1, nbytes, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    done = 0
+    try:
+        while done < nbytes:
+            number, offset = divmod(start + done, segment_nbytes)
+            piece = min(segment_nbytes - offset, nbytes - done)
+            map_pages(fds[number], piece, protection, flags | _FIXED, address + done, offset)
+            done += piece
+    except OSError:
+        unmap_pages(address, nbytes)
+        raise
+    return address
+
+
+def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> Mapping:
+    """Return the mapping of a region that was just opened or written; one that is known already is enough.
+
+    If it cannot be mapped, it is let go.
+    """
+    with _lock:  # two threads may have opened it at once
+        if is_new or (mapping := _mappings.get(header.region_id)) is None:
+            return _map(Hold(held, home), header)
+    home.release(held)
+    return mapping
+
+
+def _map(hold: Hold, header: layout.Header) -> Mapping:
+    try:
+        with _opened(hold) as fds:
+            address = map_files(fds, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
+    except OSError:
+        hold.let_go()
+        raise
+    mapping = Mapping(header, address, hold)
+    _mappings[header.region_id] = mapping
+    return mapping
+
+
+@contextmanager
+def _opened(hold: Hold) -> Iterator[Sequence[int]]:
+    """Open the files of a hold to be mapped."""
+    if hold.path is None:
+        yield hold.fds
+        return
+    fd = _opened_again(hold.fd, hold.path)
+    try:
+        yield (fd,)
+    finally:
+        os.close(fd)
+
+
+def _opened_again(fd: int, path: str) -> int:
+    """Open a held file once more, to be mapped.
+
+    A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
+    at its end, with the pages still mapped, would find itself holding the region, and leave the file.
+    """
+    try:
+        again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
+        raise UnsafeRegionError(
+            name=path, found=f"it was taken away while it was opened ({error})"
+        ) from error
+    if os.path.samestat(os.fstat(again), os.fstat(fd)):
+        return again
+    os.close(again)
+    raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
+
+
+def known(region_id: bytes) -> Mapping | None:
+    """Return the mapping of a region that this process has mapped already."""
+    return _mappings.get(region_id)
+
+
+def over(buffer: object, head: bytes | None = None) -> Mapping:
+    """Return a mapping over a buffer that holds a region; the buffer is kept, its bytes are not copied.
+
+    A buffer that is not aligned to 8 bytes is copied once: numpy and Arrow want aligned memory.
+    `head` is the region's header where it does not stand at the start of the buffer.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the buffer does not start with a whole region.
+    """
+    data = np.frombuffer(buffer, np.uint8)  # type: ignore[call-overload]
+    header = layout.unpack_header(memoryview(data) if head is None else head)
+    if isinstance(header, str):
+        raise CorruptRegionError(name="in a buffer", found=header)
+    if header.nbytes > data.nbytes:
+        raise CorruptRegionError(
+            name="in a buffer", found=f"its header says {header.nbytes} bytes, the buffer has {data.nbytes}"
+        )
+    if data.ctypes.data % layout.SMALL_ALIGNMENT:
+        aligned = np.empty(header.nbytes + layout.ALIGNMENT, np.uint8)
+        start = -aligned.ctypes.data % layout.ALIGNMENT
+        aligned[start : start + header.nbytes] = data[: header.nbytes]
+        data = aligned[start:]
+    return Mapping(header, data.ctypes.data, None, data)
+
+
+def held_by(array: npt.NDArray[Any]) -> Mapping | None:
+    """Return the mapping that an array's memory lies in, None for private memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+        while isinstance(base, np.ndarray):
+            base = base.base
+    return base if isinstance(base, Mapping) else None
+
+
+class _Private:
+    """Pages of a region mapped once more, for one owner alone: they are shared until they are written to."""
+
+    def __init__(self, mapping: Mapping, start: int, nbytes: int) -> None:
+        hold = mapping.hold
+        assert hold is not None
+        with _opened(hold) as fds:
+            self.address = map_files(
+                fds,
+                mapping.header.segment_nbytes,
+                start,
+                nbytes,
+                mmap.PROT_READ | mmap.PROT_WRITE,
+                mmap.MAP_PRIVATE,
+            )
+        self.nbytes = nbytes
+        self._mapping = mapping
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = _unmap_call,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if hasattr(self, "address") and not is_finalizing():
+            munmap(self.address, self.nbytes)
+
+
+def writable(array: Bytes) -> Bytes:
+    """Return the same bytes for an owner who may write to them: its writes are its own.
+
+    For libraries that know no read-only memory, where a write to a sealed mapping would end the
+    process. The pages are those of the region until they are written to (copy on write). Bytes that
+    lie in no store, and few ones, are copied.
+    """
+    mapping = held_by(array)
+    if mapping is None or not mapping.shared or array.nbytes < _FEW * PAGE:
+        return array.copy()
+    offset = array.__array_interface__["data"][0] - mapping.address
+    start = offset - offset % PAGE
+    private = np.asarray(_Private(mapping, start, offset + array.nbytes - start))
+    return private[offset - start :]
+
+
+def at(address: int, nbytes: int) -> Mapping | None:
+    """Return the mapping whose memory encloses an address range, None if none does."""
+    for mapping in live():
+        if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
+            return mapping
+    return None
+
+
+_used = False
+
+
+def is_used() -> bool:
+    """Say whether this process has had a region: until then, nothing that it pickles refers to one."""
+    return _used
+
+
+def live() -> list[Mapping]:
+    """Return the regions that this process has mapped."""
+    return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,270 @@
+"""A large region of the memfd store stands in segments, which are written side by side and mapped as one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mori
+from mori import filling, layout, reference, region, writer
+from mori import store as stores
+from mori.identifier import format_label
+from mori.plan import measure
+from mori.region import Mapping
+from mori.store import Where
+from tests.mori.test_landing import dropped, received, sent
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(autouse=True)
+def many_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have small regions stand in segments, on a machine of three processors."""
+    monkeypatch.setenv("MORI_STORE", "memfd")
+    monkeypatch.setenv("MORI_GRACE", "0.2")
+    monkeypatch.setattr(region, "_LEAST_SEGMENT", 4 * PAGE)
+    monkeypatch.setattr(region, "_cpus", lambda: 3)
+
+
+def mapping_of(x: Any) -> Mapping:
+    mapping = region.held_by(x)
+    assert mapping is not None
+    return mapping
+
+
+def fds_of(x: Any) -> tuple[int, ...]:
+    hold = mapping_of(x).hold
+    assert hold is not None
+    return hold.fds
+
+
+def test_a_large_region_stands_in_a_segment_a_processor_and_a_small_one_does_not(rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    header = mapping_of(x).header
+    assert len(fds_of(x)) == 3
+    sizes = [os.fstat(fd).st_size for fd in fds_of(x)]
+    assert sizes == [header.segment_nbytes] * 2 + [header.nbytes - 2 * header.segment_nbytes]
+    assert header.segment_nbytes % PAGE == 0
+    assert len(fds_of(mori.share(np.arange(100)))) == 1
+
+
+def test_on_a_large_machine_the_number_of_segments_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region, "_cpus", lambda: 128)
+    assert len(fds_of(mori.share(np.arange(1_000_000)))) == 8
+
+
+def test_what_people_have_comes_back_equal_out_of_segments(worker: Any, rng: Any) -> None:
+    array = rng.random((300, 400))
+    frame = pd.DataFrame(
+        {"a": rng.random(40_000), "b": rng.integers(0, 9, 40_000), "c": [f"row {n}" for n in range(40_000)]}
+    )
+    tree = {
+        "strided": array[::2, ::-1],  # copied block by block
+        "f": np.asfortranarray(array),
+        "many": [rng.random(n) for n in range(0, 300, 7)],
+        "text": [str(n) for n in range(30_000)],
+        "frame": frame,
+    }
+    shared = mori.share(tree)
+    assert mapping_of(shared["f"]).header.segment_nbytes
+
+    def check(got: Any, wanted: Any) -> None:
+        import numpy as np
+        import pandas as pd
+
+        for key in ("strided", "f"):
+            np.testing.assert_array_equal(got[key], wanted[key])
+        assert all(np.array_equal(a, b) for a, b in zip(got["many"], wanted["many"], strict=True))
+        assert list(got["text"]) == wanted["text"]
+        pd.testing.assert_frame_equal(pd.DataFrame(got["frame"]), wanted["frame"])
+
+    check(shared, tree)
+    worker(check, shared, tree)
+
+
+def test_nobody_can_write_to_any_segment(rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    for fd in fds_of(x):
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
+        with pytest.raises(PermissionError):
+            os.pwrite(again, b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(again, 0)
+        os.close(again)
+
+
+def test_it_is_found_when_the_descriptors_of_its_segments_do_not_follow(worker: Any, rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    reordered = [os.dup(fd) for fd in reversed(fds_of(x))]
+    header = mapping_of(x).header
+    payload = region_reference(header, os.getpid(), reordered[-1])
+    others = fds_of(x)[1:]
+    for fd in others:  # where a segment stands beside the first one, there is something else
+        with open(os.devnull, "rb") as null:
+            os.dup2(null.fileno(), fd, inheritable=False)
+
+    def total(payload: bytes) -> float:
+        from mori import reference
+
+        return float(reference.load(payload).sum())
+
+    assert worker(total, payload) == x.sum()
+    del x  # it closes what is still its own
+    for fd in (*reordered, *others):
+        os.close(fd)
+
+
+def region_reference(header: layout.Header, holder: int, fd: int) -> bytes:
+    return reference._WHOLE.pack(
+        stores.MEMFD, header.region_id, header.pid, header.number, holder, fd, writer.ROOT
+    )
+
+
+def test_a_reader_holds_all_of_it_and_passes_it_on(worker: Any, third: Any, rng: Any, wait: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    name, total = mori.shared_name(x), x.sum()
+
+    def keep(x: Any) -> None:
+        import sys
+
+        sys.mori_kept = x  # type: ignore[attr-defined]
+
+    def drop() -> None:
+        import sys
+
+        del sys.mori_kept  # type: ignore[attr-defined]
+
+    worker(keep, x)
+    del x
+    wait(lambda: not [one for one in region.live() if one.shared])
+    assert third(lambda name: float(mori.map_shared(name).sum()), name) == total
+    (entry,) = [entry for entry in mori.regions() if entry.name == name]
+    assert entry.nbytes > 800_000
+    worker(drop)
+    wait(lambda: name not in [entry.name for entry in mori.regions()])
+
+
+def test_a_process_that_holds_only_a_part_of_it_is_passed_over(rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    header = mapping_of(x).header
+    first = os.dup(fds_of(x)[0])
+    where = Where(header.pid, header.number, header.region_id, os.getpid(), first)
+    del x
+    assert region.find(where, stores.MEMFD) is None
+    os.close(first)
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"segment_nbytes": 0}, "segments of 0 bytes"),
+        ({"segment_nbytes": PAGE + 1}, f"segments of {PAGE + 1} bytes"),
+        ({"segment_nbytes": PAGE}, f"segments of {PAGE} bytes"),
+        ({"nbytes": 1 << 40}, f"says {1 << 40} bytes"),
+    ],
+)
+def test_segments_that_are_not_what_the_header_says_are_refused(fields: Any, found: str) -> None:
+    plan = measure(np.arange(10_000))
+    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, os.getpid(), 999_999, 8 * PAGE)
+    data = bytes(writer.to_bytes(plan, header._replace(**fields)))
+    assert 8 * PAGE < len(data) <= 16 * PAGE + 4 * PAGE
+    pieces = [data[: 8 * PAGE], data[8 * PAGE : 16 * PAGE], data[16 * PAGE :]]
+    name = f"{format_label(os.getpid(), 999_999)}.{bytes(16).hex()}"
+    fds = [os.memfd_create(f"{name}.{n}.3", os.MFD_ALLOW_SEALING) for n in range(3)]
+    try:
+        for fd, piece in zip(fds, pieces, strict=True):
+            os.write(fd, piece)
+            fcntl.fcntl(fd, 1033, 0xF)  # F_ADD_SEALS: SEAL, SHRINK, GROW, WRITE
+        with pytest.raises(mori.CorruptRegionError, match=found):
+            region.find(Where(os.getpid(), 999_999, None, os.getpid(), fds[0]), stores.MEMFD)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def test_private_copies_of_its_pages_reach_over_segments(rng: Any) -> None:
+    x = mori.share(rng.integers(0, 255, 800_000, dtype=np.uint8))
+    plain = np.array(x)
+    mine = region.writable(np.asarray(x)[5000:790_000])
+    assert np.array_equal(mine, plain[5000:790_000])
+    mine[:] = 7
+    assert np.array_equal(x, plain)
+
+
+def test_by_value_it_lands_in_a_store_of_one_piece(worker: Any, rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    message, name = sent(x), mori.shared_name(x)
+    assert worker(received, message) == (name, reference.identity(x), float(x.sum()))
+    worker(dropped)
+    total = float(x.sum())
+    del x
+    landed = worker(received, message)
+    assert landed[2] == total
+    worker(dropped)
+
+
+def test_a_failure_in_one_segment_is_the_error_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = filling._write
+
+    def fail(fd: int, view: memoryview, position: int) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").partition(" ")[0].endswith(".2.3"):
+            raise OSError(28, "No space left on device")
+        return write(fd, view, position)
+
+    monkeypatch.setattr(filling, "_write", fail)
+    with pytest.raises(mori.StoreFullError, match="no room"):
+        mori.share(np.arange(100_000))
+    assert not [thread for thread in threading.enumerate() if thread.name == "mori-filling"]
+
+
+def test_where_no_thread_can_be_started_one_writes_all(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    array = rng.random(100_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        x = mori.share(array)
+    assert len(fds_of(x)) == 3
+    assert np.array_equal(x, array)
+
+
+class _InterruptedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0.001, 0.01, 0.03])
+def test_an_interrupt_ends_the_threads_before_the_files_are_closed(after: float, rng: Any) -> None:
+    array = rng.random(10_000_000)
+
+    def interrupt(*_: object) -> None:
+        raise _InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        shared = mori.share(array)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert np.array_equal(shared, array)  # it was faster
+        del shared
+    except _InterruptedError:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not [thread for thread in threading.enumerate() if thread.name == "mori-filling"]
+
+
+def test_a_reference_is_as_short_as_any(rng: Any) -> None:
+    x = mori.share(rng.random(100_000))
+    assert len(pickle.dumps(x, 5)) <= 100
+    assert np.array_equal(pickle.loads(pickle.dumps(x[10:20], 5)), x[10:20])
