@@ -47,6 +47,7 @@ def filling(fds: Sequence[int], segment_nbytes: int) -> Iterator[Put]:
         return
     lanes = _Lanes(fds, segment_nbytes)
     try:
+        lanes.start()
         yield lanes
     except BaseException as error:
         lanes.stop(error)
@@ -85,15 +86,18 @@ class _Lanes:
         self._position = 0
         self._room = threading.Semaphore(_TEMPORARIES)
         self._queues = [queue.SimpleQueue[tuple[memoryview, int, bool] | None]() for _ in fds]
-        self._threads: list[threading.Thread] = []
-        for fd, pieces in zip(fds, self._queues, strict=True):
+        self._threads: list[threading.Thread] = []  # those that have started
+        self._fds = fds
+
+    def start(self) -> None:
+        """Start the threads."""
+        for fd, pieces in zip(self._fds, self._queues, strict=True):
             thread = threading.Thread(target=self._run, args=(fd, pieces), name="mori-filling", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started any more: what is given is written at once
                 break
             self._threads.append(thread)
-        self._fds = fds
 
     def __call__(self, data: Any, *, borrowed: bool = False) -> None:
         view = memoryview(data)
@@ -117,16 +121,17 @@ class _Lanes:
 
     def join(self) -> None:
         """Wait until no thread uses the files any more, whatever else happens: they are closed next."""
-        for pieces in self._queues:
-            pieces.put(None)
         interrupted: BaseException | None = None
-        for thread in self._threads:
-            while thread.is_alive():
-                try:
+        while True:
+            try:
+                for pieces in self._queues:
+                    pieces.put(None)
+                for thread in self._threads:
                     thread.join()
-                except BaseException as error:  # a signal's: have it wait
-                    self.stop(error)
-                    interrupted = error
+                break
+            except BaseException as error:  # a signal's: have it wait
+                self.stop(error)
+                interrupted = error
         if interrupted is not None:
             raise interrupted
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -242,26 +243,49 @@ class _InterruptedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [0.001, 0.01, 0.03])
-def test_an_interrupt_ends_the_threads_before_the_files_are_closed(after: float, rng: Any) -> None:
-    array = rng.random(10_000_000)
+def _interrupt(*_: object) -> None:
+    raise _InterruptedError
 
-    def interrupt(*_: object) -> None:
-        raise _InterruptedError
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+def test_an_interrupt_waits_for_the_threads_before_the_files_are_closed(
+    monkeypatch: pytest.MonkeyPatch, rng: Any
+) -> None:
+    write, main = filling._write, threading.main_thread().ident
+    assert main is not None
+    after: list[int] = []
+
+    def interrupt_and_write(fd: int, view: memoryview, position: int) -> int:
+        signal.pthread_kill(main, signal.SIGALRM)
+        time.sleep(0.01)  # it is on its way, and this thread still writes
+        after.append(fd)
+        os.fstat(fd)
+        return write(fd, view, position)
+
+    monkeypatch.setattr(filling, "_write", interrupt_and_write)
+    before = signal.signal(signal.SIGALRM, _interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, after)
-        shared = mori.share(array)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        assert np.array_equal(shared, array)  # it was faster
-        del shared
-    except _InterruptedError:
-        pass
+        with pytest.raises(_InterruptedError):
+            mori.share(rng.random(100_000))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert not [thread for thread in threading.enumerate() if thread.name == "mori-filling"]
+    assert after
+    assert "mori-filling" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_an_interrupt_while_the_threads_start_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, rng: Any, wait: Any
+) -> None:
+    start = threading.Thread.start
+
+    def start_and_interrupt(self: threading.Thread) -> None:
+        start(self)
+        if self.name == "mori-filling":
+            raise _InterruptedError
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(_InterruptedError):
+        mori.share(rng.random(100_000))
+    wait(lambda: "mori-filling" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_reference_is_as_short_as_any(rng: Any) -> None:
