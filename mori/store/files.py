@@ -32,6 +32,7 @@ class FilesStore:
     has_segments = False
 
     def __init__(self, directory: str) -> None:
+        directory = os.path.abspath(directory)  # the program may change to another one
         self.name = f"files:{directory}"
         self._dir = directory
         self._pruned = -_PRUNE_EVERY
@@ -70,10 +71,14 @@ class FilesStore:
             return 0
         free = found.f_bavail * found.f_frsize
         # A tmpfs may be larger than what is left of the memory that it takes.
-        return min(free, limits.memory()) if self._dir.startswith("/dev/shm") else free
+        return min(free, limits.memory()) if limits.is_in_memory(self._dir) else free
 
     def _takes_files(self, found: os.statvfs_result) -> bool:
         return found.f_favail > 0 or not found.f_files  # some count none
+
+    def _has_room_beyond(self, nbytes: int) -> bool:
+        found = os.statvfs(self._dir)
+        return found.f_bavail * found.f_frsize > nbytes
 
     def remedy(self) -> str:
         if not self._takes_files(os.statvfs(self._dir)):
@@ -82,6 +87,8 @@ class FilesStore:
                 "small objects as one, raise its number of inodes (mount -o remount,nr_inodes=1M), or set "
                 "MORI_STORE=files:DIR to another directory"
             )
+        if limits.is_in_memory(self._dir) and self._has_room_beyond(limits.memory()):
+            return limits.memory_remedy()
         return (
             "Free space there, raise its size (docker run --shm-size=8g; mount -o remount,size=8g "
             "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"

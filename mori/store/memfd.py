@@ -102,16 +102,7 @@ class MemfdStore:
         return limits.memory()
 
     def remedy(self) -> str:
-        if limits.is_counted_out():
-            return (
-                "This system promises no more memory than its commit limit (vm.overcommit_memory=2; see "
-                "CommitLimit in /proc/meminfo), however much is free: raise vm.overcommit_ratio, or set "
-                "MORI_STORE=files:DIR to a directory on disk"
-            )
-        return (
-            "Free memory or raise the container's memory limit, or let mori use a directory on disk "
-            "with MORI_STORE=files:DIR"
-        )
+        return limits.memory_remedy()
 
     def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft:
         pid = os.getpid()

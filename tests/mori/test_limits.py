@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 import shutil
 import textwrap
 from pathlib import Path
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 import mori
+from mori import hold
+from tests.control_group import control_group
 from tests.fresh import run_python, run_unshared
 
 _START = """
@@ -251,6 +256,23 @@ def test_a_small_dev_shm_binds_files_and_not_memfds() -> None:
     assert "1.6 MB free" in last
 
 
+def test_a_tmpfs_anywhere_is_as_large_as_the_memory_that_it_takes() -> None:
+    said = run_unshared(
+        "mount -t tmpfs -o size=100t none /mnt",
+        """
+        import os, mori
+        from mori import limits, store
+        os.environ["MORI_STORE"] = "files:/mnt"
+        assert store.current().free() < 2 * limits.memory()
+        try:
+            mori.allocate(1 << 43)
+        except mori.StoreFullError as error:
+            print(error)
+        """,
+    )
+    assert "raise the container's memory limit" in said
+
+
 def test_a_store_without_room_for_one_more_file_says_so() -> None:
     said = run_unshared(
         "mount -t tmpfs -o nr_inodes=3 none /dev/shm && touch /dev/shm/a /dev/shm/b",
@@ -322,6 +344,66 @@ def test_a_control_group_leaves_what_its_limit_says_its_cached_files_included() 
     assert "raise the container's memory limit" in said
 
 
+@pytest.mark.parametrize("setting", ["memfd", "files:/dev/shm"])
+def test_a_control_group_of_the_kernel_refuses_what_it_would_kill_for(setting: str) -> None:
+    with control_group(300 << 20) as processes:
+        out = run(f"""
+            os.environ["MORI_STORE"] = {setting!r}
+            os.environ["MORI_GRACE"] = "300"
+            open({str(processes)!r}, "w").write(str(os.getpid()))
+            kept = mori.share(np.full(10 << 20, 7.0))  # 80 MB, and its source is gone again
+            before = descriptors()
+            for fill in (lambda: mori.allocate(40 << 20), lambda: mori.share(np.broadcast_to(1.0, 40 << 20))):
+                try:
+                    fill()
+                except mori.StoreFullError as error:
+                    print(error)
+            assert descriptors() == before and kept.sum() == 7 * (10 << 20)
+            # What only its grace keeps makes room for what needs it.
+            kept = pickle.dumps(kept) and None
+            assert mori.allocate(20 << 20).share().sum() == 0
+        """)
+    assert out.count("no room for a shared region of 335.5 MB") == 2
+    assert out.count("raise the container's memory limit") == 2
+
+
+_REFUSED = """
+import ctypes, os, platform, struct
+number, machine = {"x86_64": (319, 0xC000003E), "aarch64": (279, 0xC00000B7)}.get(platform.machine(), (0, 0))
+# Load the machine, and the number of the call; refuse memfd_create, allow all else.
+code = [(0x20, 0, 0, 4), (0x15, 0, 3, machine), (0x20, 0, 0, 0), (0x15, 0, 1, number)]
+code += [(0x06, 0, 0, 0x50000 | REFUSAL), (0x06, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+libc = ctypes.CDLL(None, use_errno=True)
+filter = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(program)))
+# PR_SET_NO_NEW_PRIVS, and PR_SET_SECCOMP with a filter
+if not number or libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
+    print("skipped: no filter of system calls on", platform.machine(), os.strerror(ctypes.get_errno()))
+    raise SystemExit
+try:
+    os.close(os.memfd_create("mori"))
+except OSError as error:
+    assert error.errno == REFUSAL
+else:
+    raise AssertionError("it is not refused")
+"""
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS], ids=["forbidden", "unknown"])
+def test_where_the_system_refuses_memfds_regions_go_to_files_with_one_warning(number: int) -> None:
+    refused = _REFUSED.replace("REFUSAL", str(number))
+    said = run_python(refused + _ROUND_TRIP)
+    if said.startswith("skipped"):
+        pytest.skip(said)
+    *warned, used = said.splitlines()
+    assert used == "files:/dev/shm"
+    assert len(warned) == 1
+    assert f"the system refuses to make anonymous files ({os.strerror(number)})" in warned[0]
+    code = "import mori, numpy\ntry: mori.share(numpy.ones(9))\nexcept mori.StoreError as error: print(error)"
+    said = run_python(f"{refused}\nos.environ['MORI_STORE'] = 'memfd'\n{code}")
+    assert said.startswith("cannot use the store 'memfd': the system refuses")
+
+
 @pytest.mark.parametrize("scope", [1, 2])
 def test_a_system_that_forbids_programs_in_memory_shares_all_the_same(scope: int) -> None:
     said = run_unshared(f"echo {scope} > /proc/sys/vm/memfd_noexec", _ROUND_TRIP, "--pid")
@@ -359,3 +441,42 @@ def test_ten_thousand_regions_at_once_can_be_read_and_go_again() -> None:
         del kept
         assert descriptors() == before
     """)
+
+
+@pytest.mark.skipif("MORI_LARGE" not in os.environ, reason="takes 10 GB of memory: make large")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("setting", ["memfd", "files:/dev/shm"])
+@pytest.mark.parametrize("how", ["share", "allocate"])
+def test_a_region_of_ten_gigabytes_is_read_by_another_process_and_goes_again(
+    monkeypatch: pytest.MonkeyPatch, setting: str, how: str
+) -> None:
+    monkeypatch.setenv("MORI_STORE", setting)
+    monkeypatch.delenv("MORI_GRACE")
+    rows, columns = 1250, 1_000_000
+    if how == "share":
+        shared = mori.share(np.broadcast_to(np.arange(columns, dtype=float), (rows, columns)))
+    else:
+        with mori.allocate((rows, columns), float) as array:
+            array[:] = np.arange(columns)
+        shared = array.share()
+    assert shared.nbytes == 10_000_000_000
+    data, half = pickle.dumps(shared, 5), pickle.dumps(shared[rows // 2 :, ::2], 5)
+    assert len(data) <= 100
+    assert len(half) <= 160
+    out = run(f"""
+        import pickle
+        whole, half = pickle.loads({data!r}), pickle.loads({half!r})
+        assert whole.shape == ({rows}, {columns}) and half.shape == ({rows} // 2, {columns} // 2)
+        assert whole[-1, -1] == {columns} - 1 and half[3, 4] == 8 and whole[700, 123] == 123
+        assert np.shares_memory(whole, half)
+        private = [line.split() for line in open("/proc/self/smaps_rollup") if line.startswith("Private")]
+        print(sum(int(words[1]) for words in private))
+    """)
+    assert int(out) < 200_000, "a reader has the region in private memory"  # kB
+    name = mori.shared_name(shared)
+    del shared
+    if how == "allocate":
+        del array
+    hold.expire_graces()
+    with pytest.raises(mori.RegionNotFoundError):
+        mori.map_shared(name)

@@ -176,6 +176,26 @@ def test_a_file_is_private_locked_and_gone_with_its_last_holder(files: Path) -> 
     assert not path.exists()
 
 
+def test_a_directory_of_files_stays_where_it_is_when_the_program_goes_elsewhere(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = files / f"here-{os.getpid()}", files / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("MORI_STORE", f"files:{here.name}")
+        patch.chdir(files)
+        first = mori.share(np.arange(10))
+        patch.chdir(elsewhere)
+        second = mori.share(np.arange(10))
+        assert len(os.listdir(here)) == 2
+        assert mori.map_shared(mori.shared_name(first))[9] == 9
+        del first, second
+        assert os.listdir(here) == os.listdir(elsewhere) == []
+    here.rmdir()
+    elsewhere.rmdir()
+
+
 def test_a_file_is_created_by_this_process_or_not_at_all(files: Path) -> None:
     first = mori.share(np.arange(10))
     number = _mapping(first).header.number
