@@ -14,13 +14,14 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
 from mori import engines, layout, region, writer
 from mori.codecs.ndarray import dtype_from_plain
-from mori.errors import CorruptRegionError, RegionNotFoundError
+from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError
 from mori.hold import Hold
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
@@ -389,10 +390,16 @@ def views_of(number: int, make: Any) -> None:
 
 def _lost(name: str) -> Any:
     def method(self: Lost, *args: object, **kwargs: object) -> NoReturn:
-        raise self._mori_error
+        _raise(self)
 
     method.__name__ = name
     return method
+
+
+def _raise(lost: Lost) -> NoReturn:
+    # Without what it went through where it was used before, or each use would add to its traceback, and
+    # keep that one's frames.
+    raise lost._mori_error.with_traceback(lost._mori_traceback)
 
 
 class Lost:
@@ -403,9 +410,13 @@ class Lost:
     """
 
     _mori_error: Exception
+    _mori_traceback: TracebackType | None
 
     def __init__(self, error: Exception, payload: bytes) -> None:
+        if isinstance(error, MoriError):  # it says all that there is to say: engines print each traceback
+            error.__traceback__ = error.__context__ = None
         object.__setattr__(self, "_mori_error", error)
+        object.__setattr__(self, "_mori_traceback", error.__traceback__)
         object.__setattr__(self, "_mori_payload", payload)
 
     def __repr__(self) -> str:
@@ -419,10 +430,10 @@ class Lost:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__") and name.endswith("__"):  # protocols that engines look for
             raise AttributeError(name)
-        raise self._mori_error
+        _raise(self)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise self._mori_error
+        _raise(self)
 
 
 _OPERATORS: Final = (

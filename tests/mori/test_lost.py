@@ -7,6 +7,7 @@ import math
 import operator
 import pickle
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,17 @@ def test_every_use_says_so() -> None:
         else:
             silent.append(what)
     assert silent == []
+
+
+def test_each_use_tells_its_own_place_and_nothing_of_the_others() -> None:
+    got = pickle.loads(_vanished(_OBJECTS["array"])[0])
+    for _ in range(3):
+        with pytest.raises(mori.RegionNotFoundError) as caught:
+            len(got)
+        text = "".join(traceback.format_exception(caught.value))
+        assert text.count("Traceback") == 1
+        assert text.count("in test_each_use") == 1
+        assert "in load" not in text, "where it was unpickled says nothing"
 
 
 def test_what_an_engine_does_with_any_object_leaves_it_alone() -> None:

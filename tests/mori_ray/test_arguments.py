@@ -210,6 +210,8 @@ def test_a_reference_to_what_is_gone_fails_the_task_in_one_short_error(
         ray.get(call.options(max_retries=0).remote(len, Late()))
     text = str(caught.value)  # of the task, which Ray prefixes with where it ran
     assert "Traceback" not in text
+    assert "During handling" not in text
+    assert text.count("Error:") == 1, "one error, and not what it came of"
     assert text.count("could not be fetched") == 1
     assert "deserialize" not in text
     with pytest.raises(mori.RegionNotFoundError):
