@@ -1,21 +1,25 @@
-"""`make bench-ray`: what an object costs a task of Ray, by `ray.put`, by `mori_ray.put`, and shared.
+"""`make bench-ray`: `ray.put`, `mori_ray.put` and `mori.share` in one run; writes benchmarks/RESULTS_RAY.md.
 
-Each task gets the object and reads three of its elements; an actor that has opened a small object of the same
-kind gets it and keeps it, and its private memory grows by so much. Prints a table in Markdown, with three
-figures a cell: `ray.put`, `mori_ray.put`, `mori.share`.
+Each task gets the object and reads three of its elements. An actor that has opened a small object of the
+same kind gets it and keeps it: that is a worker's first use, by which its private memory grows. The ways
+take turns, round after round. Then whole jobs, from the object to the results (benchmarks/ray_jobs.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import numpy as np
 import pandas as pd
@@ -23,7 +27,8 @@ import polars as pl
 import ray
 
 import mori
-import mori_ray
+from benchmarks import ray_jobs
+from benchmarks.ray_jobs import WAYS, connect
 
 Read = Callable[[Any], object]
 
@@ -97,78 +102,109 @@ class Keeper:
         return _private()
 
 
-class Row(NamedTuple):
-    way: str
+class Costs(NamedTuple):
+    """What an object costs in one round, one way."""
+
     publish: float
     task: float
-    private: int
+    first: float
+    private: float
 
 
-def _argument(obj: Any) -> Any:
-    return mori.share(obj)
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
-WAYS: Final[tuple[tuple[str, Callable[[Any], Any]], ...]] = (
-    ("ray.put", ray.put),
-    ("mori_ray.put", mori_ray.put),
-    ("mori.share", _argument),
-)
+def measure(kind: Kind, obj: Any, publish: Callable[[Any], Any], tasks: int) -> Costs:
+    """Return what an object costs, one way."""
+    small = publish(kind.make(100))
+    start = time.perf_counter()
+    sent = publish(obj)
+    seconds = time.perf_counter() - start
+    times = [_seconds(lambda: ray.get(read_in_task.remote(kind.read, sent))) for _ in range(tasks + 1)]
+    keeper = Keeper.remote()
+    ray.get(keeper.keep.remote(kind.read, small))
+    before = ray.get(keeper.private.remote())
+    first = _seconds(lambda: ray.get(keeper.keep.remote(kind.read, sent)))
+    private = ray.get(keeper.private.remote()) - before
+    return Costs(seconds, median(times[1:]), first, private)
 
 
-def measure(kind: Kind, rows: int, tasks: int) -> list[Row]:
-    """Return what an object of a kind costs, each way."""
-    obj, small = kind.make(rows), kind.make(100)
-    found = []
-    for way, publish in WAYS:
-        start = time.perf_counter()
-        sent = publish(obj)
-        seconds = time.perf_counter() - start
-        times = []
-        for _ in range(tasks + 2):
-            start = time.perf_counter()
-            ray.get(read_in_task.remote(kind.read, sent))
-            times.append(time.perf_counter() - start)
-        keeper = Keeper.remote()
-        ray.get(keeper.keep.remote(kind.read, publish(small)))
-        before = ray.get(keeper.private.remote())
-        ray.get(keeper.keep.remote(kind.read, sent))
-        found.append(Row(way, seconds, median(times[2:]), ray.get(keeper.private.remote()) - before))
-        del sent
-    return found
+def row(kind: Kind, rows: int, tasks: int, rounds: int) -> str:
+    """Measure a kind of object; return its line of the table."""
+    obj = kind.make(rows)
+    found: dict[str, list[Costs]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, publish in WAYS.items():
+            found[way].append(measure(kind, obj, publish, tasks))
+            gc.collect()  # and not in the midst of the next
+    cells = [
+        " / ".join(f"{median(costs[i] for costs in found[way]) * unit:.{digits}f}" for way in WAYS)
+        for i, unit, digits in ((0, 1, 3), (1, 1e3, 1), (2, 1e3, 1), (3, 1e-6, 1))
+    ]
+    own, theirs = found["ray.put"], found["mori.share"]
+    times = [a.task / b.task for a, b in zip(own, theirs, strict=True)]
+    return f"| {' | '.join([kind.name, *cells])} | {median(times):.1f} ({min(times):.1f}-{max(times):.1f}) |"
+
+
+_TEXT: Final = """# Results in Ray
+
+`make bench-ray`: medians of {rounds} interleaved rounds. {machine}.
+
+## Objects
+
+{rows:,} rows: 200 MB of numbers have a million, lists and dicts that many elements, the dict
+of arrays a tenth, the list of dicts a fifth. In each cell: {ways}.
+A round's time for a task is the median of {tasks}. A worker's first use is the first task of a new
+process that gets the object, whose imports are made; private memory is the growth of RssAnon by it. The last
+column is the ratio of ray.put to mori.share, with the range over the rounds.
+
+| object | to put or share, s | a task, ms | a worker's first use, ms | a worker's private MB | a task, x |
+|---|---|---|---|---|---|
+{objects}
+
+{jobs}"""
+
+
+def _machine() -> str:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        memory = int(file.readline().split()[1]) / 1e6
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    versions = f"Python {platform.python_version()}, Ray {ray.__version__}, mori {mori.__version__}"
+    return f"{os.cpu_count()} cores, {memory:.0f} GB, {system}; {versions}"
 
 
 def main() -> None:
+    """Measure all, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="200 MB of numbers have a million (1000000)"
-    )
-    parser.add_argument("--tasks", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--tasks", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="*", default=[kind.name for kind in KINDS], help="some of them")
     parser.add_argument("--store", type=int, default=2000, help="MB of Ray's object store (2000)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("RESULTS_RAY.md"))
     options = parser.parse_args()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=options.store << 20,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    print(
-        f"{options.rows} rows, medians of {options.tasks} tasks; {os.cpu_count()} cores; "
-        f"Python {platform.python_version()}, Ray {ray.__version__}, mori {mori.__version__}\n"
-    )
-    print("| object | to put or share, s | a task, ms | private memory of a worker, MB |")
-    print("|---|---|---|---|")
+    warnings.simplefilter("ignore", mori.ObjectColumnWarning)  # the table says it
     nothing = Kind("None", lambda rows: None, lambda x: None)
+    lines = []
+    connect(options.store)
     for kind in (nothing, *(kind for kind in KINDS if kind.name in options.kinds)):
-        rows = measure(kind, options.rows, options.tasks)
-        columns = (
-            " / ".join(f"{row.publish:.3f}" for row in rows),
-            " / ".join(f"{row.task * 1e3:.1f}" for row in rows),
-            " / ".join(f"{row.private / 1e6:.1f}" for row in rows),
-        )
-        print(f"| {kind.name} | {' | '.join(columns)} |", flush=True)
+        lines.append(row(kind, options.rows, options.tasks, options.rounds))
+        print(lines[-1], flush=True)
+    ray.shutdown()
+    text = _TEXT.format(
+        rounds=options.rounds,
+        tasks=options.tasks,
+        rows=options.rows,
+        machine=_machine(),
+        ways=", ".join(WAYS),
+        objects="\n".join(lines),
+        jobs=ray_jobs.report(options.rows, options.rounds, options.store),
+    )
+    options.out.write_text(text)
+    print(f"\n{text}\nwritten to {options.out}")
 
 
 if __name__ == "__main__":
