@@ -16,7 +16,7 @@ Examples
 
 import dask
 
-from mori_dask import arrivals, buffers, config, graphs, handshake, plugins, relay, run, serialize
+from mori_dask import arrivals, buffers, config, graphs, handshake, plugins, raised, relay, run, serialize
 from mori_dask.collections import from_array, from_pandas, shared
 from mori_dask.mapped import regions
 from mori_dask.scatter import gather, scatter
@@ -49,5 +49,6 @@ graphs.register()
 relay.register()
 buffers.register()
 run.register()
+raised.register()
 arrivals.register()
 _configure()

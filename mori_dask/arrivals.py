@@ -1,12 +1,10 @@
 """What a worker does with a region that comes as bytes: it lands in the host's store.
 
-Imports mori. So a host has one copy, however many of its workers get it, by whatever way, and whatever
-they hand on within the host is a reference.
+Imports distributed, mori and config. So a host has one copy, however many of its workers get it, by
+whatever way, and whatever they hand on within the host is a reference.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 from distributed import Worker
 from distributed.core import Status
@@ -15,10 +13,9 @@ from mori import reference
 from mori.errors import MoriError
 from mori.landing import land
 from mori.region import Mapping
+from mori_dask import config
 
 __all__ = ["register"]
-
-_LEAST: Final = 1 << 20  # bytes: looking for the region and writing it cost a millisecond or two
 
 
 def register() -> None:
@@ -28,7 +25,12 @@ def register() -> None:
 
 
 def _land(arrived: Mapping) -> Mapping:
-    if arrived.nbytes < _LEAST or all(worker.status == Status.closed for worker in Worker._instances):
+    least = config.get("mori.dask.land-bytes")  # to look for it and to write it cost a millisecond or two
+    if (
+        least is None
+        or arrived.nbytes < least
+        or all(worker.status == Status.closed for worker in Worker._instances)
+    ):
         return arrived
     try:
         return land(arrived)

@@ -1,7 +1,7 @@
 """Large results are shared by the worker that made them, so that dependents on other workers map them.
 
-Imports distributed, mori, config, memory and spill. Invariant: a result keeps its type: what would come
-back as another one stays private, as does what does not fit, or cannot be shared.
+Imports distributed, mori, config, memory, raised and spill. Invariant: a result keeps its type: what would
+come back as another one stays private, as does what does not fit, or cannot be shared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from distributed.utils import offload
 
 import mori
 from mori import region
-from mori_dask import config, memory, spill
+from mori_dask import config, memory, raised, spill
 
 __all__ = ["begin", "shared"]
 
@@ -32,7 +32,10 @@ _said: set[str] = set()
 
 
 def begin() -> None:
-    """Have the workers of this process share what their tasks return, where that is switched on."""
+    """Have the workers of this process share what their tasks return, where that is switched on.
+
+    A task that fails lets go of its arguments, whether or not.
+    """
     for name, wrap in (("_run_task_simple", _in_thread), ("_run_task_async", _in_loop)):
         plain = getattr(distributed.worker, name)
         if not getattr(plain, "_mori", False):
@@ -46,9 +49,10 @@ def _in_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
     def run(task: Any, data: Any, time_delay: float) -> Any:
         worker = _asked()
         if worker is None:
-            return plain(task, data, time_delay)
+            return raised.without_cycle(plain(task, data, time_delay))
         # As a part of the task: what Dask measures of the result then is what it is.
-        return plain(lambda values: shared(task(values), worker), data, time_delay)
+        shared_task = lambda values: shared(task(values), worker)  # noqa: E731
+        return raised.without_cycle(plain(shared_task, data, time_delay))
 
     return run
 
@@ -58,12 +62,12 @@ def _in_loop(plain: Callable[..., Any]) -> Callable[..., Any]:
     async def run(task: Any, data: Any, time_delay: float) -> Any:
         worker = _asked()
         if worker is None:
-            return await plain(task, data, time_delay)
+            return raised.without_cycle(await plain(task, data, time_delay))
 
         async def shared_task(values: Any) -> Any:
             return await offload(shared, await task(values), worker)
 
-        return await plain(shared_task, data, time_delay)
+        return raised.without_cycle(await plain(shared_task, data, time_delay))
 
     return run
 

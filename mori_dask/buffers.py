@@ -1,7 +1,7 @@
 """Buffers over a region, recognised by their address when Dask pickles what refers to them.
 
-Imports distributed and mori. A plain array that looks into a region (`numpy.asarray(x)`, a frame made over
-one, a view that a library has taken) has no way of its own to pickle; its memory leaves the pickle as an
+Imports distributed, mori and config. A plain array that looks into a region (`numpy.asarray(x)`, a frame made
+over one, a view that a library has taken) has no way of its own to pickle; its memory leaves the pickle as an
 out-of-band buffer. Where references are wanted, a name of the bytes goes in its place. Here is said, too,
 how what is pickled for nobody in particular travels: by value.
 """
@@ -21,10 +21,10 @@ import numpy as np
 from mori import reference, region
 from mori.errors import MoriError
 from mori.reference import Lost, is_said, travel
+from mori_dask import config
 
 __all__ = ["register"]
 
-_LEAST: Final = 1024  # bytes
 _MAGIC: Final = bytes.fromhex("8f3c1d6ae2b94705916d0cf2a7583be4")
 _NAME: Final = struct.Struct("<16sQQ41s")  # magic, offset in the region, bytes, reference to the region
 
@@ -41,28 +41,29 @@ def register() -> None:
 def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def dumps(x: Any, *, buffer_callback: Callable[[Any], object] | None = None, **options: Any) -> Any:
-        if not is_said():  # an exception, the arguments of client.run: who gets them, is not known
+        if not is_said():  # such as the arguments of client.run: who gets them, is not known
             with travel("value"):
                 return plain(x, buffer_callback=buffer_callback, **options)
         if buffer_callback is None or not region.live():
             return plain(x, buffer_callback=buffer_callback, **options)
         buffers: list[Any] = []
         pickled = plain(x, buffer_callback=buffers.append, **options)
+        least = config.least() if buffers else None
         for buffer in buffers:
-            buffer_callback(_name(buffer) or buffer)
+            buffer_callback((_name(buffer, least) if least else None) or buffer)
         return pickled
 
     dumps._mori = True  # type: ignore[attr-defined]
     return dumps
 
 
-def _name(buffer: pickle.PickleBuffer) -> bytes | None:
+def _name(buffer: pickle.PickleBuffer, least: int) -> bytes | None:
     """Return what stands for a buffer; None if it lies in no region, or its bytes are wanted."""
     try:
         data = np.frombuffer(buffer.raw(), np.uint8)
     except BufferError:  # not contiguous
         return None
-    if data.nbytes < _LEAST:
+    if data.nbytes < least:
         return None
     address = data.__array_interface__["data"][0]
     mapping = region.at(address, data.nbytes)

@@ -18,7 +18,7 @@ from dask.utils import parse_bytes
 from mori import settings
 from mori.errors import SettingError
 
-__all__ = ["check", "enabled", "faults", "get", "register"]
+__all__ = ["check", "enabled", "faults", "get", "least", "register"]
 
 _DEFAULTS: Final[dict[str, Any]] = yaml.safe_load(
     Path(__file__).with_name("mori-dask.yaml").read_text(encoding="utf-8")
@@ -60,13 +60,15 @@ def _yes_or_no(value: Any) -> bool:
     return value
 
 
-def _bytes_or_off(value: Any) -> int | None:
-    if value is None or value is False:
-        return None
-    nbytes = int(parse_bytes(value)) if isinstance(value, int | str) and value is not True else 0
+def _bytes(value: Any) -> int:
+    nbytes = int(parse_bytes(value)) if isinstance(value, int | str) and not isinstance(value, bool) else 0
     if nbytes <= 0:
         raise ValueError
     return nbytes
+
+
+def _bytes_or_off(value: Any) -> int | None:
+    return None if value is None or value is False else _bytes(value)
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:
@@ -82,6 +84,10 @@ _KEYS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "mori.store": (_store, "memfd, files or files:DIR"),
     "mori.grace": (_seconds, "seconds, a number from 0 up"),
     "mori.dask.enabled": (_yes_or_no, "true or false"),
+    "mori.dask.frame-interception": (_yes_or_no, "true or false"),
+    "mori.dask.min-bytes": (_bytes, "a number of bytes such as '1 kiB'"),
+    "mori.dask.relay": (_yes_or_no, "true or false"),
+    "mori.dask.land-bytes": (_bytes_or_off, "a number of bytes such as '1 MiB', or false"),
     "mori.dask.auto-share": (_bytes_or_off, "a number of bytes such as '10 MB', or false"),
     "mori.dask.auto-share-fraction": (_fraction, "a number above 0, of at most 1"),
     "mori.dask.memory-accounting": (_yes_or_no, "true or false"),
@@ -110,6 +116,11 @@ def get(key: str) -> Any:
 def enabled() -> bool:
     """Say whether shared objects are to travel as references (``mori.dask.enabled``)."""
     return bool(get("mori.dask.enabled"))
+
+
+def least() -> int | None:
+    """Return from how many bytes on plain buffers that lie in regions are named; None if none is."""
+    return int(get("mori.dask.min-bytes")) if get("mori.dask.frame-interception") else None
 
 
 def check() -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "domain_of",
     "hosts_of",
     "receiver_here",
+    "relays",
     "said",
     "schedulers_are_here",
     "takes_references",
@@ -53,8 +54,24 @@ if hasattr(os, "register_at_fork"):
 
 
 def said(*, relay: bool = False) -> dict[str, Any]:
-    """Return what this process says of itself when it is connected."""
-    return {"domain": domain(), "relay": relay, "version": mori.__version__}
+    """Return what this process says of itself when it is connected.
+
+    With `relay`, that it passes messages on unopened, and whether it is to be given references to pass on.
+    """
+    passes_on = _passes_on() if relay else False
+    return {"domain": domain(), "relay": passes_on, "version": mori.__version__}
+
+
+def _passes_on() -> str:
+    return "reference" if config.get("mori.dask.relay") else "value"
+
+
+def relays(other: dict[str, Any]) -> str | None:
+    """Return what the receiver of a message passes on, "reference" or "value"; None if it opens it all."""
+    passes_on = other.get("relay")
+    if passes_on is False:
+        return None
+    return _passes_on() if passes_on == "reference" else "value"
 
 
 def tell(comm: Comm, other: Any) -> None:
@@ -95,7 +112,7 @@ def takes_references(context: dict[str, Any] | None) -> bool:
 def receiver_here(context: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return what the receiver of a message has said, if it is in this domain.
 
-    Its ``relay`` is False for one that opens all that it gets; a scheduler does not.
+    See `relays` for what a scheduler does with it.
     """
     other = ((context or {}).get("recipient") or {}).get(_KEY)
     if not isinstance(other, dict) or not config.enabled() or other.get("domain") != domain():

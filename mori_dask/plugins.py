@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.active_memory_manager import ReduceReplicas
@@ -21,10 +21,13 @@ from distributed.scheduler import TaskState
 import mori
 from mori import store
 from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
+from mori_dask.relay import Relayed
 from mori_dask.serialize import SIZE
 from mori_dask.versions import Versions
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
+
+_PARTS: Final = ("run_spec", "exception")  # of messages, which can have references
 
 
 class MoriScheduler(SchedulerPlugin):
@@ -36,6 +39,7 @@ class MoriScheduler(SchedulerPlugin):
     def __init__(self) -> None:
         self._scheduler: Scheduler = None
         self._versions: Versions | None = None
+        self._raised: dict[Any, Relayed] = {}  # exceptions that refer to regions, by the key of their task
 
     def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
         """Answer a worker or client that has met mori only after it was connected."""
@@ -58,6 +62,8 @@ class MoriScheduler(SchedulerPlugin):
             _keep_replicas(scheduler)
         for worker in scheduler.workers:
             self.add_worker(scheduler, worker)
+        for client in scheduler.client_comms:
+            self._forget_what_is_sent(client)
         page.add(scheduler)
         metrics.add(scheduler)
 
@@ -68,11 +74,19 @@ class MoriScheduler(SchedulerPlugin):
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Have what is sent to a worker forgotten when it was sent."""
-        stream = scheduler.stream_comms[worker]
-        if not isinstance(stream.recent_message_log, _Log):
-            stream.recent_message_log = _Log(stream.recent_message_log)
+        _forget_messages(scheduler.stream_comms[worker])
         if self._versions is not None:
             self._versions.meet_worker(worker, scheduler.workers[worker].metrics.get("mori"))
+
+    def add_client(self, scheduler: Scheduler, client: str) -> None:
+        """Have what is sent to a client forgotten when it was sent; the connection is there right after."""
+        if self._scheduler is not None:
+            asyncio.get_running_loop().call_soon(self._forget_what_is_sent, client)
+
+    def _forget_what_is_sent(self, client: str) -> None:
+        stream = self._scheduler.client_comms.get(client)
+        if stream is not None:
+            _forget_messages(stream)
 
     def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
         """Look at the version of a client with its first graph: now it is connected, and hears of it."""
@@ -85,8 +99,17 @@ class MoriScheduler(SchedulerPlugin):
             self._versions.forget_client(client)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """Drop the arguments of a forgotten task: work stealing, and workers that are gone, keep it."""
-        if finish == "forgotten" and self._scheduler is not None:
+        """Drop the arguments of a forgotten task: work stealing, and workers that are gone, keep it.
+
+        The same for its exception, which is kept with the last message of its worker.
+        """
+        if self._scheduler is None:
+            return
+        if finish == "erred" and isinstance(raised := self._scheduler.tasks[key].exception, Relayed):
+            self._raised[key] = raised
+        elif start == "erred" and (raised := self._raised.pop(key, None)) is not None:
+            raised.let_go()
+        if finish == "forgotten":
             self._scheduler.tasks[key].run_spec = None
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
@@ -97,8 +120,13 @@ class MoriScheduler(SchedulerPlugin):
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 
 
+def _forget_messages(stream: Any) -> None:
+    if not isinstance(stream.recent_message_log, _Log):
+        stream.recent_message_log = _Log(stream.recent_message_log)
+
+
 class _Log(deque[Any]):
-    """The last messages to a worker, which Dask keeps, without the tasks and their arguments."""
+    """The last messages to a worker or client, which Dask keeps, without arguments and errors of tasks."""
 
     def __init__(self, before: deque[Any]) -> None:
         super().__init__(maxlen=before.maxlen)
@@ -107,13 +135,13 @@ class _Log(deque[Any]):
 
     def append(self, messages: Any) -> None:
         if isinstance(messages, list):
-            messages = [_without_task(message) for message in messages]
+            messages = [_without_parts(message) for message in messages]
         super().append(messages)
 
 
-def _without_task(message: Any) -> Any:
-    if isinstance(message, dict) and "run_spec" in message:
-        return {**message, "run_spec": None}
+def _without_parts(message: Any) -> Any:
+    if isinstance(message, dict) and not message.keys().isdisjoint(_PARTS):
+        return {**message, **{part: None for part in _PARTS if part in message}}
     return message
 
 

@@ -29,11 +29,13 @@ from distributed.protocol.serialize import (
 from mori import reference, region
 from mori.hold import Hold
 from mori.region import Mapping
-from mori_dask.handshake import receiver_here
+from mori_dask import raised
+from mori_dask.handshake import receiver_here, relays
 
-__all__ = ["References", "is_needed", "register"]
+__all__ = ["References", "Relayed", "is_needed", "register"]
 
 _KEY: Final = "mori"  # in the header of what is serialized: a reference to each region
+_RAISED: Final = "mori-raised"  # there, too: that the references are in an exception, pickled into bytes
 _logger = logging.getLogger("distributed.scheduler.mori")
 
 
@@ -63,9 +65,9 @@ class References:
 class _Message(NamedTuple):
     """What is known of the message that is being made."""
 
-    relayed: bool  # by a scheduler of this domain
+    relayed: str | None  # by a scheduler of this domain: references, or values
     kept: bool  # what is in it, by its sender, until it is answered
-    opened: bool  # by its receiver, which is of this domain
+    opened: bool  # by its receiver, or by whom that passes it to: it is of this domain
     made: dict[int, tuple[Any, Any]]  # header and frames of what is made anew for it
 
 
@@ -102,7 +104,7 @@ def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:
         # Who answers with keys keeps them until the other has said OK.
         kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
         here = receiver_here(context)
-        relayed = here is not None and here.get("relay") is not False
+        relayed = None if here is None else relays(here)
         token = _message.set(_Message(relayed, kept, here is not None, {}))
         try:
             return plain(msg, *args, context=context, **kwargs)
@@ -117,8 +119,13 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
 
     def dumps(x: Any, context: Any = None) -> Any:
         message = _message.get()
-        if message is None or not message.relayed:
+        if type(x) is raised.Raised:
+            return _raised(plain, x, message, context)
+        if message is None or message.relayed is None:
             return plain(x, context=context)
+        if message.relayed == "value":
+            with reference.travel("value"):
+                return plain(x, context=context)
         references = References(grace=not message.kept)
         with reference.travel(references):
             header, frames = plain(x, context=context)
@@ -127,6 +134,19 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
         return header, frames
 
     return dumps
+
+
+def _raised(
+    plain: Callable[..., Any], x: raised.Raised, message: _Message | None, context: Any
+) -> tuple[Any, Any]:
+    """Serialize an exception, which was pickled with references, for who gets it."""
+    if message is None or not message.opened or message.relayed == "value":
+        return plain(raised.with_bytes(x), context=context)  # type: ignore[no-any-return]
+    header, frames = plain(bytes(x), context=context)
+    if message.relayed:
+        header |= {_KEY: x.regions, _RAISED: True}
+    x.sent()
+    return header, frames
 
 
 def _holding(plain: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +159,7 @@ def _holding(plain: Callable[..., None]) -> Callable[..., None]:
         if holds:
             global _relays
             _relays = True
-            self.__class__ = _Relayed
+            self.__class__ = Relayed
             self._mori_holds = holds
 
     init._mori = True  # type: ignore[attr-defined]
@@ -154,10 +174,14 @@ def _noted(header: Any) -> Iterator[bytes]:
             yield from _noted(below)
 
 
-class _Relayed(Serialized):
+class Relayed(Serialized):
     """Frames with references, which are others for a receiver that cannot open them."""
 
     _mori_holds: list[Hold | None]
+
+    def let_go(self) -> None:
+        """Hold the regions no more, whoever still has the frames: nobody is to get them."""
+        self._mori_holds = []
 
     @property
     def header(self) -> Any:
@@ -189,6 +213,8 @@ def _with_bytes(header: Any, frames: Any) -> tuple[Any, Any]:
     try:
         plain = decompress(header, frames) if "compression" in header else frames
         opened = merge_and_deserialize(copy.deepcopy(header), plain)  # it takes things out
+        if _RAISED in header:
+            opened = raised.with_bytes(opened)
         with reference.travel("value"):
             made: tuple[Any, Any] = serialize_and_split(Serialize(opened), on_error="raise")
         return made

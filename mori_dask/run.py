@@ -1,7 +1,7 @@
 """`Client.run` sends references where all workers that it is for are in this domain.
 
-Imports handshake, relay, distributed and mori. Its arguments are pickled once for all workers, before any
-connection is chosen, so the workers are asked first; and only if there is a reference to send.
+Imports config, handshake, relay, distributed and mori. Its arguments are pickled once for all workers, before
+any connection is chosen, so the workers are asked first; and only if there is a reference to send.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import distributed.protocol.pickle
 from distributed import Client
 
 from mori.reference import travel
+from mori_dask import config
 from mori_dask.handshake import domain, hosts_of
 from mori_dask.relay import References
 
@@ -27,7 +28,11 @@ def register() -> None:
 
     @functools.wraps(plain)
     async def run(self: Client, function: Any, *args: Any, **kwargs: Any) -> Any:
-        here = _refers((function, args, kwargs)) and await _are_here(self, kwargs.get("workers"))
+        here = (
+            config.get("mori.dask.relay")  # a scheduler passes them on
+            and _refers((function, args, kwargs))
+            and await _are_here(self, kwargs.get("workers"))
+        )
         with travel("reference" if here else "value"):
             return await plain(self, function, *args, **kwargs)
 

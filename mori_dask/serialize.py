@@ -27,6 +27,7 @@ from distributed.protocol.serialize import (
 )
 
 import mori
+from mori import region
 from mori.api import locate
 from mori.masked import SharedMaskedArray
 from mori.modules import imported
@@ -121,8 +122,13 @@ def _prefer(dispatch: Any, cls: type, ours: Callable[[Any], Any]) -> None:
 
 
 def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
-    plain = type(array) is np.ndarray and array.flags.forc and not is_by_value()
-    if plain and reduce_reference(array, 5) is not None:
+    plain = type(array) is np.ndarray and array.flags.forc and region.live() and not is_by_value()
+    if (
+        plain
+        and (least := config.least())
+        and array.nbytes >= least
+        and reduce_reference(array, 5) is not None
+    ):
         raise _ByPickleError("views of shared arrays are pickled")  # with a name for their buffer
     return serialize_numpy_ndarray(array)
 

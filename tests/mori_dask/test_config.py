@@ -30,6 +30,10 @@ WRONG = {
     "mori.store": ["shm", "files:", "memfd:x", 3],
     "mori.grace": [-1, "ten", "inf", True],
     "mori.dask.enabled": ["yes", None, 1],
+    "mori.dask.frame-interception": ["on", None, 1],
+    "mori.dask.min-bytes": [True, False, None, 0, -5, "much", 1.5],
+    "mori.dask.relay": ["value", None, 0],
+    "mori.dask.land-bytes": [True, 0, -5, "much", 1.5],
     "mori.dask.auto-share": [True, 0, -5, "much", 1.5j],
     "mori.dask.auto-share-fraction": [0, 1.5, "half", True, None],
     "mori.dask.memory-accounting": ["on", None],
@@ -41,6 +45,10 @@ RIGHT = {
     "mori.store": [None, "memfd", "files", "files:/tmp"],
     "mori.grace": [None, 0, 2.5],
     "mori.dask.enabled": [True, False],
+    "mori.dask.frame-interception": [True, False],
+    "mori.dask.min-bytes": ["1 kiB", 1],
+    "mori.dask.relay": [True, False],
+    "mori.dask.land-bytes": [None, False, "1 MiB", 1],
     "mori.dask.auto-share": [None, False, "10 MB", 1000],
     "mori.dask.auto-share-fraction": [0.1, 1],
     "mori.dask.memory-accounting": [True, False],
@@ -108,11 +116,16 @@ def test_a_key_that_does_not_exist_is_an_error_that_names_it():
 def test_the_environment_sets_keys_as_it_does_all_of_dasks():
     code = (
         "import mori_dask, mori_dask.config as c, mori.settings as s;"
-        "print(c.get('mori.dask.auto-share'), c.get('mori.dask.spill'), s.grace(), s.store())"
+        "print(*[c.get(f'mori.dask.{key}') for key in ('auto-share', 'spill', 'frame-interception', 'relay',"
+        "'min-bytes', 'land-bytes')], s.grace(), s.store())"
     )
     told = {
         "DASK_MORI__DASK__AUTO_SHARE": "10 MB",
         "DASK_MORI__DASK__SPILL": "value",
+        "DASK_MORI__DASK__FRAME_INTERCEPTION": "False",
+        "DASK_MORI__DASK__RELAY": "False",
+        "DASK_MORI__DASK__MIN_BYTES": "2 kB",
+        "DASK_MORI__DASK__LAND_BYTES": "3 MB",
         "DASK_MORI__GRACE": "3",
         "DASK_MORI__STORE": "files:/tmp",
     }
@@ -121,7 +134,7 @@ def test_the_environment_sets_keys_as_it_does_all_of_dasks():
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert (done.stdout, done.stderr) == ("10000000 value 3.0 files:/tmp\n", "")
+    assert (done.stdout, done.stderr) == ("10000000 value False False 2000 3000000 3.0 files:/tmp\n", "")
 
 
 def test_moris_own_settings_are_dasks_keys_and_the_environment_comes_first(

@@ -42,6 +42,10 @@ def _alive() -> set[str]:
     return {entry.name for entry in mori.regions()}
 
 
+def _holders(name: str) -> set[int]:
+    return {pid for entry in mori.regions() if entry.name == name for pid in entry.holders}
+
+
 def _array() -> tuple[np.ndarray, str, float]:
     array = mori.share(np.random.default_rng(1).random(100_000))
     name = mori.shared_name(array)
@@ -126,6 +130,62 @@ def test_a_result_is_freed_everywhere_with_its_last_future(cluster: Client):
     cluster.replicate(made)
     del made
     wait_until(lambda: name not in _alive(), SOON)
+
+
+class _Error(Exception):
+    pass
+
+
+def _fail() -> None:
+    raise _Error(mori.share(np.arange(100_000)))
+
+
+def test_what_an_exception_refers_to_is_there_until_its_last_future_goes(cluster: Client):
+    """Also when the worker that raised it is gone, with all that it kept, and for who asks later."""
+    failed = cluster.submit(_fail, pure=False)
+    wait(failed)
+    first = failed.exception()
+    name, total = mori.shared_name(first.args[0]), first.args[0].sum()
+    cluster.publish_dataset(failed, name="failed")
+    key = failed.key
+    workers = [*cluster.run(os.getpid).values()]
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    del failed, first
+    wait_until(lambda: key not in cluster.futures)
+    wait_until(lambda: not _holders(name) & {*workers})
+    with Client(cluster.scheduler.address, set_as_default=False) as other:
+        late = other.get_dataset("failed").exception()
+        assert (mori.shared_name(late.args[0]), late.args[0].sum()) == (name, total)
+        del late
+    cluster.unpublish_dataset("failed")
+    wait_until(lambda: name not in _alive(), SOON)
+    cluster.wait_for_workers(2)
+
+
+def test_the_argument_of_a_task_that_has_failed_is_freed_with_its_future(cluster: Client):
+    array, name, _ = _array()
+
+    def fail(x):
+        raise _Error(x.shape)
+
+    failed = cluster.submit(fail, array, pure=False)
+    wait(failed)
+    del array, failed
+    wait_until(lambda: name not in _alive(), SOON)
+
+
+def test_an_exception_of_a_worker_that_lives_on_is_kept_by_nobody(cluster: Client):
+    names = []
+    for _ in range(3):
+        failed = cluster.submit(_fail, pure=False)
+        with pytest.raises(_Error) as caught:
+            failed.result()
+        names.append(mori.shared_name(caught.value.args[0]))
+        caught.value.__traceback__ = None
+        del failed, caught
+    # It was sent by a worker, whose grace of ten seconds begins with that.
+    wait_until(lambda: not _alive() & {*names}, 15)
 
 
 @pytest.mark.parametrize("mode", ["reference", "value"])

@@ -269,6 +269,36 @@ def exception(client, x):
     return look(future.exception().args[0])
 
 
+def exception_of_a_dependency(client, x):
+    def fail(x):
+        raise ValueError(Holder(x))
+
+    last = client.submit(len, client.submit(fail, x, pure=False), pure=False)
+    with pytest.raises(ValueError, match="Holder") as caught:
+        last.result()
+    return caught.value.args[0].look()
+
+
+def exception_of_run(client, x):
+    def fail(x):
+        raise ValueError(x)
+
+    with pytest.raises(ValueError, match="\\[") as caught:
+        client.run(fail, x)
+    return look(caught.value.args[0])
+
+
+def exception_of_an_actor(client, x):
+    class Fails:
+        def fail(self, x):
+            raise ValueError(x)
+
+    actor = client.submit(Fails, actor=True, pure=False).result()
+    with pytest.raises(ValueError, match="\\[") as caught:
+        actor.fail(x).result()
+    return look(caught.value.args[0])
+
+
 REFERENCE = [
     *(submit, map_, map_with_a_keyword, delayed, persist, nested, captured_by_a_lambda, in_an_object),
     *(scatter_directly, scatter_through_the_scheduler, broadcast, scatter_of_mori),
@@ -277,8 +307,8 @@ REFERENCE = [
     *(from_worker_to_worker, actors_constructor, actors_argument, actors_result),
     *(argument_of_run, result_of_run, queue, variable, published_dataset, published_future),
     *(replicate, rebalance, plain_view, plain_view_scattered, plain_frame, frame_slice),
+    *(exception, exception_of_a_dependency, exception_of_run, exception_of_an_actor),
 ]
-VALUE = [exception]
 
 
 @pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.__name__.strip("_"))
@@ -288,14 +318,6 @@ def test_a_reference_travels(client: Client, counted, array, path):
     assert total == array.sum()
     assert shared
     assert counted() - before < _FEW
-
-
-@pytest.mark.parametrize("path", VALUE, ids=lambda path: path.__name__)
-def test_bytes_travel(client: Client, counted, array, path):
-    before = counted()
-    shared, _, total = path(client, array)
-    assert (shared, total) == (False, array.sum())
-    assert counted() - before > array.nbytes
 
 
 def test_the_bytes_of_what_is_not_shared_are_counted(client: Client, counted, array):

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
-from distributed import Client
+from distributed import Client, core, worker
 from distributed.comm.core import Comm
 from distributed.protocol.serialize import Serialized, deserialize, families, serialize, to_serialize
 
@@ -201,7 +201,7 @@ def _reached():
     return (
         *(distributed.protocol.dumps, Comm.handshake_info, families["dask"], families["pickle"]),
         *(pickling.dumps, pickling.loads, distributed.client.dumps, distributed.client.loads),
-        *(Client._run, Serialized.__init__, *reference.arrivals),
+        *(Client._run, core.error_message, worker.error_message, Serialized.__init__, *reference.arrivals),
     )
 
 
@@ -213,6 +213,7 @@ def test_importing_it_again_changes_nothing():
         mori_dask.relay,
         mori_dask.buffers,
         mori_dask.run,
+        mori_dask.raised,
         mori_dask.arrivals,
     ):
         module.register()
@@ -245,7 +246,7 @@ def test_a_buffer_is_found_by_its_name_and_a_damaged_name_is_no_error_before_it_
 def test_what_is_relayed_is_held_and_mapped_by_nobody(monkeypatch: pytest.MonkeyPatch):
     """A scheduler has the frames alone, and the region is there for as long as it has them."""
     monkeypatch.setenv("MORI_GRACE", "0")
-    here = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": True}}}
+    here = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": "reference"}}}
     there = {"recipient": {"mori": {"domain": "elsewhere", "relay": False}}}
     shared = mori.share(np.arange(100_000))
     name = mori.shared_name(shared)
@@ -265,5 +266,37 @@ def test_what_is_relayed_is_held_and_mapped_by_nobody(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(got[0]["a"], np.arange(100_000))
     assert not mori.is_shared(got[0]["a"])
     del held, got, passed
+    gc.collect()
+    assert name not in [entry.name for entry in mori.regions()]
+
+
+def test_an_exception_is_passed_on_with_references_here_and_with_bytes_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("MORI_GRACE", "0")
+    context = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": "reference"}}}
+    there = {"recipient": {"mori": {"domain": "elsewhere", "relay": False}}}
+    opens = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": False}}}
+    shared = mori.share(np.arange(100_000))
+    name = mori.shared_name(shared)
+    message = worker.error_message(ValueError(shared))
+    again = worker.error_message(ValueError(shared))
+    foreign = distributed.protocol.dumps(message, context=there)
+    assert sum(memoryview(frame).nbytes for frame in foreign) > 800_000
+    direct = distributed.protocol.dumps(again, context=opens)
+    frames = distributed.protocol.dumps(message, context=context)
+    assert max(sum(memoryview(frame).nbytes for frame in some) for some in (direct, frames)) < 10_000
+    held = distributed.protocol.loads(frames, deserialize=False)
+    del shared
+    assert name in [entry.name for entry in mori.regions()]
+    passed = distributed.protocol.dumps(held, context=there)
+    here = distributed.protocol.dumps(held, context=opens)
+    for got, is_shared in ((passed, False), (foreign, False), (here, True), (direct, True)):
+        _, exception, _ = core.clean_exception(**distributed.protocol.loads(got))
+        (array,) = exception.args
+        np.testing.assert_array_equal(array, np.arange(100_000))
+        assert mori.is_shared(array) == is_shared
+    held["exception"].let_go()
+    del array, exception, got, again, message
     gc.collect()
     assert name not in [entry.name for entry in mori.regions()]

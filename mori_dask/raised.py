@@ -1,0 +1,106 @@
+"""Exceptions: where they are raised, it is not known who gets them; that is decided when they are sent.
+
+Imports distributed, config and mori. Dask pickles an exception at once, for the scheduler to keep and to hand
+to who asks for the task's result. Invariant: the regions that a pickle refers to are held until it was sent;
+from then on a scheduler of this domain holds them, and everybody else has been given the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from distributed import core
+from distributed.protocol import pickle
+
+from mori import reference, region
+from mori.hold import Hold
+from mori.region import Mapping
+from mori_dask import config
+
+__all__ = ["Raised", "register", "with_bytes", "without_cycle"]
+
+
+class Raised(bytes):
+    """What an exception is pickled as, with references in it."""
+
+    regions: list[bytes]
+    """References to each region."""
+    holds: list[Hold]
+
+    def sent(self) -> None:
+        """Let go of the regions, as the receiver has them, or will within the grace."""
+        for hold in self.holds:
+            hold.pickled = True
+        self.holds = []
+
+
+def without_cycle(outcome: Any) -> Any:
+    """Return what a task has come to; if it has failed, without what only a garbage collection ends.
+
+    Dask keeps the exception in variables of frames that its traceback leads to, and with them the task's
+    arguments. It has been pickled by now; all that is asked for is its class.
+    """
+    if region.is_used() and isinstance(outcome, dict) and "actual_exception" in outcome:
+        cls: Any = type(outcome["actual_exception"])
+        with contextlib.suppress(Exception):  # a class of the user's
+            outcome["actual_exception"] = cls.__new__(cls)
+    return outcome
+
+
+def with_bytes(pickled: bytes) -> bytes:
+    """Return what a pickled exception is without references."""
+    exception = pickle.loads(pickled)
+    with reference.travel("value"):
+        made: bytes = pickle.dumps(exception)
+    return made
+
+
+class _Noted:
+    """The way of references in an exception, with their regions."""
+
+    def __init__(self) -> None:
+        self.regions: dict[bytes, bytes] = {}
+        self.holds: dict[bytes, Hold] = {}
+
+    def takes(self, mapping: Mapping) -> bool:
+        assert mapping.hold is not None
+        self.holds[mapping.header.region_id] = mapping.hold
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        region_id, whole = reference.region_of(payload)
+        self.regions[region_id] = whole
+        return reference.load, (payload,)
+
+
+def register() -> None:
+    """Have what Dask makes of exceptions refer to regions; its modules have the function by its name."""
+    plain = core.error_message
+    if getattr(plain, "_mori", False):
+        return
+    referring = _referring(plain)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("distributed.") and vars(module).get("error_message") is plain:
+            module.error_message = referring  # type: ignore[attr-defined]
+
+
+def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def error_message(*args: Any, **kwargs: Any) -> Any:
+        if not region.is_used() or not config.enabled():
+            return plain(*args, **kwargs)
+        noted = _Noted()
+        with reference.travel(noted):
+            message = plain(*args, **kwargs)
+        if noted.regions:
+            raised = Raised(message["exception"].data)
+            raised.regions, raised.holds = list(noted.regions.values()), list(noted.holds.values())
+            message["exception"].data = raised
+        return message
+
+    error_message._mori = True  # type: ignore[attr-defined]
+    return error_message
