@@ -86,18 +86,24 @@ class _Lanes:
         self._position = 0
         self._room = threading.Semaphore(_TEMPORARIES)
         self._queues = [queue.SimpleQueue[tuple[memoryview, int, bool] | None]() for _ in fds]
-        self._threads: list[threading.Thread] = []  # those that have started
+        # A thread's end each: `Thread.join` of before Python 3.13, once interrupted, takes it for ended.
+        self._ends: list[threading.Event] = []
         self._fds = fds
 
     def start(self) -> None:
         """Start the threads."""
         for fd, pieces in zip(self._fds, self._queues, strict=True):
-            thread = threading.Thread(target=self._run, args=(fd, pieces), name="mori-filling", daemon=True)
+            # A descriptor of its own: who is interrupted twice does not wait, and closes the others.
+            own, end = os.dup(fd), threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(own, pieces, end), name="mori-filling", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:  # no thread can be started any more: what is given is written at once
+                os.close(own)
                 break
-            self._threads.append(thread)
+            self._ends.append(end)
 
     def __call__(self, data: Any, *, borrowed: bool = False) -> None:
         view = memoryview(data)
@@ -108,7 +114,7 @@ class _Lanes:
             piece = view[: self._segment_nbytes - offset]
             view = view[len(piece) :]
             self._position += len(piece)
-            if lane >= len(self._threads):
+            if lane >= len(self._ends):
                 self._put(self._fds[lane], piece, offset)
                 continue
             if not borrowed:
@@ -120,32 +126,37 @@ class _Lanes:
         self.error = self.error or error
 
     def join(self) -> None:
-        """Wait until no thread uses the files any more, whatever else happens: they are closed next."""
-        interrupted: BaseException | None = None
-        while True:
-            try:
-                for pieces in self._queues:
-                    pieces.put(None)
-                for thread in self._threads:
-                    thread.join()
-                break
-            except BaseException as error:  # a signal's: have it wait
-                self.stop(error)
-                interrupted = error
-        if interrupted is not None:
-            raise interrupted
+        """Wait until all is written, or nothing more will be."""
+        for pieces in self._queues:
+            pieces.put(None)
+        try:
+            self._wait()
+        except BaseException as error:  # a signal's
+            self.stop(error)
+            self._wait()
+            raise
 
-    def _run(self, fd: int, pieces: queue.SimpleQueue[tuple[memoryview, int, bool] | None]) -> None:
-        while (taken := pieces.get()) is not None:
-            piece, offset, borrowed = taken
-            try:
-                self._put(fd, piece, offset)
-            except BaseException as error:
-                self.stop(error)
-            finally:
-                del taken, piece
-                if not borrowed:
-                    self._room.release()
+    def _wait(self) -> None:
+        for end in self._ends:
+            end.wait()
+
+    def _run(
+        self, fd: int, pieces: queue.SimpleQueue[tuple[memoryview, int, bool] | None], end: threading.Event
+    ) -> None:
+        try:
+            while (taken := pieces.get()) is not None:
+                piece, offset, borrowed = taken
+                try:
+                    self._put(fd, piece, offset)
+                except BaseException as error:
+                    self.stop(error)
+                finally:
+                    del taken, piece
+                    if not borrowed:
+                        self._room.release()
+        finally:
+            os.close(fd)
+            end.set()
 
     def _put(self, fd: int, piece: memoryview, offset: int) -> None:
         while piece and self.error is None:

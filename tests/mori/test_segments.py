@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import pickle
 import signal
@@ -24,6 +25,14 @@ from mori.store import Where
 from tests.mori.test_landing import dropped, received, sent
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class _InterruptedError(Exception):
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise _InterruptedError
 
 
 @pytest.fixture(autouse=True)
@@ -239,26 +248,18 @@ def test_where_no_thread_can_be_started_one_writes_all(monkeypatch: pytest.Monke
     assert np.array_equal(x, array)
 
 
-class _InterruptedError(Exception):
-    pass
-
-
-def _interrupt(*_: object) -> None:
-    raise _InterruptedError
-
-
-def test_an_interrupt_waits_for_the_threads_before_the_files_are_closed(
-    monkeypatch: pytest.MonkeyPatch, rng: Any
-) -> None:
+def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
     write, main = filling._write, threading.main_thread().ident
     assert main is not None
+    sent: list[int] = []
     after: list[int] = []
 
     def interrupt_and_write(fd: int, view: memoryview, position: int) -> int:
-        signal.pthread_kill(main, signal.SIGALRM)
+        if not sent:
+            sent.append(fd)
+            signal.pthread_kill(main, signal.SIGALRM)
         time.sleep(0.01)  # it is on its way, and this thread still writes
         after.append(fd)
-        os.fstat(fd)
         return write(fd, view, position)
 
     monkeypatch.setattr(filling, "_write", interrupt_and_write)
@@ -270,6 +271,35 @@ def test_an_interrupt_waits_for_the_threads_before_the_files_are_closed(
         signal.signal(signal.SIGALRM, before)
     assert after
     assert "mori-filling" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
+    monkeypatch: pytest.MonkeyPatch, rng: Any, wait: Any
+) -> None:
+    write, go = filling._write, threading.Event()
+
+    def wait_and_write(fd: int, view: memoryview, position: int) -> int:
+        go.wait(10)
+        return write(fd, view, position)
+
+    def refuse(self: filling._Lanes) -> None:
+        raise _InterruptedError
+
+    monkeypatch.setattr(filling, "_write", wait_and_write)
+    monkeypatch.setattr(filling._Lanes, "join", refuse)
+    with pytest.raises(_InterruptedError):
+        mori.share(rng.random(100_000))
+    with open(os.devnull, "rb") as null:  # under the numbers of the region's descriptors
+        others = [os.dup(null.fileno()) for _ in range(6)]
+    kinds = [os.fstat(fd).st_ino for fd in others]
+    go.set()
+    monkeypatch.undo()
+    for lanes in [one for one in gc.get_objects() if isinstance(one, filling._Lanes)]:
+        lanes.join()
+    wait(lambda: "mori-filling" not in [thread.name for thread in threading.enumerate()])
+    assert [os.fstat(fd).st_ino for fd in others] == kinds
+    for fd in others:
+        os.close(fd)
 
 
 def test_an_interrupt_while_the_threads_start_leaves_none(
