@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ _CODECS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     options = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"mori: {message}\n"
     try:
         code: int = options.run(options)
         return code

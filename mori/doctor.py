@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -34,6 +35,7 @@ _LIBRARIES: Final = (
 _HUGE: Final = "/sys/kernel/mm/transparent_hugepage"
 _DOCKERS: Final = 64 << 20
 _FEW_FILES: Final = 4096
+_TAKES: Final = "one a region, up to eight a large one"
 _TRIAL: Final = 64 << 20  # bytes
 _LIMIT: Final = 30  # seconds for another process to open a region
 
@@ -52,16 +54,12 @@ def examine(*, engines: bool = False) -> list[Check]:
 
     With `engines`, each engine that is installed is tried with its adapter, too, which takes seconds.
     """
-    checks: list[Check] = []
+    checks = [*_store()]
+    works = checks[0].verdict != "fail"  # else what is wrong is said, once
     for look in (
-        _store,
-        _other_process,
-        _room,
-        _shm,
-        _files,
-        _mappings,
-        _overcommit,
-        _namespaces,
+        *([_other_process, _room, _shm] if works else []),
+        *(_files, _mappings, _overcommit),
+        *([_namespaces] if works else []),
         _huge_pages,
         *([_engines] if engines else []),
     ):
@@ -73,14 +71,20 @@ def examine(*, engines: bool = False) -> list[Check]:
 
 
 def _store() -> Iterator[Check]:
-    try:
-        home = store.current()
-        grace = settings.grace()
-    except MoriError as error:
-        yield Check("store", "fail", str(error))
-        return
-    asked = settings.store() or "unset"
-    yield Check("store", "ok", f"{home.name} (MORI_STORE is {asked}), grace {grace:g} s")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            home = store.current()
+            grace = settings.grace()
+        except MoriError as error:
+            yield Check("store", "fail", str(error))
+            return
+    found = f"{home.name} (MORI_STORE is {settings.store() or 'unset'}), grace {grace:g} s"
+    if caught:
+        why, _, remedy = str(caught[0].message).partition(". ")
+        yield Check("store", "warn", f"{found}; {why}", remedy)
+    else:
+        yield Check("store", "ok", found)
 
 
 def _other_process() -> Iterator[Check]:
@@ -149,12 +153,12 @@ def _files() -> Iterator[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = "no limit of open files" if hard == resource.RLIM_INFINITY else f"{hard} open files at most"
     if hard == resource.RLIM_INFINITY or hard >= _FEW_FILES:
-        yield Check("open files", "ok", f"{most} (now {soft}; raised when needed), one a region")
+        yield Check("open files", "ok", f"{most} (now {soft}; raised when needed), {_TAKES}")
     else:
         yield Check(
             "open files",
             "warn",
-            f"{most}, one a region that a process maps",
+            f"{most}, {_TAKES} that a process maps",
             "Raise the hard limit (ulimit -Hn, LimitNOFILE=, docker run --ulimit nofile=), or share many "
             "small objects as one",
         )
@@ -163,7 +167,7 @@ def _files() -> Iterator[Check]:
 def _mappings() -> Iterator[Check]:
     mapped, most = limits.mappings()
     if most:
-        yield Check("mappings", "ok", f"{mapped} of {most} (vm.max_map_count), one a region")
+        yield Check("mappings", "ok", f"{mapped} of {most} (vm.max_map_count), {_TAKES}")
     else:
         yield Check("mappings", "note", "the system does not tell how many a process may have")
 
@@ -193,7 +197,7 @@ def _namespaces() -> Iterator[Check]:
         yield Check(
             "pid namespaces",
             "warn",
-            f"{len(strangers)} processes with shared regions live in other pid namespaces (containers)",
+            f"{len(strangers)} of the processes with regions live in other pid namespaces (containers)",
             "They cannot open regions of the memfd store that were made here: give both a common directory, "
             "MORI_STORE=files:DIR",
         )

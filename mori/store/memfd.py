@@ -69,6 +69,11 @@ class MemfdStore:
         found = None
         if not os.path.isdir("/proc/self/fd"):
             found = "regions are found through /proc, which is not mounted here"
+        elif os.stat("/proc/self/fd").st_uid != os.geteuid():
+            found = (
+                "other processes of this user may not look into this one in /proc: it has changed its user "
+                "since it was started, or has itself forbidden it (PR_SET_DUMPABLE)"
+            )
         elif (refused := self._try()) is not None:
             found = f"the system refuses to make anonymous files ({refused.strerror})"
         if found is not None:

@@ -166,6 +166,7 @@ def test_doctor_says_what_is_wrong_with_a_store_and_fails(monkeypatch: pytest.Mo
         done = run("doctor")
     assert done.returncode == 1
     assert "fail  store: cannot use the store 'files:/nowhere': there is no such directory" in done.stdout
+    assert done.stdout.count("/nowhere") == 1, "the same is said again by every other check"
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -182,9 +183,29 @@ def test_doctor_says_that_processes_do_not_see_each_other_in_proc() -> None:
     )
     if "unshare failed" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"no new mount namespace may be made here: {done.stderr}")
-    assert "fail  other processes" in done.stdout, done.stdout + done.stderr
+    assert "fail  store: cannot use the store 'memfd': regions are found through /proc" in done.stdout
     assert "MORI_STORE=files:DIR" in done.stdout
     assert done.returncode == 1
+
+
+def test_doctor_says_that_files_are_used_in_place_of_memfd_and_why() -> None:
+    command = f"mount -t tmpfs none /proc && {sys.executable} -m mori doctor && {sys.executable} -m mori ls"
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=55,
+    )
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"no new mount namespace may be made here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    assert "warn  store: files:/dev/shm (MORI_STORE is unset)" in done.stdout
+    assert "memfd cannot be used here: regions are found through /proc, which is not mounted" in done.stdout
+    assert "do: Every process that is to open them has to choose the same; set MORI_STORE=" in done.stdout
+    (said,) = done.stderr.splitlines()  # by ls alone, and in one line
+    assert said.startswith("mori: shared regions go to files in /dev/shm, since memfd cannot be used here")
 
 
 def test_doctor_says_that_few_files_may_be_open() -> None:
@@ -238,7 +259,7 @@ def test_doctor_says_that_a_holder_lives_in_another_pid_namespace() -> None:
         finally:
             other.stdin.write("\n")
             other.stdin.close()
-    assert "warn  pid namespaces: 1 processes with shared regions live in other pid namespaces" in done.stdout
+    assert "warn  pid namespaces: 1 of the processes with regions live in other pid namespaces" in done.stdout
     assert "MORI_STORE=files:DIR" in done.stdout
 
 

@@ -404,6 +404,35 @@ def test_where_the_system_refuses_memfds_regions_go_to_files_with_one_warning(nu
     assert said.startswith("cannot use the store 'memfd': the system refuses")
 
 
+_CLOSED = """
+import ctypes, os, pickle, sys, warnings, numpy, mori
+import multiprocessing.reduction
+if not os.geteuid():
+    os.setuid(1_900_000_000 + os.getpid() % 4_000_000)  # as a server that drops its privileges
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, which that does, too
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    kept = mori.share(numpy.arange(1000))
+data = pickle.dumps(kept)
+reader, writer = os.pipe()
+pid = os.fork()
+if not pid:
+    del kept
+    os.write(writer, str(pickle.loads(data).sum()).encode())
+    os._exit(0)
+print(os.read(reader, 100).decode(), os.waitpid(pid, 0)[1])
+print(*(str(each.message) for each in caught), sep="\\n")
+"""
+
+
+def test_a_process_that_others_may_not_look_into_shares_by_files_with_one_warning() -> None:
+    said, *warned = run_python(_CLOSED).splitlines()
+    assert said == "499500 0"
+    assert len(warned) == 1
+    assert "other processes of this user may not look into this one" in warned[0]
+    assert warned[0].startswith("shared regions go to files in /dev/shm")
+
+
 @pytest.mark.parametrize("scope", [1, 2])
 def test_a_system_that_forbids_programs_in_memory_shares_all_the_same(scope: int) -> None:
     said = run_unshared(f"echo {scope} > /proc/sys/vm/memfd_noexec", _ROUND_TRIP, "--pid")
