@@ -51,7 +51,7 @@ _UNCHANGED: Final = (
     np.generic,
 )
 
-_WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL)  # what has its elements in one node
+_WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL, Id.ROWS)  # what has its elements in one node
 
 region.watch(plain.meet)
 

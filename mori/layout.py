@@ -112,6 +112,7 @@ class Codec:
     ARROW_COLUMN: Final = 30
     PANDAS_SUBCLASS: Final = 31
     NUMPY_MASKED: Final = 32
+    ROWS: Final = 33  # lists of records, in columns
     ARROW_ARRAY: Final = 36
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from mori import codec, layout
 from mori.codec import Buffer, Codec
-from mori.codecs import small
+from mori.codecs import rows, small
 from mori.errors import NotShareableError
 from mori.layout import Codec as Id
 
@@ -209,7 +209,8 @@ class _Measure:
             taken = obj if is_looked_at else self._prepare(obj, self._path())
         try:
             if by is not None:
-                encoded = (self._small(obj) if self._levels else None) or by.encode(taken)
+                encoded = (self._small(obj) if self._levels else None) or self._rows(obj, by)
+                encoded = encoded or by.encode(taken)
             is_large = is_scalar and (encoded is None or encoded.codec is not None)
             if is_large and (alias := self._alias(obj)) is not None:
                 return alias
@@ -253,11 +254,29 @@ class _Measure:
             return None
         encoded, inside = packed
         inside.pop(id(obj), None)
-        for key, part in inside.items():
-            if key in self._inside or key in self._met:
-                self.met_inside[key] = part
-        self._inside |= inside
+        self._meet_inside(inside)
         return encoded
+
+    def _rows(self, obj: Any, by: Codec) -> codec.Encoded | None:
+        """Take a list of records apart that fits into columns, None for any other."""
+        if by.id not in (Id.LIST, Id.TUPLE) or len(obj) < rows.FEWEST:
+            return None
+        records = obj if isinstance(obj, list | tuple) else [*obj]  # a view makes its records anew
+        encoded = rows.pack(records, "tuple" if by.id == Id.TUPLE else "list")
+        if encoded is None or self._is_key():
+            return encoded
+        inside = dict(zip(map(id, records), records, strict=True))
+        if self._apart and any(key in self._apart for key in inside):
+            return None
+        self._meet_inside(inside)
+        return encoded
+
+    def _meet_inside(self, inside: dict[int, Any]) -> None:
+        """Take note of what has no node of its own; if it is met elsewhere, too, it has to have one."""
+        for others in (self._inside, self._met):
+            if not others.keys().isdisjoint(inside.keys()):
+                self.met_inside |= {key: part for key, part in inside.items() if key in others}
+        self._inside |= inside
 
     def _alias(self, obj: object) -> PlanNode | None:
         """Return an alias to what was written of an object; None if it was not, or is still above."""
@@ -280,11 +299,18 @@ class _Measure:
             return False
         level = self._levels[-1]
         of_dict = level.node.codec == Id.DICT
-        is_key = level.is_key or (of_dict and level.met < len(level.children))
+        is_key = self._is_key()
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
         if tells and not (of_dict or is_key) and _is_whole(level, node):
             self._met[id(obj)] = _Met(obj, node, self._number)
         return is_key
+
+    def _is_key(self) -> bool:
+        """Say whether what is met now is the keys of a dict, or a part of them."""
+        if not self._levels:
+            return False
+        level = self._levels[-1]
+        return level.is_key or (level.node.codec == Id.DICT and level.met < len(level.children))
 
     def _path(self) -> str:
         return "obj" + "".join(level.codec.step(level.obj, level.met - 1) for level in self._levels)

@@ -20,7 +20,18 @@ from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs.binary import LEAST
 from mori.layout import Codec as Id
 
-__all__ = ["Column", "PackedCodec", "Pieces", "column_meta", "cut", "laid_out", "pack", "validity_of"]
+__all__ = [
+    "Column",
+    "PackedCodec",
+    "Pieces",
+    "buffers_of",
+    "column_meta",
+    "cut",
+    "laid_out",
+    "opened",
+    "pack",
+    "validity_of",
+]
 
 BLOCK: Final = 4096
 """Elements that are decoded at once, at most."""
@@ -234,6 +245,19 @@ def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
     return json.dumps(plain, separators=(",", ":")).encode()
 
 
+def buffers_of(tag: str) -> int:
+    """Return how many buffers a column has."""
+    return 3 if tag in _PIECES else 2
+
+
+def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
+    """Return the column of some buffers; `head` says what it is, how long, and how many are missing."""
+    if tag in _PIECES:
+        return _PIECES[tag][0](head, buffers)
+    validity, values = buffers
+    return _Numbers(head, _NUMBERS[tag], validity, values)
+
+
 class PackedCodec:
     """A list or tuple of int, float, bool or bytes."""
 
@@ -244,10 +268,7 @@ class PackedCodec:
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Column:
         kind, tag, *numbers = json.loads(meta)
-        if tag in _PIECES:
-            return _PIECES[tag][0]((kind, *numbers), buffers)
-        validity, values = buffers
-        return _Numbers((kind, *numbers), _NUMBERS[tag], validity, values)
+        return opened(tag, (kind, *numbers), buffers)
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("a packed list has no parts that could fail")

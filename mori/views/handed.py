@@ -7,21 +7,21 @@ the region says. What was changed stays.
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 from collections.abc import Container
 from typing import Any, Final, Protocol
 
 from mori.codecs import small
+from mori.codecs.rows import Rows
 from mori.reader import Node, decode
+from mori.views.lock import lock
+from mori.views.rows import HandedRows
 
 __all__ = ["Handed", "Instances", "Kept", "holders", "is_as_written", "is_held"]
 
 _FEW: Final = 64  # that are kept before any is let go
 _LIGHT: Final = 16 << 20  # bytes, as many
 
-_lock = threading.RLock()  # reentrant: what a garbage collection runs may open something, too
 _probe: Final[list[Any]] = [[]]
 _ALONE: Final = sys.getrefcount(_probe[0])  # of what one container holds, asked like this
 _NONE: Final = _ALONE - 1
@@ -30,31 +30,42 @@ _NONE: Final = _ALONE - 1
 class Handed:
     """Small builtins by the offset of their node."""
 
-    __slots__ = ("_most", "_parts")
+    __slots__ = ("_most", "_parts", "_tables")
 
     def __init__(self) -> None:
         self._parts: dict[int, tuple[Node, list[Any]]] = {}
         self._most = _FEW
+        self._tables: dict[int, HandedRows] = {}
+
+    def table(self, node: Node, rows: Rows) -> HandedRows:
+        """Return the records of a node."""
+        found = self._tables.get(node.offset)
+        return self._tables.setdefault(node.offset, HandedRows(rows)) if found is None else found
 
     def part(self, node: Node) -> Any:
         """Return the builtin of a node: the one that was handed out before, if it may have been changed."""
-        with _lock:
+        with lock:
             kept = self._parts.get(node.offset)
             if kept is not None:
                 return kept[1][0]
             part = decode(node)
             if not small.is_fixed(part):
                 if len(self._parts) >= self._most:
-                    self.let_go()
+                    self._let_go_parts()
                 self._parts[node.offset] = node, [part]
             return part
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._parts) + sum(table.kept() for table in [*self._tables.values()])
 
     def let_go(self) -> None:
         """Forget those that nobody else holds, and that were not written to."""
-        with _lock:
+        self._let_go_parts()
+        for table in [*self._tables.values()]:
+            table.let_go()
+
+    def _let_go_parts(self) -> None:
+        with lock:
             parts = self._parts
             for offset in [*parts]:
                 node, box = parts[offset]
@@ -64,9 +75,12 @@ class Handed:
 
     def is_changed(self, within: Container[int]) -> bool:
         """Say whether any of those whose offsets lie within some is not what the region says any more."""
-        with _lock:
+        with lock:
             found = [kept for offset, kept in self._parts.items() if offset in within]
-            return any(not is_as_written(node, box[0]) for node, box in found)
+            if any(not is_as_written(node, box[0]) for node, box in found):
+                return True
+            tables = [*self._tables.items()]
+        return any(table.is_changed() for offset, table in tables if offset in within)
 
 
 class Kept(Protocol):
@@ -110,13 +124,13 @@ class Instances:
 
     def get(self, offset: int) -> Any:
         """Return an instance; None if it is not kept."""
-        with _lock:
+        with lock:
             kept = self._parts.get(offset)
             return None if kept is None else kept.obj
 
     def keep(self, offset: int, kept: Kept) -> Any:
         """Keep an instance and return it; the one that another thread has made meanwhile."""
-        with _lock:
+        with lock:
             if len(self._parts) >= self._most or self._nbytes + kept.nbytes > self._heaviest:
                 self.let_go()
             found = self._parts.setdefault(offset, kept)
@@ -125,7 +139,7 @@ class Instances:
 
     def let_go(self) -> None:
         """Forget those that nobody else holds, and that were not written to."""
-        with _lock:
+        with lock:
             parts = self._parts
             for offset in [*parts]:
                 kept = parts[offset]
@@ -162,12 +176,3 @@ def is_held(box: Any, count: int = 1) -> bool:
 def holders(box: Any, place: Any) -> int:
     """Return how many hold an element of a container, this one included."""
     return sys.getrefcount(box[place]) - _NONE
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,6 +15,7 @@ from mori import codec
 from mori.codecs.index import Index
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node, opener
+from mori.views.opening import Opening
 from mori.views.sequences import SharedList
 from mori.views.sets import hashable
 from mori.views.view import SHOWN, View, shown
@@ -62,6 +63,10 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
                 self._others = open_node(values)
                 if not isinstance(self._others, list | SharedList):
                     raise values.decode_error("it is no list of values")
+                if isinstance(self._others, SharedList):  # which may hand out records
+                    if self._opening is None:
+                        self._opening = Opening()
+                    self._others._opening = self._opening
             self._values_node = values
         return values
 

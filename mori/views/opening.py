@@ -13,10 +13,12 @@ from typing import Any
 
 from mori import layout
 from mori.codecs import small
+from mori.codecs.rows import Rows
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node
 from mori.views.handed import Handed, Instances, Kept
 from mori.views.remade import Remade, is_remade
+from mori.views.rows import HandedRows
 
 __all__ = ["Opening"]
 
@@ -70,6 +72,10 @@ class Opening:
         if home is not self:
             self.found(node.offset, part)  # here it is known still when the one above is gone
         return part
+
+    def rows(self, node: Node, rows: Rows) -> HandedRows:
+        """Return the records of a node that were handed out, and hands out others."""
+        return self.home(node)._handed.table(node, rows)
 
     def found(self, offset: int, part: Any) -> None:
         """Know an aliased part while it is held, if it takes a weak reference."""

@@ -16,8 +16,11 @@ import numpy as np
 
 from mori import codec
 from mori.codecs.packed import Column
+from mori.codecs.rows import Rows
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
+from mori.views.opening import Opening
+from mori.views.rows import HandedRows
 from mori.views.view import SHOWN, View, shown
 from mori.views.walk import bounded, equal, plain_tuple
 
@@ -27,14 +30,24 @@ _CHUNK = 1024  # elements that are compared at once
 
 
 class _Elements(View[list[Any]], Sequence[Any]):
-    """Lists and tuples: of nodes, or of one kind of value in a column."""
+    """Lists and tuples: of nodes, of one kind of value in a column, or of records in several."""
 
     __slots__ = ("_column",)
     _kind: type
 
-    def __init__(self, node: Node, column: Column | None = None) -> None:
+    def __init__(self, node: Node, column: Column | Rows | None = None) -> None:
         super().__init__(node)
         self._column = column
+
+    def _source(self) -> Column | Rows | HandedRows:
+        """Return what makes the elements of a column, or hands out those that may be written to."""
+        column = self._column
+        assert column is not None
+        if not isinstance(column, Rows) or column.record is tuple:
+            return column
+        if self._opening is None:
+            self._opening = Opening()
+        return self._opening.rows(self._node, column)
 
     def __len__(self) -> int:
         if self._own is None and self._column is not None:
@@ -45,20 +58,21 @@ class _Elements(View[list[Any]], Sequence[Any]):
         if self._column is None:
             return super()._open(index)
         try:
-            return self._column[index]
+            return self._source()[index]
         except ValueError as error:
             raise self._node.decode_error(f"its content makes no sense ({error})") from error
 
     def _read(self, start: int, stop: int) -> Iterator[list[Any]]:
         """Yield the elements between two places of a column, block by block."""
-        assert self._column is not None
+        source = self._source()
         while start < stop:
             try:
-                block = self._column.block(start, stop)
+                block = source.block(start, stop)
             except ValueError as error:
                 raise self._node.decode_error(f"its content makes no sense ({error})") from error
-            yield block
             start += len(block)
+            yield block
+            del block  # records that nobody holds are let go when the next are asked for
 
     def _between(self, start: int, stop: int) -> Iterator[Any]:
         if self._own is not None:
@@ -93,8 +107,9 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def __reversed__(self) -> Iterator[Any]:
         if self._own is not None:
             return iter(reversed(self._own))
+        starts = reversed(range(0, len(self), _CHUNK))
         return itertools.chain.from_iterable(
-            reversed([*self._between(max(0, end - _CHUNK), end)]) for end in range(len(self), 0, -_CHUNK)
+            reversed([*self._between(start, min(start + _CHUNK, len(self)))]) for start in starts
         )
 
     def __contains__(self, value: object) -> bool:
@@ -317,5 +332,5 @@ for _id, _view in ((Id.LIST, SharedList), (Id.TUPLE, SharedTuple)):
     _codec = codec.for_id(_id)
     assert _codec is not None
     codec.register(_codec, _view)
-for _id in (Id.STRINGS, Id.PACKED):
+for _id in (Id.STRINGS, Id.PACKED, Id.ROWS):
     opener(_id)(_open_column)

@@ -31,6 +31,8 @@ def shown(value: object) -> str:
         return f"{value[:_LONGEST]!r}..."
     if type(value) is int and value.bit_length() > _WIDEST:
         return f"<int of {value.bit_length():,} bits>"
+    if type(value) is dict:  # a record, whose values have not been bounded
+        return "{" + ", ".join(f"{shown(key)}: {shown(each)}" for key, each in value.items()) + "}"
     return repr(value)
 
 

@@ -223,6 +223,11 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "packed_bool": lambda: [True, False],
     "packed_float": lambda: [0.5, -0.0],
     "packed_bytes": lambda: [b"", None, b"\0\xff"],
+    "rows": lambda: [
+        {"id": i, "name": f"ä{i}" if i % 3 else None, 7: (i, 0.5, True, None)[i % 4], "none": None}
+        for i in range(34)
+    ],
+    "rows_of_tuples": lambda: tuple((bytes(range(i)), i << 62, i == 2, -0.0) for i in range(33)),
     "namedtuple": lambda: [classes.Point(np.arange(3, dtype="<i2"), ("t", [1])), classes.Nothing()],
     "dataclass": lambda: [classes.Fit("ä", np.arange(2, dtype="<f4")), classes.FrozenSlots(classes.Point(1))],
     "aliases": _aliases,

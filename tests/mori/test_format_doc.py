@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 import struct
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from mori import codec, layout, reference
 from mori import store as stores
-from mori.codecs import small
+from mori.codecs import rows, small
 from tests.mori import classes
 
 _DOC = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -101,7 +102,7 @@ def test_a_scalar_is_written_as_documented(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", _tables("Examples")[0], ids=lambda row: row[1].strip("`"))
-def test_an_example_is_encoded_as_documented(row: list[str]) -> None:
+def test_an_example_is_encoded_as_documented(monkeypatch: pytest.MonkeyPatch, row: list[str]) -> None:
     number, example, meta, buffers, children = row
     value = eval(example.strip("`"), {"np": np, "pd": pd, "Pickled": codec.Pickled, "classes": classes})
     by = codec.for_type(type(value))
@@ -111,6 +112,9 @@ def test_an_example_is_encoded_as_documented(row: list[str]) -> None:
         packed = small.pack(value, ())
         assert packed is not None
         encoded = packed[0]
+    if int(number) == layout.Codec.ROWS:
+        monkeypatch.setattr(rows, "FEWEST", 1)
+        encoded = rows.pack([*map(copy, value)], type(value).__name__)
     assert encoded is not None
     assert (by.id if encoded.codec is None else encoded.codec) == int(number)
     assert encoded.meta == ast.literal_eval(meta.strip("`"))

@@ -29,7 +29,13 @@ _SPARSE = pd.arrays.SparseArray([0, 0, 1])
 _METADATA = np.arange(4, dtype=np.dtype("i8", metadata={"k": 1}))
 _OBJECTS = np.array(["a", None], object)
 _MASKED = np.ma.array([1.5, 2.5], mask=[0, 1], fill_value=3)
+_ROWS = [{"a": i, "b": "x"} for i in range(32)]
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
+
+
+def _rows(record: str = "dict", length: Any = 32, fields: Any = '["a","b"]', first: str = '[0,"q",0]') -> str:
+    return f'["list","{record}",{length},{fields},[{first},[1,"s",0]]]'
+
 
 HOSTILE: list[tuple[Any, str]] = [
     *((_FRAME, f'{{"blocks":[[0,1,{huge}]],"duplicates":true}}') for huge in _HUGE),
@@ -75,6 +81,19 @@ HOSTILE: list[tuple[Any, str]] = [
     *(([1, 2], f'["list","q",{huge},0]') for huge in (*_HUGE, -1, 1.0, "true", 0, 1, 3)),
     *(([1, 2], f'["list","{tag}",2,0]') for tag in ("?", "i", "b", "O", "", "<i8")),
     *(([1, 2], meta) for meta in ('["tuple","q",2,1]', '["list",[],2,0]', '["list",{},2,0]', "null")),
+    *((_ROWS, _rows(length=n)) for n in (*_HUGE, -1, 1.0, "true", "null", 0, 31, 33)),
+    *(
+        (_ROWS, _rows(fields=keys))
+        for keys in (*_HUGE, -1, 2, "null", "[]", '["a"]', '["a","a"]', '["a",1.0]')
+    ),
+    *((_ROWS, _rows(fields=keys)) for keys in ('["a",true]', '["a",null]', '["a",["b"]]', '{"a":0,"b":1}')),
+    *((_ROWS, _rows(record=record)) for record in ("tuple", "list", "", "set")),
+    *((_ROWS, _rows(record="tuple", fields=n)) for n in (*_HUGE, -1, 0, 1, 257, 2.0, "true", '"2"')),
+    *((_ROWS, _rows(first=f'[{place},"q",0]')) for place in (*_HUGE, -1, 2, 0.0, "true", '"0"')),
+    *((_ROWS, _rows(first=f"[0,{tag},0]")) for tag in ('"s"', '"i"', '"?"', '"b"', '""', "null", "[]", "{}")),
+    *((_ROWS, _rows(first=f'[0,"q",{missing}]')) for missing in (*_HUGE, -1, 1, 33, 0.0, "null")),
+    *((_ROWS, meta) for meta in ('["list","dict",32,["a","b"],[]]', "[]", "{}", "3", "[" * 50_000)),
+    *((_ROWS, _rows(first=",".join(['[0,"q",0]'] * n))) for n in (2, 1000)),
     *(([b"a", None], f'["list","{tag}",2,0]') for tag in ("b", "i", "q")),
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
     *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
