@@ -34,10 +34,11 @@ class Hold:
     __slots__ = ("__weakref__", "_files", "_held", "_pickled_by", "home")
 
     def __init__(self, held: Held, home: Store) -> None:
-        self._held: Held | None = held
+        self._held: Held | None
+        self._files: Files | None
+        # At once: whatever interrupts the rest, it is given back.
+        self.home, self._pickled_by, self._files, self._held = home, 0, None, held
         self._files = _files_of(held)
-        self.home = home
-        self._pickled_by = 0
         _graces.catch_up()
         _release_at_exit()
         if os.getpid() == 1:
@@ -110,7 +111,7 @@ class _Last:
 
     __slots__ = ("files", "held", "home")
 
-    def __init__(self, held: Held, files: Files, home: Store) -> None:
+    def __init__(self, held: Held, files: Files | None, home: Store) -> None:
         self.held = held
         self.files = files
         self.home = home
@@ -121,7 +122,7 @@ class _Last:
     @property
     def is_whole(self) -> bool:
         """Whether its descriptors are still those of the region."""
-        return None not in self.files and _files_of(self.held) == self.files
+        return self.files is not None and None not in self.files and _files_of(self.held) == self.files
 
 
 Files = tuple[tuple[int, int] | None, ...]
@@ -139,11 +140,12 @@ def _file_of(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _release(held: Held, files: Files, home: Store) -> None:
+def _release(held: Held, files: Files | None, home: Store) -> None:
     """Give a hold back, but close no descriptor that is another file's by now.
 
     A program may close what it does not know, as one does that becomes a daemon.
     """
+    files = _files_of(held) if files is None else files
     own = [fd for fd, file in zip(held.fds, files, strict=True) if file is not None and _file_of(fd) == file]
     home.release(held._replace(fds=tuple(own)))
 

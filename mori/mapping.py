@@ -174,7 +174,7 @@ def map_files(
             piece = min(segment_nbytes - offset, nbytes - done)
             map_pages(fds[number], piece, protection, flags | _FIXED, address + done, offset)
             done += piece
-    except OSError:
+    except BaseException:
         unmap_pages(address, nbytes)
         raise
     return address
@@ -196,10 +196,11 @@ def _map(hold: Hold, header: layout.Header) -> Mapping:
     try:
         with _opened(hold) as fds:
             address = map_files(fds, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
+            pages = _Pages(address, header.nbytes)
     except OSError:
         hold.let_go()
         raise
-    mapping = Mapping(header, address, hold)
+    mapping = Mapping(header, address, hold, pages)
     _mappings[header.region_id] = mapping
     return mapping
 

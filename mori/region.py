@@ -221,15 +221,16 @@ def _begin(
     home: Store, header: layout.Header, segments: int, fill: Callable[[Draft, layout.Header], None]
 ) -> Unsealed:
     draft: Draft | None = None
-    while draft is None:  # a number that is taken is passed over
-        draft = home.create(next(_numbers), header.region_id, segments)
-    header = header._replace(pid=draft.pid, number=draft.number)
     try:
+        while draft is None:  # a number that is taken is passed over
+            draft = home.create(next(_numbers), header.region_id, segments)
+        header = header._replace(pid=draft.pid, number=draft.number)
         fill(draft, header)
+        return Unsealed(home, draft, header)
     except BaseException:
-        home.discard(draft)
+        if draft is not None:
+            home.discard(draft)
         raise
-    return Unsealed(home, draft, header)
 
 
 def find(where: Where, kind: int) -> Mapping | None:

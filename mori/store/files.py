@@ -109,13 +109,17 @@ class FilesStore:
             return None
         except FileNotFoundError as error:
             raise self._gone() from error
-        held = Held((fd,), path)
-        os.fchmod(fd, 0o600)
-        # A pruner may have met the file before it was locked; then its name is gone: start again.
-        if not _lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
-            os.close(fd)
-            return None
-        return Draft(held, pid, number, path + _DRAFT)
+        draft = Draft(Held((fd,), path), pid, number, path + _DRAFT)
+        try:
+            os.fchmod(fd, 0o600)
+            # A pruner may have met the file before it was locked; then its name is gone: start again.
+            if _lock(fd, fcntl.LOCK_SH) and os.fstat(fd).st_nlink:
+                return draft
+        except BaseException:
+            self.discard(draft)
+            raise
+        os.close(fd)
+        return None
 
     def publish(self, draft: Draft) -> Held | None:
         path = draft.held.path

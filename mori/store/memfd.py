@@ -117,25 +117,25 @@ class MemfdStore:
             # One after the other: they mostly have numbers that follow, and are looked for there.
             for segment in range(segments):
                 # It can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
-                fds.append(
-                    os.memfd_create(name if segments == 1 else f"{name}.{segment}.{segments}", self._flags)
-                )
+                label = name if segments == 1 else f"{name}.{segment}.{segments}"
+                fds.extend(map(os.memfd_create, [label], [self._flags]))  # no signal comes between
                 os.fchmod(fds[-1], 0o600)
+            return Draft(Held(tuple(fds)), pid, number)
         except BaseException:
             self.release(Held(tuple(fds)))
             raise
-        return Draft(Held(tuple(fds)), pid, number)
 
     def publish(self, draft: Draft) -> Held:
         # The first one is looked for: it is sealed when all of the others are.
         for fd in reversed(draft.held.fds):
             fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
             # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
-            reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            reading: list[int] = []
             try:
-                os.dup2(reading, fd, inheritable=False)
+                reading.extend(map(os.open, [f"/proc/self/fd/{fd}"], [os.O_RDONLY | os.O_CLOEXEC]))
+                os.dup2(reading[0], fd, inheritable=False)
             finally:
-                os.close(reading)
+                self.release(Held(tuple(reading)))
         return draft.held
 
     def discard(self, draft: Draft) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from tests.fresh import run_python
 from tests.stress import IS_LONG, LIMIT
 
 pytestmark = pytest.mark.timeout(LIMIT)
@@ -148,3 +149,64 @@ def test_whatever_ends_a_process_its_regions_end_and_those_of_others_do_not(stor
     with pytest.raises(mori.RegionNotFoundError):
         mori.map_shared(name)
     assert shared.sum() == mori.map_shared(mine).sum() == 499500
+
+
+_INTERRUPTED = """
+import os, sys, numpy, mori
+from mori.store.processes import descriptors
+
+def act():
+    mori.share([numpy.ones(1000), "text"])
+
+def held():
+    return sum("mori_" in link for _, link in descriptors(os.getpid()))
+
+def is_below_finalizer(frame):
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+def interrupted_at(line):
+    "Return the function that had come to that line of mori's, none if there are fewer."
+    left, where = line, None
+    def trace(frame, event, _):
+        nonlocal left, where
+        if not frame.f_code.co_filename.startswith(root) or is_below_finalizer(frame):
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                where = frame.f_code.co_name
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+    sys.settrace(trace)
+    try:
+        act()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    return where
+
+root = os.path.dirname(mori.__file__)
+act()
+lines, leaking = 0, set()
+before = held()
+while where := interrupted_at(lines := lines + 1):
+    if (now := held()) != before:
+        leaking.add(where)
+        before = now
+print(lines, *leaking)
+"""
+
+
+def test_an_interrupt_while_a_region_is_made_and_written_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each line of mori's that `share` comes to, by a KeyboardInterrupt as a signal raises it."""
+    monkeypatch.setenv("MORI_STORE", "memfd")
+    lines, *leaking = run_python(_INTERRUPTED).split()
+    assert int(lines) > 200
+    # What a region is not written in any more: see docs/reliability.md.
+    assert {*leaking} <= {"publish", "release", "mapped", "_map", "map_pages", "__init__", "__new__"}
