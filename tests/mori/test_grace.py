@@ -295,3 +295,43 @@ def test_where_no_thread_can_be_started_graces_last_as_long_and_are_over_at_the_
     assert name.startswith("/mori_")
     home = stores.current()
     assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
+
+
+_SUBINTERPRETER = """
+import _xxsubinterpreters as interpreters, sys
+print(*sorted(name for name in ("numpy", "mori") if name in sys.modules))
+inner = interpreters.create()
+interpreters.run_string(inner, '''
+import sys, warnings
+warnings.simplefilter("ignore")  # numpy's
+try:
+    import numpy
+except ImportError as error:
+    print("refused", error)
+    numpy = None
+if numpy is not None:
+    import os, pickle, time, mori
+    x = mori.share({"x": numpy.arange(1000)})
+    name, data = mori.shared_name(x), pickle.dumps(x)
+    del x
+    assert pickle.loads(data)["x"].sum() == 499500
+    limit = time.monotonic() + 20
+    while name in [entry.name for entry in mori.regions()]:
+        assert time.monotonic() < limit, "its grace has no end"
+        mori.share([1])
+        time.sleep(0.02)
+    print("gone")
+''')
+interpreters.destroy(inner)
+"""
+
+
+def test_a_subinterpreter_that_is_the_first_to_load_numpy_shares_and_its_graces_end(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("_xxsubinterpreters")
+    monkeypatch.setenv("MORI_GRACE", "0.3")
+    said = run_python(_SUBINTERPRETER)
+    if said.startswith("refused"):
+        pytest.skip(f"numpy does not load here: {said}")
+    assert said == "gone"
