@@ -228,6 +228,39 @@ def test_a_child_forked_while_a_thread_imports_what_mori_needs_does_not_wait_for
     assert run_python(_IMPORTING.format(module=module, work=work)) == "0"
 
 
+_WAITING = """
+import importlib.abc, importlib.machinery, os, sys, threading, mori
+from mori import modules
+modules._LIMIT = 0.3
+reached, forked = threading.Event(), threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "waits_for_the_fork":
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        reached.set()
+        assert forked.wait(30)
+        if not (pid := os.fork()):  # its own thread is not waited for
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+sys.meta_path.insert(0, Slow())
+importer = threading.Thread(target=modules.load, args=("waits_for_the_fork",))
+importer.start()
+assert reached.wait(30)
+if not (pid := os.fork()):
+    os._exit(0)
+forked.set()
+importer.join()
+print(os.waitpid(pid, 0)[1], type(modules.imported("waits_for_the_fork")).__name__)
+"""
+
+
+def test_a_fork_does_not_wait_for_ever_for_an_import_that_waits_for_it() -> None:
+    assert run_python(_WAITING) == "0 module"
+
+
 _GRACE = """
 import os, pickle, signal, sys, time, numpy, mori
 x = mori.share(numpy.arange(10))
