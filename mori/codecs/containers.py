@@ -11,6 +11,7 @@ from typing import Any
 from mori import codec
 from mori.codec import Buffers, Encoded
 from mori.codecs import packed, strings
+from mori.codecs.kinds import kinds_of
 from mori.layout import Codec as Id
 
 __all__ = ["Elements", "SequenceCodec", "Values"]
@@ -48,7 +49,7 @@ class SequenceCodec:
 
 def _packed(obj: Sequence[Any]) -> Encoded | None:
     """Return what is all of one kind as one node."""
-    kinds = set(map(type, obj))
+    kinds = kinds_of(obj)
     missing = type(None) in kinds
     kinds.discard(type(None))
     if len(kinds) != 1:

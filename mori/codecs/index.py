@@ -1,9 +1,9 @@
 """Keys that are looked up where they lie: all of them str, all bytes, or all int.
 
-Imports numpy only. The keys stand one behind the other in their order; a table sorts their positions into
-buckets by a hash that is the same in every process. Nothing is built when it is opened, and a lookup
-reads one bucket: what it finds there is compared with the key itself, so a hash that many keys
-share makes it slower and never wrong.
+Imports numpy and `kinds`. The keys stand one behind the other in their order; a table sorts their
+positions into buckets by a hash that is the same in every process. Nothing is built when it is opened,
+and a lookup reads one bucket: what it finds there is compared with the key itself, so a hash that many
+keys share makes it slower and never wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from mori.codecs.kinds import kinds_of
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
 
@@ -41,9 +43,9 @@ class Indexed(NamedTuple):
     buffers: list[Any]
 
 
-def kind_of(keys: Iterable[object]) -> bytes:
+def kind_of(keys: Sequence[object]) -> bytes:
     """Return ``b"s"``, ``b"b"`` or ``b"i"`` where all keys are of exactly one type, else an empty one."""
-    types = set(map(type, keys))
+    types = kinds_of(keys)
     return _KINDS.get(types.pop(), b"") if len(types) == 1 else b""
 
 

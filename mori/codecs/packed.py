@@ -229,7 +229,7 @@ def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
     if tag in _NUMBERS:
         values = [cls() if value is None else value for value in obj] if missing else obj
         try:
-            buffers.append(np.array(values, _NUMBERS[tag]))
+            buffers.append(np.fromiter(values, _NUMBERS[tag], len(values)))
         except OverflowError:
             tag = "i"
     if tag in _PIECES:

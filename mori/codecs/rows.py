@@ -17,6 +17,7 @@ from typing import Any, Final
 from mori import codec
 from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs import packed, strings
+from mori.codecs.kinds import kinds_of
 from mori.codecs.packed import Column
 from mori.layout import Codec as Id
 
@@ -124,7 +125,7 @@ def _keys(fields: Any) -> list[Any]:
 
 def _columns(values: Sequence[Any]) -> list[Encoded] | None:
     """Return the columns of a field, None for what cannot have any."""
-    kinds = set(map(type, values))
+    kinds = kinds_of(values)
     if not kinds <= _TYPES:
         return None
     found = []
@@ -157,7 +158,7 @@ def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
     if cls not in (dict, tuple) or not 0 < len(first) <= WIDEST:
         return None
     values = first.values() if cls is dict else first
-    if not _TYPES.issuperset(map(type, values)) or set(map(type, obj)) != {cls}:
+    if not _TYPES.issuperset(map(type, values)) or kinds_of(obj) != {cls}:
         return None
     if len(set(map(len, obj))) != 1 or len(set(map(id, obj))) != len(obj):
         return None
