@@ -28,6 +28,7 @@ from mori import layout, region, writer
 from mori.array import SharedArray
 from mori.codecs.ndarray import NdarrayCodec
 from mori.layout import Codec as Id
+from mori.pages import map_pages, unmap_pages
 from mori.plan import PlanNode, measure
 from mori.reader import open_node, root_of
 
@@ -46,7 +47,7 @@ class _Room:
         self.nbytes = unsealed.header.nbytes
         self.address: int | None = None
         with self._opened(os.O_RDWR) as fd:
-            self.address = region.map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+            self.address = map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class _Room:
         if self._unsealed is None or self._pid != os.getpid():
             return None  # a forked child: the draft is its parent's
         with self._opened(os.O_RDONLY) as fd:
-            region.map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_PRIVATE | _FIXED, self.address)
+            map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_PRIVATE | _FIXED, self.address)
         unsealed, self._unsealed = self._unsealed, None
         try:
             return region.publish(unsealed)
@@ -88,7 +89,7 @@ class _Room:
         self._discard()
         with contextlib.suppress(OSError):
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
-            region.map_pages(-1, self.nbytes, _READ_WRITE, flags, self.address)
+            map_pages(-1, self.nbytes, _READ_WRITE, flags, self.address)
 
     def _discard(self) -> None:
         unsealed, self._unsealed = self._unsealed, None
@@ -101,7 +102,7 @@ class _Room:
 
     def __del__(
         self,
-        unmap: Callable[[int, int], None] = region.unmap_pages,
+        unmap: Callable[[int, int], None] = unmap_pages,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
         self._discard()

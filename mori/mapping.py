@@ -1,12 +1,11 @@
 """Mappings: regions that lie in this process's memory, once each, and who finds them there.
 
-Imports hold, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers, buffers to
-the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
+Imports hold, pages, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers,
+buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import sys
@@ -23,10 +22,10 @@ from mori import layout, limits, store
 from mori.errors import CorruptRegionError, UnsafeRegionError
 from mori.hold import Hold
 from mori.identifier import Name
+from mori.pages import PAGE, map_files, unmap
 from mori.store import Held, Store
 
 __all__ = [
-    "PAGE",
     "Bytes",
     "Mapping",
     "at",
@@ -34,34 +33,14 @@ __all__ = [
     "is_used",
     "known",
     "live",
-    "map_files",
-    "map_pages",
     "mapped",
     "over",
-    "unmap_pages",
     "writable",
 ]
 
 Bytes = npt.NDArray[np.uint8]
 
-PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_FIXED: Final = 0x10  # everywhere; Python's mmap does not name it
 _FEW: Final = 4  # pages that are copied rather than mapped once more
-_FAILED: Final = ctypes.c_void_p(-1).value
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_map_call = _libc.mmap
-_map_call.restype = ctypes.c_void_p
-_map_call.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_ssize_t,
-]
-_unmap_call = _libc.munmap
-_unmap_call.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
@@ -82,7 +61,7 @@ class _Pages(int):
 
     def __del__(
         self,
-        munmap: Callable[[int, int], int] = _unmap_call,
+        munmap: Callable[[int, int], int] = unmap,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
         if not is_finalizing():
@@ -138,46 +117,6 @@ class Mapping:
     def bytes(self) -> Bytes:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
-
-
-def map_pages(
-    fd: int, nbytes: int, protection: int, flags: int, at: int | None = None, offset: int = 0
-) -> int:
-    """Map a file and return the address; LimitError if that is refused."""
-    address = _map_call(at, nbytes, protection, flags, fd, offset)
-    if address == _FAILED:
-        raise limits.mapping_error(nbytes, ctypes.get_errno())
-    assert address is not None
-    return int(address)
-
-
-def unmap_pages(address: int, nbytes: int) -> None:
-    """Unmap a range of addresses that `map_pages` returned."""
-    _unmap_call(address, nbytes)
-
-
-def map_files(
-    fds: Sequence[int], segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int
-) -> int:
-    """Map part of a region that stands in one file, or in segments of several, as one range of addresses.
-
-    `start` is a multiple of the page size. Raises LimitError if that is refused; then nothing is mapped.
-    """
-    if len(fds) == 1:
-        return map_pages(fds[0], nbytes, protection, flags, offset=start)
-    # Reserved as a whole first, so that the segments can be put side by side.
-    address = map_pages(-1, nbytes, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    done = 0
-    try:
-        while done < nbytes:
-            number, offset = divmod(start + done, segment_nbytes)
-            piece = min(segment_nbytes - offset, nbytes - done)
-            map_pages(fds[number], piece, protection, flags | _FIXED, address + done, offset)
-            done += piece
-    except BaseException:
-        unmap_pages(address, nbytes)
-        raise
-    return address
 
 
 def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> Mapping:
@@ -306,7 +245,7 @@ class _Private:
 
     def __del__(
         self,
-        munmap: Callable[[int, int], int] = _unmap_call,
+        munmap: Callable[[int, int], int] = unmap,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
         if hasattr(self, "address") and not is_finalizing():

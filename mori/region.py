@@ -20,19 +20,8 @@ from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullErro
 from mori.filling import Put
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name, parse_name
-from mori.mapping import (
-    PAGE,
-    Bytes,
-    Mapping,
-    at,
-    held_by,
-    is_used,
-    live,
-    map_pages,
-    over,
-    unmap_pages,
-    writable,
-)
+from mori.mapping import Bytes, Mapping, at, held_by, is_used, live, over, writable
+from mori.pages import PAGE
 from mori.store import Draft, Held, Store, Where
 
 __all__ = [
@@ -49,10 +38,8 @@ __all__ = [
     "is_used",
     "live",
     "located",
-    "map_pages",
     "over",
     "publish",
-    "unmap_pages",
     "watch",
     "writable",
 ]
