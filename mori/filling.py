@@ -13,10 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 __all__ = ["Put", "filling"]
 
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
 _TEMPORARIES: Final = 32  # that wait to be written
+_HEAD: Final = 64
 
 
 class Put(Protocol):
@@ -27,7 +31,9 @@ class Put(Protocol):
 
 
 @contextmanager
-def filling(fds: Sequence[int], segment_nbytes: int) -> Iterator[Put]:
+def filling(
+    fds: Sequence[int], segment_nbytes: int, memory: npt.NDArray[np.uint8] | None = None
+) -> Iterator[Put]:
     """Take a region's bytes, which are all in its files when the block ends.
 
     Parameters
@@ -36,12 +42,19 @@ def filling(fds: Sequence[int], segment_nbytes: int) -> Iterator[Put]:
         Of its empty files, which are not closed here.
     segment_nbytes : int
         Bytes of each file but the last; without meaning where there is one.
+    memory : ndarray of uint8, optional
+        Their pages, to be written to in their stead.
 
     Raises
     ------
     OSError
         The first that a file gave, at the end or from what takes the bytes.
     """
+    if memory is not None:
+        copying = _Copying(memory)
+        yield copying
+        copying.finish()
+        return
     if len(fds) == 1:
         yield _InOrder(fds[0])
         return
@@ -75,6 +88,26 @@ class _InOrder:
             written = _write(self._fd, view, self._position)
             self._position += written
             view = view[written:]
+
+
+class _Copying:
+    """Copies into pages that are there already. The head, which makes them a region, comes last."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+        self._memory = memory
+        self._position = 0
+        self._head = b""
+
+    def __call__(self, data: Any, *, borrowed: bool = False) -> None:
+        given = np.frombuffer(data, np.uint8)
+        missing = _HEAD - len(self._head)
+        self._head += given[:missing].tobytes()
+        start = self._position
+        self._position += given.nbytes
+        self._memory[max(start, _HEAD) : self._position] = given[missing:]
+
+    def finish(self) -> None:
+        self._memory[:_HEAD] = np.frombuffer(self._head, np.uint8)
 
 
 class _Lanes:

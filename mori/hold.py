@@ -59,6 +59,11 @@ class Hold:
         return self._held.fds
 
     @property
+    def is_recycled(self) -> bool:
+        """Whether its pages may be written again when nobody holds them any more."""
+        return self._held is not None and self._held.pages != 0
+
+    @property
     def is_given_back(self) -> bool:
         """Whether it holds nothing any more: the process is about to end."""
         return self._held is None

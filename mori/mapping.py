@@ -82,12 +82,13 @@ class Mapping:
     def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
         global _used
         _used = True
+        # The pages go first: in the pool, whoever has them mapped holds them.
+        self._owner = _Pages(address, header.nbytes) if owner is None else owner
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
-        self._owner = _Pages(address, self.nbytes) if owner is None else owner
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class Mapping:
     @property
     def sealed(self) -> bool:
         """Whether nobody, its owner included, can have changed it since it was written."""
-        return self.hold is not None and self.kind == store.MEMFD
+        return self.hold is not None and self.kind == store.MEMFD and not self.hold.is_recycled
 
     @property
     def kind(self) -> int:

@@ -7,15 +7,22 @@ descriptor for each mapping.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from mori import limits
 
 __all__ = [
+    "HUGE",
     "PAGE",
+    "huge_pages",
     "keep_from_children",
     "map_files",
     "map_pages",
@@ -26,6 +33,9 @@ __all__ = [
 ]
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+HUGE: Final = 1 << 21
+"""The size of a huge page on most machines; elsewhere it is as good as any."""
+
 _FIXED: Final = 0x10  # MAP_FIXED, everywhere; Python's mmap does not name it
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
 _FAILED: Final = ctypes.c_void_p(-1).value
@@ -74,8 +84,7 @@ def map_files(
     """
     if len(fds) == 1:
         return map_pages(fds[0], nbytes, protection, flags, offset=start)
-    # Reserved as a whole first, so that the segments can be put side by side.
-    address = map_pages(-1, nbytes, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = _reserved(nbytes)
     done = 0
     try:
         while done < nbytes:
@@ -89,6 +98,17 @@ def map_files(
     return address
 
 
+def _reserved(nbytes: int) -> int:
+    """Return a range of addresses for segments to be put side by side, where huge pages fit in."""
+    whole = map_pages(-1, nbytes + HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = -(-whole // HUGE) * HUGE
+    end = address + -(-nbytes // PAGE) * PAGE
+    if address > whole:
+        unmap_pages(whole, address - whole)
+    unmap_pages(end, whole + nbytes + HUGE - end)
+    return address
+
+
 def protect(address: int, nbytes: int, protection: int) -> None:
     """Allow what may be done to pages, and nothing else."""
     _check(_mprotect(address, nbytes, protection))
@@ -96,7 +116,27 @@ def protect(address: int, nbytes: int, protection: int) -> None:
 
 def populate(address: int, nbytes: int) -> None:
     """Have pages ready to be written to; a lack of memory is an error here, and no SIGBUS later."""
-    _check(_madvise(address, nbytes, _POPULATE_WRITE))
+    try:
+        _check(_madvise(address, nbytes, _POPULATE_WRITE))
+    except OSError as error:
+        if error.errno == errno.EFAULT:  # a write there would be a SIGBUS
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
+        raise
+
+
+@contextmanager
+def huge_pages(fd: int, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Give a new file its size, and huge pages that can be written to while the block lasts."""
+    os.ftruncate(fd, nbytes)
+    address = map_pages(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
+    try:
+        keep_from_children(address, nbytes)
+        _check(_madvise(address, nbytes, mmap.MADV_HUGEPAGE))
+        populate(address, nbytes)
+        memory = (ctypes.c_uint8 * nbytes).from_address(address)
+        yield np.frombuffer(memory, np.uint8)
+    finally:
+        unmap_pages(address, nbytes)
 
 
 def keep_from_children(address: int, nbytes: int) -> None:

@@ -1,7 +1,7 @@
 """Regions: created, sealed, found and mapped once a process.
 
-Imports mapping, hold, filling, the stores, layout, limits, identifier, settings and errors. Invariant: what
-can be found is whole.
+Imports mapping, the pool, hold, filling, the stores, layout, limits, identifier, settings and errors.
+Invariant: what can be found is whole.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
-from mori import filling, layout, limits, mapping, settings, store
+from mori import filling, layout, limits, mapping, pool, settings, store
 from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullError
 from mori.filling import Put
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name, parse_name
 from mori.mapping import Bytes, Mapping, at, held_by, is_used, live, over, writable
-from mori.pages import PAGE
+from mori.pages import PAGE, huge_pages
 from mori.store import Draft, Held, Store, Where
 
 __all__ = [
@@ -47,8 +47,6 @@ __all__ = [
 T = TypeVar("T")
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
-_MOST_SEGMENTS: Final = 8
-_LEAST_SEGMENT: Final = 1 << 24
 
 _numbers = itertools.count(1)
 _watchers: list[Callable[[bool], None]] = []
@@ -87,32 +85,22 @@ def create(
     """
     home = store.current()
     region_id = secrets.token_bytes(16) if region_id is None else region_id
-    segments, segment_nbytes = _segments(home, nbytes)
+    if pool.takes(home, nbytes):
+        home = pool.current()
 
     def fill(draft: Draft, header: layout.Header) -> None:
-        with filling.filling(draft.held.fds, segment_nbytes) as put:
+        fds, memory = draft.held.fds, draft.memory
+        huge = huge_pages(fds[0], nbytes) if draft.is_huge else contextlib.nullcontext(memory)
+        with huge as memory, filling.filling(fds, draft.segment_nbytes, memory) as put:
             write(header, put)
 
     def attempt() -> Mapping:
-        header = layout.Header(region_id, nbytes, root, 0, 0, segment_nbytes)
-        while (found := publish(_begin(home, header, segments, fill))) is None:
+        header = layout.Header(region_id, nbytes, root, 0, 0, 0)
+        while (found := publish(_begin(home, header, nbytes, fill))) is None:
             continue  # its name was taken meanwhile
         return found
 
     return _with_room(home, nbytes, attempt)
-
-
-def _segments(home: Store, nbytes: int) -> tuple[int, int]:
-    """Return in how many files a new region stands, and the bytes of each but the last (0 for one)."""
-    count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT) if home.has_segments else 1
-    if count < 2:
-        return 1, 0
-    segment_nbytes = layout.align(-(-nbytes // count), PAGE)
-    return -(-nbytes // segment_nbytes), segment_nbytes
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def begin(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Unsealed:
@@ -123,7 +111,7 @@ def begin(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -
     def fill(draft: Draft, header: layout.Header) -> None:
         write(draft.held.fds[0], header)
 
-    return _with_room(home, nbytes, lambda: _begin(home, header, 1, fill))
+    return _with_room(home, nbytes, lambda: _begin(home, header, 0, fill))
 
 
 def publish(unsealed: Unsealed) -> Mapping | None:
@@ -202,16 +190,18 @@ def _may_help(error: OSError) -> bool:
 def _make_room() -> None:
     gc.collect()
     expire_graces()
+    pool.give_back()
 
 
 def _begin(
-    home: Store, header: layout.Header, segments: int, fill: Callable[[Draft, layout.Header], None]
+    home: Store, header: layout.Header, nbytes: int, fill: Callable[[Draft, layout.Header], None]
 ) -> Unsealed:
     draft: Draft | None = None
     try:
         while draft is None:  # a number that is taken is passed over
-            draft = home.create(next(_numbers), header.region_id, segments)
-        header = header._replace(pid=draft.pid, number=draft.number)
+            draft = home.create(next(_numbers), header.region_id, nbytes)
+        segment_nbytes = draft.segment_nbytes
+        header = header._replace(pid=draft.pid, number=draft.number, segment_nbytes=segment_nbytes)
         fill(draft, header)
         return Unsealed(home, draft, header)
     except BaseException:
@@ -290,7 +280,7 @@ def _read_header(held: Held, where: Where) -> layout.Header:
     header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
     if isinstance(header, str):
         raise CorruptRegionError(name=format_name(name), found=header)
-    if fault := _fault(header, [os.fstat(fd).st_size for fd in held.fds]):
+    if fault := _fault(header, [os.fstat(fd).st_size for fd in held.fds], is_exact=not held.pages):
         raise CorruptRegionError(name=format_name(name), found=fault)
     if (header.pid, header.number) != name[:2]:
         found = f"its header says that it is {format_name(Name(header.pid, header.number))}"
@@ -298,9 +288,9 @@ def _read_header(held: Held, where: Where) -> layout.Header:
     return header
 
 
-def _fault(header: layout.Header, sizes: list[int]) -> str | None:
+def _fault(header: layout.Header, sizes: list[int], *, is_exact: bool) -> str | None:
     """Say what is wrong with the sizes of a region's files."""
-    if header.nbytes != sum(sizes):
+    if header.nbytes != sum(sizes) and (is_exact or header.nbytes > sum(sizes)):
         return f"its header says {header.nbytes} bytes, it has {sum(sizes)}"
     each = header.segment_nbytes
     if len(sizes) == 1:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 
 from mori.errors import SettingError
 
-__all__ = ["grace", "look_in", "store"]
+__all__ = ["grace", "look_in", "pool", "pool_seconds", "store"]
 
 Source = Callable[[str], tuple[str, str] | None]
 
@@ -38,7 +39,29 @@ def _find(name: str) -> tuple[str, str] | None:
 
 def grace() -> float:
     """Seconds for which a pickled reference outlasts its last user here (``MORI_GRACE``, 10)."""
-    found = _find("grace")
+    return _seconds("grace")
+
+
+def pool_seconds() -> float:
+    """Seconds for which the pages of freed regions are kept (``MORI_POOL_SECONDS``, 10)."""
+    return _seconds("pool_seconds")
+
+
+def pool() -> int:
+    """Bytes of freed regions whose pages are kept to be written again (``MORI_POOL``, 0), such as ``2G``."""
+    found = _find("pool")
+    if found is None:
+        return 0
+    setting, text = found
+    matched = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if matched is None:
+        raise SettingError(setting=setting, value=text, wanted="bytes, such as 512M or 2G; 0 keeps none")
+    number, unit, binary = matched.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
+
+
+def _seconds(name: str) -> float:
+    found = _find(name)
     if found is None:
         return 10.0
     setting, text = found

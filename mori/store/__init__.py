@@ -15,6 +15,9 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from mori import settings
 from mori.errors import StoreError, StoreWarning
 from mori.identifier import parse_label
@@ -53,6 +56,8 @@ class Held(NamedTuple):
 
     fds: tuple[int, ...]
     path: str | None = None
+    pages: int = 0
+    """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
 
 
 class Draft(NamedTuple):
@@ -62,6 +67,9 @@ class Draft(NamedTuple):
     pid: int
     number: int
     path: str | None = None  # of the file while it is written
+    segment_nbytes: int = 0  # of each but the last; 0 where it is in one piece
+    memory: npt.NDArray[np.uint8] | None = None  # to be written to instead of the files
+    is_huge: bool = False  # to be written through huge pages, which the system gives to who asks for them
 
 
 class Entry(NamedTuple):
@@ -93,8 +101,6 @@ class Store(Protocol):
 
     kind: int
     name: str
-    has_segments: bool
-    """Whether a region may stand in several files."""
 
     def domain(self) -> str:
         """Name the set of processes that can open each other's regions in this store."""
@@ -105,8 +111,11 @@ class Store(Protocol):
     def remedy(self) -> str:
         """Say what a user does when it is full."""
 
-    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft | None:
-        """Start a region in so many files; None if that number is taken already."""
+    def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
+        """Start a region in as many files as suit its size, in one if that is not told.
+
+        None if that number is taken already.
+        """
 
     def publish(self, draft: Draft) -> Held | None:
         """Make a written region readable for others and unwritable; None if its name was taken meanwhile."""

@@ -29,7 +29,6 @@ class FilesStore:
     """Regions as files, kept alive by locks."""
 
     kind = FILES
-    has_segments = False
 
     def __init__(self, directory: str) -> None:
         directory = os.path.abspath(directory)  # the program may change to another one
@@ -94,7 +93,7 @@ class FilesStore:
             "/dev/shm), or set MORI_STORE=files:DIR to a larger directory"
         )
 
-    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft | None:
+    def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
         if time.monotonic() - self._pruned >= _PRUNE_EVERY:
             self.prune()
         pid = os.getpid()

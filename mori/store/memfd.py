@@ -1,11 +1,12 @@
 """The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
 
-Imports identifier, limits, errors and store. A region's memfd carries its name and id as the name of the
-file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
+Imports pages, identifier, layout, limits, errors and store. A region's memfd carries its name and id as the
+name of the file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -13,26 +14,37 @@ import os
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from mori import limits
+from mori import layout, limits
 from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
+from mori.pages import HUGE
 from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.processes import descriptors, processes
 
-__all__ = ["MemfdStore"]
+__all__ = ["RECYCLED", "MemfdStore", "lock", "seal_for_reuse", "segments_of"]
 
 # Constants of <linux/fcntl.h>; Python's fcntl has them on Linux only, and not under mypy elsewhere.
 _ADD_SEALS: Final = 1033
 _GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
+RECYCLED: Final = "mori_recycled"
 _PREFIX: Final = "/memfd:"
 _SUFFIX: Final = " (deleted)"
-_MOST_SEGMENTS: Final = 64  # that are believed
+_RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
+_BELIEVED: Final = 64  # segments
+_MOST_SEGMENTS: Final = 8
+_LEAST_SEGMENT: Final = 1 << 24
+_LEAST_HUGE: Final = 2 * HUGE
+_HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
 
 class _Link(NamedTuple):
-    """What the link of a descriptor says: the file's region, and which of its segments it is."""
+    """What the link of a descriptor says: the file's region, and which of its segments it is.
+
+    Files that are written again and again have a random number for an id: what is in them says which region
+    it is.
+    """
 
     label: str
     region_id: bytes
@@ -45,14 +57,14 @@ def _parse_link(link: str) -> _Link | None:
     if not link.startswith("/memfd:mori_"):
         return None
     label, *parts = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).split(".")
-    if parse_label(label) is None or len(parts) not in (1, 3) or len(parts[0]) != 32:
+    if (label != RECYCLED and parse_label(label) is None) or len(parts) not in (1, 3) or len(parts[0]) != 32:
         return None
     try:
         region_id = bytes.fromhex(parts[0])
         segment, segments = map(int, parts[1:] or ("0", "1"))
     except ValueError:
         return None
-    if not 0 <= segment < segments <= _MOST_SEGMENTS:
+    if not 0 <= segment < segments <= _BELIEVED:
         return None
     return _Link(label, region_id, segment, segments)
 
@@ -61,7 +73,6 @@ class MemfdStore:
     """Regions in sealed memfds, found through /proc."""
 
     kind = MEMFD
-    has_segments = True
     name = "memfd"
 
     def __init__(self) -> None:
@@ -109,18 +120,23 @@ class MemfdStore:
     def remedy(self) -> str:
         return limits.memory_remedy()
 
-    def create(self, number: int, region_id: bytes, segments: int = 1) -> Draft:
-        pid = os.getpid()
-        name = f"{format_label(pid, number)}.{region_id.hex()}"
+    def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
+        pid, label = os.getpid(), format_label(os.getpid(), number)
+        is_huge = nbytes >= _LEAST_HUGE and _gives_huge_pages()
+        segments, segment_nbytes = (1, 0) if is_huge else segments_of(nbytes)
+        held = Held(self.files(label, region_id, segments))
+        return Draft(held, pid, number, segment_nbytes=segment_nbytes, is_huge=is_huge)
+
+    def files(self, label: str, region_id: bytes, segments: int) -> tuple[int, ...]:
+        """Make the files of a region. They can be seen at once, but are passed over until they are sealed."""
         fds: list[int] = []
         try:
             # One after the other: they mostly have numbers that follow, and are looked for there.
             for segment in range(segments):
-                # It can be seen at once, but what is not sealed yet is half a region: `_open` passes it over.
-                label = name if segments == 1 else f"{name}.{segment}.{segments}"
-                fds.extend(map(os.memfd_create, [label], [self._flags]))  # no signal comes between
+                name = f"{label}.{region_id.hex()}" + (f".{segment}.{segments}" if segments > 1 else "")
+                fds.extend(map(os.memfd_create, [name], [self._flags]))  # no signal comes between
                 os.fchmod(fds[-1], 0o600)
-            return Draft(Held(tuple(fds)), pid, number)
+            return tuple(fds)
         except BaseException:
             self.release(Held(tuple(fds)))
             raise
@@ -161,23 +177,29 @@ class MemfdStore:
             os.close(fd)
 
     def entries(self) -> Iterator[Entry]:
-        found: dict[bytes, tuple[str, os.stat_result, dict[int, int], list[int]]] = {}
+        found: dict[bytes, _Found] = {}
         for pid in processes():
             for number, link in descriptors(pid):
                 if (parsed := _parse_link(link)) is None:
                     continue
-                known = found.get(parsed.region_id)
-                if known is None or parsed.segment not in known[2]:
-                    try:
-                        status = os.stat(f"/proc/{pid}/fd/{number}")
-                    except OSError:
-                        continue
-                    known = found.setdefault(parsed.region_id, (parsed.label, status, {}, []))
-                    known[2][parsed.segment] = status.st_size
-                if pid not in known[3]:
-                    known[3].append(pid)
-        for region_id, (label, status, sizes, holders) in found.items():
-            yield entry_of(label, status, sum(sizes.values()), holders, region_id)
+                if parsed.label == RECYCLED and _is_creators(pid, number):
+                    continue
+                with contextlib.suppress(OSError):
+                    path = f"/proc/{pid}/fd/{number}"
+                    if parsed.region_id not in found:
+                        found[parsed.region_id] = _Found(parsed.label, path)
+                    known = found[parsed.region_id]
+                    if parsed.segment not in known.sizes:
+                        known.sizes[parsed.segment] = os.stat(path).st_size
+                    known.holders.add(pid)
+        for region_id, known in found.items():
+            with contextlib.suppress(OSError):
+                if known.label != RECYCLED:
+                    yield known.entry(region_id)
+                elif (header := _peek(known.path)) is not None:
+                    known.label = format_label(header.pid, header.number)
+                    known.sizes = {0: header.nbytes}
+                    yield known.entry(header.region_id)
 
     def prune(self) -> list[str]:
         return []
@@ -185,7 +207,7 @@ class MemfdStore:
     def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
         for number, link in descriptors(pid):
             parsed = _parse_link(link)
-            if parsed is None or parsed.segment or not _is_asked(parsed, label, region_id):
+            if parsed is None or parsed.segment or not _may_be(parsed, label, region_id):
                 continue
             if held := self._whole(pid, number, label, region_id):
                 return held
@@ -193,15 +215,15 @@ class MemfdStore:
 
     def _whole(self, pid: int, number: str, label: str, region_id: bytes | None) -> Held | None:
         """Open a region by the descriptor that a process has of its first segment."""
-        first = self._open(pid, number, label, region_id)
+        first = self._open(pid, number)
         if first is None:
             return None
         fd, link = first
-        if link.segment:
-            os.close(fd)
-            return None
         fds = [fd]
         try:
+            if link.segment or not _is(fd, link, label, region_id):
+                self.release(Held((fd,)))
+                return None
             for segment in range(1, link.segments):
                 wanted = link._replace(segment=segment)
                 if (opened := self._segment(pid, int(number) + segment, wanted)) is None:
@@ -210,31 +232,32 @@ class MemfdStore:
         except BaseException:
             self.release(Held(tuple(fds)))
             raise
+        held = Held(tuple(fds), pages=-1 if link.label == RECYCLED else 0)
         if len(fds) < link.segments:  # that process is just letting go of it
-            self.release(Held(tuple(fds)))
+            self.release(held)
             return None
-        return Held(tuple(fds))
+        return held
 
     def _segment(self, pid: int, likely: int, wanted: _Link) -> int | None:
         """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
         listed = (number for number, link in descriptors(pid) if _parse_link(link) == wanted)
         for number in itertools.chain((str(likely),), listed):
-            opened = self._open(pid, number, wanted.label, wanted.region_id)
+            opened = self._open(pid, number)
             if opened is not None:
                 if opened[1] == wanted:
                     return opened[0]
                 os.close(opened[0])
         return None
 
-    def _open(self, pid: int, number: str, label: str, region_id: bytes | None) -> tuple[int, _Link] | None:
-        """Open one descriptor of a process, if it is a sealed segment of the region asked for.
+    def _open(self, pid: int, number: str) -> tuple[int, _Link] | None:
+        """Open one descriptor of a process, if it is a sealed segment of a region.
 
         The link is read again from our own descriptor: between looking and opening, that process
         may have closed the file and opened another under the same number.
         """
         path = f"/proc/{pid}/fd/{number}"
         try:
-            if not os.readlink(path).startswith(f"{_PREFIX}{label}."):
+            if not os.readlink(path).startswith("/memfd:mori_"):
                 return None
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -242,22 +265,109 @@ class MemfdStore:
                 raise
             return None
         try:
-            parsed = _parse_link(os.readlink(f"/proc/self/fd/{fd}"))
-            if parsed is None or not _is_asked(parsed, label, region_id):
-                os.close(fd)
-                return None
-            if fcntl.fcntl(fd, _GET_SEALS) & _SEALS != _SEALS:  # still being written
+            link = _parse_link(os.readlink(f"/proc/self/fd/{fd}"))
+            if link is None or not _is_sealed(fd, link):
                 os.close(fd)
                 return None
             if os.fstat(fd).st_uid != os.geteuid():
-                raise UnsafeRegionError(name=f"/{label}", found="it belongs to another user")
+                raise UnsafeRegionError(name=f"/{link.label}", found="it belongs to another user")
         except OSError as error:
             os.close(fd)
             if isinstance(error, UnsafeRegionError):
                 raise
             return None
-        return fd, parsed
+        return fd, link
 
 
-def _is_asked(link: _Link, label: str, region_id: bytes | None) -> bool:
-    return link.label == label and region_id in (None, link.region_id)
+class _Found:
+    """What has been seen of a region in the tables of open files."""
+
+    def __init__(self, label: str, path: str) -> None:
+        self.label = label
+        self.path = path
+        self.sizes: dict[int, int] = {}
+        self.holders: set[int] = set()
+        self._status = os.stat(path)
+
+    def entry(self, region_id: bytes) -> Entry:
+        return entry_of(self.label, self._status, sum(self.sizes.values()), self.holders, region_id)
+
+
+def segments_of(nbytes: int) -> tuple[int, int]:
+    """Return in how many files a new region stands, and the bytes of each but the last (0 for one)."""
+    count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)
+    if count < 2:
+        return 1, 0
+    segment_nbytes = layout.align(-(-nbytes // count), HUGE)
+    return -(-nbytes // segment_nbytes), segment_nbytes
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gives_huge_pages() -> bool:
+    """Say whether huge pages go to who asks for them; where they go to all, those who write have them."""
+    try:
+        with open(_HUGE_PAGES, encoding="ascii") as file:
+            return "[advise]" in file.read()
+    except OSError:
+        return False
+
+
+def _may_be(link: _Link, label: str, region_id: bytes | None) -> bool:
+    return link.label == RECYCLED or (link.label == label and region_id in (None, link.region_id))
+
+
+def _is(fd: int, link: _Link, label: str, region_id: bytes | None) -> bool:
+    """Say whether an open first segment is the region asked for."""
+    if link.label != RECYCLED:
+        return _may_be(link, label, region_id)
+    header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
+    if isinstance(header, str):
+        return False
+    return format_label(header.pid, header.number) == label and region_id in (None, header.region_id)
+
+
+def _is_sealed(fd: int, link: _Link) -> bool:
+    """Say whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
+    seals = fcntl.fcntl(fd, _GET_SEALS)
+    if link.label != RECYCLED:
+        return seals & _SEALS == _SEALS
+    return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
+
+
+def lock(fd: int, how: int) -> bool:
+    """Lock a file at once; say whether that was possible."""
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def seal_for_reuse(fd: int) -> None:
+    """Have nobody write to a file or resize it from now on, but by the mapping that there is."""
+    fcntl.fcntl(fd, _ADD_SEALS, _RECYCLED_SEALS)
+
+
+def _is_creators(pid: int, number: str) -> bool:
+    """Say whether a descriptor is that by which its creator keeps recycled pages, and no holder's."""
+    try:
+        with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+            flags = next(line.split()[1] for line in file if line.startswith("flags:"))
+    except (OSError, StopIteration):
+        return True
+    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _peek(path: str) -> layout.Header | None:
+    """Return the header of the region that recycled pages hold now; None if they hold none."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not lock(fd, fcntl.LOCK_SH):
+            return None
+        header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
+        return None if isinstance(header, str) else header
+    finally:
+        os.close(fd)

@@ -21,7 +21,7 @@ from mori import store as stores
 from mori.identifier import format_label
 from mori.plan import measure
 from mori.region import Mapping
-from mori.store import Where
+from mori.store import Where, memfd
 from tests.mori.test_landing import dropped, received, sent
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,8 +40,9 @@ def many_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have small regions stand in segments, on a machine of three processors."""
     monkeypatch.setenv("MORI_STORE", "memfd")
     monkeypatch.setenv("MORI_GRACE", "0.2")
-    monkeypatch.setattr(region, "_LEAST_SEGMENT", 4 * PAGE)
-    monkeypatch.setattr(region, "_cpus", lambda: 3)
+    monkeypatch.setattr(memfd, "HUGE", PAGE)
+    monkeypatch.setattr(memfd, "_LEAST_SEGMENT", 4 * PAGE)
+    monkeypatch.setattr(memfd, "_cpus", lambda: 3)
 
 
 def mapping_of(x: Any) -> Mapping:
@@ -67,7 +68,7 @@ def test_a_large_region_stands_in_a_segment_a_processor_and_a_small_one_does_not
 
 
 def test_on_a_large_machine_the_number_of_segments_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region, "_cpus", lambda: 128)
+    monkeypatch.setattr(memfd, "_cpus", lambda: 128)
     assert len(fds_of(mori.share(np.arange(1_000_000)))) == 8
 
 
