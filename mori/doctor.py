@@ -214,7 +214,7 @@ def _huge_pages() -> Iterator[Check]:
         return
     gain = _gain()
     found = f"shmem_enabled is {chosen}; {gain}"
-    if chosen in ("always", "within_size", "force"):
+    if chosen in ("always", "within_size", "advise", "force"):
         yield Check("huge pages", "ok", found)
     else:
         yield Check(
