@@ -439,4 +439,4 @@ def test_threads_and_processes_that_share_and_drop_at_once_read_what_was_shared(
     for thread in threads:
         thread.join()
     assert not wrong
-    assert counted[0] > 20
+    assert counted[0] > len(threads)
