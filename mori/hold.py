@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from typing import Final
 
 from mori import keeper, settings
 from mori.modules import imported
@@ -130,6 +131,7 @@ class _Last:
         return self.files is not None and None not in self.files and _files_of(self.held) == self.files
 
 
+_LONGEST: Final = 3600.0  # seconds of one wait: no system takes any number of them
 Files = tuple[tuple[int, int] | None, ...]
 
 
@@ -221,7 +223,7 @@ class _Graces:
         while True:
             wait = min((until for until, _ in [*self._kept]), default=time.monotonic()) - time.monotonic()
             try:
-                arrival = self._arrivals.get(timeout=max(0.0, wait))
+                arrival = self._arrivals.get(timeout=min(max(0.0, wait), _LONGEST))
                 if arrival is not None:
                     with self.closing:
                         self._kept.append(arrival)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -184,6 +185,21 @@ def test_a_keeper_delays_no_exit_and_has_nothing_but_what_was_passed_on(
     while mori.prune_shared() != [name] if kept else name in {entry.name for entry in mori.regions()}:
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_a_grace_longer_than_any_wait_ends_no_other(
+    store: str, monkeypatch: pytest.MonkeyPatch, wait: Callable[[Callable[[], object]], None]
+) -> None:
+    names = []
+    for seconds in ("1e12", "0.2"):
+        monkeypatch.setenv("MORI_GRACE", seconds)
+        shared = mori.share(np.arange(1000))
+        names.append(mori.shared_name(shared))
+        pickle.dumps(shared)
+        del shared
+    kept, gone = names
+    wait(lambda: gone not in {entry.name for entry in mori.regions()})
+    assert mori.map_shared(kept).sum() == 499500
 
 
 _WITHOUT_THREADS = """
