@@ -67,6 +67,10 @@ def _bytes(value: Any) -> int:
     return nbytes
 
 
+def _pool(value: Any) -> int | None:
+    return value if value is None or (value == 0 and not isinstance(value, bool)) else _bytes(value)
+
+
 def _bytes_or_off(value: Any) -> int | None:
     return None if value is None or value is False else _bytes(value)
 
@@ -83,6 +87,8 @@ def _one_of(*words: str) -> Callable[[Any], str]:
 _KEYS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
     "mori.store": (_store, "memfd, files or files:DIR"),
     "mori.grace": (_seconds, "seconds, a number from 0 up"),
+    "mori.pool": (_pool, "a number of bytes such as '2 GB', or 0"),
+    "mori.pool-seconds": (_seconds, "seconds, a number from 0 up"),
     "mori.dask.enabled": (_yes_or_no, "true or false"),
     "mori.dask.frame-interception": (_yes_or_no, "true or false"),
     "mori.dask.min-bytes": (_bytes, "a number of bytes such as '1 kiB'"),
@@ -165,6 +171,6 @@ def register() -> None:
 
 def _setting(name: str) -> tuple[str, str] | None:
     """Return key and text of a setting of mori's, such as ``grace``, if Dask's configuration has it."""
-    key = f"mori.{name}"
+    key = f"mori.{name.replace('_', '-')}"
     value = get(key) if key in _KEYS else None
     return None if value is None else (key, str(value))

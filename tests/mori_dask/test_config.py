@@ -29,6 +29,8 @@ DEFAULTS = yaml.safe_load((FOLDER / "mori-dask.yaml").read_text(encoding="utf-8"
 WRONG = {
     "mori.store": ["shm", "files:", "memfd:x", 3],
     "mori.grace": [-1, "ten", "inf", True],
+    "mori.pool": [-1, "much", True, [1]],
+    "mori.pool-seconds": [-1, "ten", "inf", True],
     "mori.dask.enabled": ["yes", None, 1],
     "mori.dask.frame-interception": ["on", None, 1],
     "mori.dask.min-bytes": [True, False, None, 0, -5, "much", 1.5],
@@ -44,6 +46,8 @@ WRONG = {
 RIGHT = {
     "mori.store": [None, "memfd", "files", "files:/tmp"],
     "mori.grace": [None, 0, 2.5],
+    "mori.pool": [None, 0, 2_000_000, "2 GB"],
+    "mori.pool-seconds": [None, 0, 2.5],
     "mori.dask.enabled": [True, False],
     "mori.dask.frame-interception": [True, False],
     "mori.dask.min-bytes": ["1 kiB", 1],
@@ -148,7 +152,9 @@ def test_moris_own_settings_are_dasks_keys_and_the_environment_comes_first(
         shared = mori.share(np.arange(100))
         assert len(list(tmp_path.iterdir())) == 1
         del shared
-    assert (settings.grace(), settings.store()) == (10, "")
+    with dask.config.set({"mori.pool": "2 GB", "mori.pool-seconds": 3}):
+        assert (settings.pool(), settings.pool_seconds()) == (2_000_000_000, 3)
+    assert (settings.grace(), settings.store(), settings.pool(), settings.pool_seconds()) == (10, "", 0, 10)
     with dask.config.set({"mori.grace": -1}), pytest.raises(mori.SettingError, match=r"mori\.grace=-1"):
         mori.share(np.arange(100))
 
