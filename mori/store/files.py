@@ -7,6 +7,7 @@ the process; whoever can take it exclusively is the last, and unlinks. No pid is
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -40,9 +41,7 @@ class FilesStore:
                 store=self.name, found="there is no such directory", remedy="Create it or set MORI_STORE"
             )
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise StoreError(
-                store=self.name, found="the directory is not writable", remedy="Set MORI_STORE=files:DIR"
-            )
+            raise self._unwritable()
 
     def domain(self) -> str:
         found = self._status()
@@ -59,6 +58,11 @@ class FilesStore:
             store=self.name,
             found="the directory is there no more",
             remedy="Create it again, or set MORI_STORE",
+        )
+
+    def _unwritable(self) -> StoreError:
+        return StoreError(
+            store=self.name, found="the directory is not writable", remedy="Set MORI_STORE=files:DIR"
         )
 
     def free(self) -> int:
@@ -108,6 +112,10 @@ class FilesStore:
             return None
         except FileNotFoundError as error:
             raise self._gone() from error
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise self._unwritable() from error
+            raise
         draft = Draft(Held((fd,), path), pid, number, path + _DRAFT)
         try:
             os.fchmod(fd, 0o600)

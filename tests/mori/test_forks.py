@@ -194,7 +194,7 @@ first.start()
 assert reached.wait(30)
 pid = os.fork()
 if not pid:
-    signal.alarm(20)
+    signal.alarm(45)
     try:
         work()
         more = threading.Thread(target=work)  # a fork within the child waits for none of its parent's

@@ -458,6 +458,28 @@ def test_a_store_whose_directory_has_gone_is_an_error_and_keeps_what_is_open(
         del kept
 
 
+def test_a_store_that_becomes_read_only_is_an_error() -> None:
+    said = run_unshared(
+        "mount -t tmpfs none /mnt",
+        """
+        import os, subprocess, numpy, mori
+        os.environ["MORI_STORE"] = "files:/mnt"
+        os.environ["MORI_GRACE"] = "0"
+        assert mori.share(numpy.arange(1000)).sum() == 499500
+        subprocess.run(["mount", "-o", "remount,ro", "/mnt"], check=True)
+        try:
+            mori.share(numpy.arange(3))
+        except mori.StoreError as error:
+            print(error)
+        subprocess.run(["mount", "-o", "remount,rw", "/mnt"], check=True)
+        assert mori.share(numpy.arange(3)).sum() == 3
+        """,
+    )
+    assert (
+        said == "cannot use the store 'files:/mnt': the directory is not writable. Set MORI_STORE=files:DIR"
+    )
+
+
 @pytest.mark.slow
 def test_ten_thousand_regions_at_once_can_be_read_and_go_again() -> None:
     run("""
