@@ -263,6 +263,22 @@ def test_doctor_says_that_a_holder_lives_in_another_pid_namespace() -> None:
     assert "MORI_STORE=files:DIR" in done.stdout
 
 
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["doctor"]])
+def test_a_reader_that_has_read_enough_is_no_traceback(command: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mori", *command],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(50) == 1
+
+
 def test_a_wrong_command_is_an_error_with_the_usage() -> None:
     done = run("frobnicate")
     assert done.returncode == 2
