@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mori import hold, landing, reference, region
@@ -74,12 +74,14 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
         if (found := _copy_here(payload)) is not None:  # another process was here before
             return found
         there = NodeAffinitySchedulingStrategy(node.hex(), soft=False)
+        answer = _read.options(scheduling_strategy=there).remote(payload)
         try:
-            data = ray.get(_read.options(scheduling_strategy=there).remote(payload), timeout=_LIMIT)
-        except GetTimeoutError:
-            raise missing(found=f"it has not answered for {_LIMIT:.0f} s") from None
-        except RayError:
-            raise missing(found="it does not answer. It is gone, or has just failed") from None
+            if not ray.wait([answer], timeout=_LIMIT, fetch_local=False)[0]:
+                raise missing(found=f"it has not answered for {_LIMIT:g} s")
+            data = ray.get(answer)  # which takes what it takes, or fails if the node does
+        except RayError as error:
+            why = f"it does not answer ({type(error).__name__}). It is gone, or has just failed"
+            raise missing(found=why) from None
         if data is None:
             raise missing(found="it has the region no more")
         metrics.count_fetch(memoryview(data).nbytes)

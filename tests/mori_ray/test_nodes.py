@@ -121,6 +121,16 @@ def test_a_fetch_is_counted_in_rays_metrics(nodes: Nodes) -> None:
     ]
 
 
+def test_a_home_that_does_not_answer_is_not_waited_for_without_end(nodes: Nodes) -> None:
+    keeper = Keeper.options(scheduling_strategy=on(nodes.there)).remote()
+    payload = ray.get(keeper.call.remote(_share_and_keep))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "_LIMIT", 1e-9)
+        with pytest.raises(mori_ray.RegionNotFetchedError, match="it has not answered for 1e-09 s"):
+            len(serialize.load(payload, bytes.fromhex(nodes.there)))
+    assert float(serialize.load(payload, bytes.fromhex(nodes.there)).sum()) == SUM
+
+
 def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
     x = mori.share(ARRAY)
     payload = payload_of(x)
