@@ -114,11 +114,12 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for a condition; fail after a limit."""
+def wait_until(condition: Callable[[], object], seconds: float = 10, *, end_graces: bool = True) -> None:
+    """Wait for a condition; fail after a limit. Regions have no grace meanwhile, unless it is asked for."""
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, f"still not so after {seconds} s"
         time.sleep(0.02)
         gc.collect()
-        hold.expire_graces()
+        if end_graces:
+            hold.expire_graces()

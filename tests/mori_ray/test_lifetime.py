@@ -171,6 +171,26 @@ def test_a_thousand_parts_of_a_region_have_one_token() -> None:
     assert ray.get(ref) == 499500
 
 
+@pytest.mark.parametrize("how", ["argument", "returned", "put", "part"])
+def test_what_ray_counts_has_no_grace_beyond_its_last_use(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_GRACE", "3600")
+    x = shared()
+    name = mori.shared_name(x)
+    assert name is not None
+    if how == "put":
+        ref = ray.put([x])
+        assert ray.get(call.remote(lambda xs: float(xs[0].sum()), ref)) == SUM
+    elif how == "returned":
+        ref = call.remote(lambda x: x, x)
+    else:
+        ref = call.remote(len, x if how == "argument" else [x[10:], x[:10]])
+    del x
+    ray.get(ref)
+    assert not is_gone(name) or how in ("argument", "part")
+    del ref
+    wait_until(lambda: is_gone(name), end_graces=False)
+
+
 def test_a_reference_of_another_pickle_keeps_its_grace() -> None:
     x = shared()
     dumped = pickle.dumps(x)
