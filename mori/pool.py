@@ -119,6 +119,7 @@ class RecyclingStore(MemfdStore):
         self._forget()
 
     def _forget(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._number = 0
         self._all: dict[int, _Pages] = {}
@@ -190,12 +191,14 @@ class RecyclingStore(MemfdStore):
 
     def release(self, held: Held) -> None:
         super().release(held)
-        if held.pages in self._all:
+        if held.pages in self._all and self._pid == os.getpid():
             self._returned.put(held.pages)
             self._later(self.tend, 0)
 
     def tend(self) -> None:
         """Take in what was let go, give back what has been kept for long enough, and look again."""
+        if self._pid != os.getpid():  # a child that was forked just now: nothing of it is its own
+            return
         with self._lock:
             self._collect()
             self._is_tended = False

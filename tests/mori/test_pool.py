@@ -21,6 +21,7 @@ import pytest
 import mori
 from mori import layout, pool, region, writer
 from mori import store as stores
+from mori.hold import expire_graces
 from mori.identifier import format_name, parse_name
 from mori.plan import measure
 from mori.store import Where
@@ -239,6 +240,45 @@ def test_a_forked_child_keeps_what_it_has_inherited_and_cannot_write_to_it(wait:
     for fd in (go, went, answer):
         os.close(fd)
     del other
+    settle(wait)
+    assert file_of(mori.share(rng.random(_COUNT))) == file
+
+
+def test_a_child_that_is_forked_in_the_middle_of_it_has_a_pool_of_its_own(wait: Any, rng: Any) -> None:
+    first = mori.share(rng.random(_COUNT))
+    file = file_of(first)
+    del first
+    settle(wait)
+    pool.soon(pool.current().tend, 3600)  # the child inherits it
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pool.current()._lock:
+            held.set()
+            forked.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        code = 1
+        try:
+            data = rng.random(_COUNT)
+            for _ in range(3):
+                x = mori.share(data)
+                same = bool((x == data).all()) and file_of(x) != file
+                del x
+                pool.current().tend()
+            code = 0 if same else 2
+        finally:
+            os._exit(code)
+    forked.set()
+    thread.join()
+    wait(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG))
+    assert os.waitpid(child, 0)[1] == 0
+    expire_graces()
     settle(wait)
     assert file_of(mori.share(rng.random(_COUNT))) == file
 
