@@ -21,7 +21,7 @@ from mori.layout import Codec as Id
 from mori.modules import load
 from mori.region import Bytes, Mapping, held_by
 
-__all__ = ["Node", "decode", "node_of_memory", "open_node", "opener", "root_of"]
+__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "opener", "root_of"]
 
 _FLAGS: Final = layout.ALIASED | layout.LEANS
 _KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
@@ -99,24 +99,25 @@ class Node:
 
     def here(self, index: int) -> Node:
         """Return one child as it stands, an alias included."""
-        if not 0 <= index < self.record.children:
-            raise self._corrupt(f"it has no child {index}")
-        table = self.offset + self._head
-        (back,) = layout.CHILD.unpack_from(self._view, table + index * layout.CHILD.size)
-        if back < self._head + layout.CHILD.size * self.record.children or back >= self.extent:
-            raise self._corrupt(f"its child {index} lies outside of it")
+        back = self._back_of(index)
         node = Node(self.mapping, self._data, self._view, self.offset + back, self.offset + self.extent)
         if node.record.back != back or node.record.place != index:
             raise self._corrupt(f"its child {index} is another's")
         return node
 
+    def _back_of(self, index: int) -> int:
+        """Return how far from this node's start a child's is, as its table has it."""
+        if not 0 <= index < self.record.children:
+            raise self._corrupt(f"it has no child {index}")
+        table = self.offset + self._head
+        back: int = layout.CHILD.unpack_from(self._view, table + index * layout.CHILD.size)[0]
+        if back < self._head + layout.CHILD.size * self.record.children or back >= self.extent:
+            raise self._corrupt(f"its child {index} lies outside of it")
+        return back
+
     def at(self, offset: int) -> Node:
-        """Return the node at an offset of the region, for a reference."""
-        node = Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes)
-        above: Node | None = node
-        while above is not None:  # up to the root: an array's elements may look like a node
-            above = above.parent()
-        return node
+        """Return the node at an offset of the region, for an alias."""
+        return _known(Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes))
 
     def under(self, offset: int) -> Node:
         """Return the lowest node that encloses an offset of the region."""
@@ -141,7 +142,7 @@ class Node:
         if not back:
             raise self._corrupt("it stands in no tree")
         above = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
-        if above.here(self.record.place).offset != self.offset:
+        if above._back_of(self.record.place) != back or back + self.extent > above.extent:
             raise self._corrupt("its parent does not know it")
         return above
 
@@ -267,5 +268,18 @@ def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
 
 def root_of(mapping: Mapping) -> Node:
     """Return the root node of a region."""
+    return node_at(mapping, mapping.header.root)
+
+
+def node_at(mapping: Mapping, offset: int) -> Node:
+    """Return the node at an offset of a region, for a reference."""
     data = mapping.bytes()
-    return Node(mapping, data, memoryview(data), mapping.header.root, mapping.nbytes)
+    return _known(Node(mapping, data, memoryview(data), offset, mapping.nbytes))
+
+
+def _known(node: Node) -> Node:
+    """Return a node that its parents, up to the root, know: an array may hold what looks like one."""
+    above: Node | None = node
+    while above is not None:
+        above = above.parent()
+    return node

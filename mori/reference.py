@@ -26,7 +26,7 @@ from mori.hold import Hold
 from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
 from mori.plan import measure
-from mori.reader import Node, decode, open_node, root_of
+from mori.reader import Node, decode, node_at, open_node, root_of
 from mori.region import Mapping
 from mori.store import FILES, MEMFD, Where
 
@@ -326,9 +326,7 @@ def load_from(mapping: Mapping, payload: bytes) -> Any:
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
     form, offset = payload[0] & ~_KIND, _WHOLE.unpack_from(payload)[-1]
-    node = root_of(mapping)
-    if offset != node.offset:
-        node = node.at(offset)
+    node = node_at(mapping, offset)
     if form:
         return (_load_view if form == _VIEW else _load_part)(node, payload[_WHOLE.size :])
     return open_node(node)

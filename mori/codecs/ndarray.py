@@ -6,6 +6,7 @@ but a dtype; one that plain data cannot tell (metadata, a dtype of another libra
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -38,6 +39,10 @@ with warnings.catch_warnings():
         CLASSES["chararray"] = _chararray
 
 _names: Final[dict[type, str]] = {cls: name for name, cls in CLASSES.items()}
+
+
+_json: Final = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
+_SHORT: Final = 256  # bytes of a meta that is remembered
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
@@ -124,21 +129,28 @@ class NdarrayCodec:
         plain = [form, array.shape, order]
         if (name := _names.get(type(obj))) is not None:
             plain.append(name)
-        return Encoded(json.dumps(plain, separators=(",", ":")).encode(), (array,), children)
+        return Encoded(_json.encode(plain).encode(), (array,), children)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
-        form, shape, order, *rest = json.loads(meta)
+        form, shape, order, rest = (_read if len(meta) <= _SHORT else _read.__wrapped__)(meta)
         (buffer,) = buffers
-        dtype = _dtype_of_child(form, children) if "child" in form else dtype_from_plain(form)
-        if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
-            raise ValueError(f"{shape} is no shape")
+        dtype = form if isinstance(form, np.dtype) else _dtype_of_child(form, children)
         if math.prod(shape) * dtype.itemsize != buffer.nbytes:
             raise ValueError(f"an array of {shape} {dtype} does not have {buffer.nbytes} bytes")
-        array = np.ndarray(tuple(shape), dtype, buffer, order="F" if order == "F" else "C")
+        array = np.ndarray(shape, dtype, buffer, order="F" if order == "F" else "C")
         return array.view(_class_of(rest, array)) if rest else array
 
     def step(self, obj: Any, index: int) -> str:
         return "" if obj.dtype.hasobject else ".dtype"
+
+
+@functools.lru_cache(maxsize=1024)
+def _read(meta: bytes) -> tuple[Any, tuple[int, ...], Any, list[Any]]:
+    """Return the dtype, or what is said of the child that is one, the shape, the order and the class."""
+    form, shape, order, *rest = json.loads(meta)
+    if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
+        raise ValueError(f"{shape} is no shape")
+    return form if "child" in form else dtype_from_plain(form), tuple(shape), order, rest
 
 
 def _dtype_of_child(form: Any, children: Sequence[Any]) -> np.dtype[Any]:

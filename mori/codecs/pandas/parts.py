@@ -19,8 +19,11 @@ from mori.codec import Encoded, Pickled
 __all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack", "to_json"]
 
 
+_encoder = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
+
+
 def to_json(plain: object) -> bytes:
-    return json.dumps(plain, separators=(",", ":")).encode()
+    return _encoder.encode(plain).encode()
 
 
 def pack(plain: dict[str, Any], children: Sequence[object], **extras: object) -> Encoded:

@@ -6,6 +6,7 @@ mori.frames.managers; tests/mori/test_pandas_internals.py fails when one moves.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +33,7 @@ except ImportError:
     pa = None
 
 
+@functools.cache
 def string_dtype(*, nan: bool) -> Any:
     """Return the dtype of Arrow-backed strings with NaN, or with NA, for what is missing."""
     try:
