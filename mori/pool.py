@@ -30,7 +30,8 @@ from mori import layout, limits, pages, settings, store
 from mori.errors import LimitError, StoreWarning
 from mori.hold import soon
 from mori.store import Draft, Held, Store
-from mori.store.memfd import RECYCLED, MemfdStore, lock, seal_for_reuse, segments_of
+from mori.store.links import RECYCLED
+from mori.store.memfd import MemfdStore, lock, seal_for_reuse, segments_of
 
 __all__ = ["current", "give_back", "takes"]
 

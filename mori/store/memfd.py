@@ -1,7 +1,7 @@
 """The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
 
-Imports pages, identifier, layout, limits, errors and store. A region's memfd carries its name and id as the
-name of the file, so that `/proc/PID/fd` says which descriptor it is, without opening any.
+Imports pages, identifier, layout, limits, errors, store and its links and processes. Invariant: what it opens
+is sealed, whole and this user's.
 """
 
 from __future__ import annotations
@@ -12,61 +12,28 @@ import fcntl
 import itertools
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from mori import layout, limits
 from mori.errors import StoreError, UnsafeRegionError
-from mori.identifier import format_label, parse_label
+from mori.identifier import format_label
 from mori.pages import HUGE
 from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.links import RECYCLED, Link, file_name, parse_link
 from mori.store.processes import descriptors, processes
 
-__all__ = ["RECYCLED", "MemfdStore", "lock", "seal_for_reuse", "segments_of"]
+__all__ = ["MemfdStore", "lock", "seal_for_reuse", "segments_of"]
 
 # Constants of <linux/fcntl.h>; Python's fcntl has them on Linux only, and not under mypy elsewhere.
 _ADD_SEALS: Final = 1033
 _GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
-RECYCLED: Final = "mori_recycled"
-_PREFIX: Final = "/memfd:"
-_SUFFIX: Final = " (deleted)"
 _RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
-_BELIEVED: Final = 64  # segments
 _MOST_SEGMENTS: Final = 8
 _LEAST_SEGMENT: Final = 1 << 24
 _LEAST_HUGE: Final = 2 * HUGE
 _HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
-
-
-class _Link(NamedTuple):
-    """What the link of a descriptor says: the file's region, and which of its segments it is.
-
-    Files that are written again and again have a random number for an id: what is in them says which region
-    it is.
-    """
-
-    label: str
-    region_id: bytes
-    segment: int
-    segments: int
-
-
-def _parse_link(link: str) -> _Link | None:
-    """Read a descriptor's link; None for any file that is no segment of a region."""
-    if not link.startswith("/memfd:mori_"):
-        return None
-    label, *parts = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).split(".")
-    if (label != RECYCLED and parse_label(label) is None) or len(parts) not in (1, 3) or len(parts[0]) != 32:
-        return None
-    try:
-        region_id = bytes.fromhex(parts[0])
-        segment, segments = map(int, parts[1:] or ("0", "1"))
-    except ValueError:
-        return None
-    if not 0 <= segment < segments <= _BELIEVED:
-        return None
-    return _Link(label, region_id, segment, segments)
 
 
 class MemfdStore:
@@ -133,7 +100,7 @@ class MemfdStore:
         try:
             # One after the other: they mostly have numbers that follow, and are looked for there.
             for segment in range(segments):
-                name = f"{label}.{region_id.hex()}" + (f".{segment}.{segments}" if segments > 1 else "")
+                name = file_name(label, region_id, segment, segments)
                 fds.extend(map(os.memfd_create, [name], [self._flags]))  # no signal comes between
                 os.fchmod(fds[-1], 0o600)
             return tuple(fds)
@@ -180,9 +147,9 @@ class MemfdStore:
         found: dict[bytes, _Found] = {}
         for pid in processes():
             for number, link in descriptors(pid):
-                if (parsed := _parse_link(link)) is None:
+                if (parsed := parse_link(link)) is None:
                     continue
-                if parsed.label == RECYCLED and _is_creators(pid, number):
+                if parsed.is_recycled and _is_creators(pid, number):
                     continue
                 with contextlib.suppress(OSError):
                     path = f"/proc/{pid}/fd/{number}"
@@ -206,8 +173,8 @@ class MemfdStore:
 
     def _search(self, pid: int, label: str, region_id: bytes | None) -> Held | None:
         for number, link in descriptors(pid):
-            parsed = _parse_link(link)
-            if parsed is None or parsed.segment or not _may_be(parsed, label, region_id):
+            parsed = parse_link(link)
+            if parsed is None or parsed.segment or not parsed.may_be(label, region_id):
                 continue
             if held := self._whole(pid, number, label, region_id):
                 return held
@@ -221,7 +188,7 @@ class MemfdStore:
         fd, link = first
         fds = [fd]
         try:
-            if link.segment or not _is(fd, link, label, region_id):
+            if link.segment or not link.leads_to(fd, label, region_id):
                 self.release(Held((fd,)))
                 return None
             for segment in range(1, link.segments):
@@ -232,15 +199,15 @@ class MemfdStore:
         except BaseException:
             self.release(Held(tuple(fds)))
             raise
-        held = Held(tuple(fds), pages=-1 if link.label == RECYCLED else 0)
+        held = Held(tuple(fds), pages=-1 if link.is_recycled else 0)
         if len(fds) < link.segments:  # that process is just letting go of it
             self.release(held)
             return None
         return held
 
-    def _segment(self, pid: int, likely: int, wanted: _Link) -> int | None:
+    def _segment(self, pid: int, likely: int, wanted: Link) -> int | None:
         """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
-        listed = (number for number, link in descriptors(pid) if _parse_link(link) == wanted)
+        listed = (number for number, link in descriptors(pid) if parse_link(link) == wanted)
         for number in itertools.chain((str(likely),), listed):
             opened = self._open(pid, number)
             if opened is not None:
@@ -249,7 +216,7 @@ class MemfdStore:
                 os.close(opened[0])
         return None
 
-    def _open(self, pid: int, number: str) -> tuple[int, _Link] | None:
+    def _open(self, pid: int, number: str) -> tuple[int, Link] | None:
         """Open one descriptor of a process, if it is a sealed segment of a region.
 
         The link is read again from our own descriptor: between looking and opening, that process
@@ -265,7 +232,7 @@ class MemfdStore:
                 raise
             return None
         try:
-            link = _parse_link(os.readlink(f"/proc/self/fd/{fd}"))
+            link = parse_link(os.readlink(f"/proc/self/fd/{fd}"))
             if link is None or not _is_sealed(fd, link):
                 os.close(fd)
                 return None
@@ -315,24 +282,10 @@ def _gives_huge_pages() -> bool:
         return False
 
 
-def _may_be(link: _Link, label: str, region_id: bytes | None) -> bool:
-    return link.label == RECYCLED or (link.label == label and region_id in (None, link.region_id))
-
-
-def _is(fd: int, link: _Link, label: str, region_id: bytes | None) -> bool:
-    """Say whether an open first segment is the region asked for."""
-    if link.label != RECYCLED:
-        return _may_be(link, label, region_id)
-    header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
-    if isinstance(header, str):
-        return False
-    return format_label(header.pid, header.number) == label and region_id in (None, header.region_id)
-
-
-def _is_sealed(fd: int, link: _Link) -> bool:
+def _is_sealed(fd: int, link: Link) -> bool:
     """Say whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
     seals = fcntl.fcntl(fd, _GET_SEALS)
-    if link.label != RECYCLED:
+    if not link.is_recycled:
         return seals & _SEALS == _SEALS
     return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
 
