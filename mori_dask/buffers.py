@@ -44,7 +44,7 @@ def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
         if not is_said():  # such as the arguments of client.run: who gets them, is not known
             with travel("value"):
                 return plain(x, buffer_callback=buffer_callback, **options)
-        if buffer_callback is None or not region.live():
+        if buffer_callback is None or not region.is_used():
             return plain(x, buffer_callback=buffer_callback, **options)
         buffers: list[Any] = []
         pickled = plain(x, buffer_callback=buffers.append, **options)

@@ -28,7 +28,6 @@ __all__ = [
     "relays",
     "said",
     "schedulers_are_here",
-    "takes_references",
     "tell",
 ]
 
@@ -102,11 +101,6 @@ def domain_of(comm: Comm) -> str | None:
     other = comm.remote_info.get(_KEY)
     found = other.get("domain") if isinstance(other, dict) else None
     return found if isinstance(found, str) else None
-
-
-def takes_references(context: dict[str, Any] | None) -> bool:
-    """Say whether the receiver of a message is in this domain; if it passes frames on, see `relay`."""
-    return receiver_here(context) is not None
 
 
 def receiver_here(context: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ from mori.region import Mapping
 from mori_dask import raised
 from mori_dask.handshake import receiver_here, relays
 
-__all__ = ["References", "Relayed", "is_needed", "register"]
+__all__ = ["References", "Relayed", "is_needed", "is_opened", "register"]
 
 _KEY: Final = "mori"  # in the header of what is serialized: a reference to each region
 _RAISED: Final = "mori-raised"  # there, too: that the references are in an exception, pickled into bytes
@@ -94,6 +94,12 @@ def is_needed() -> bool:
     What shares its first object in the middle of a message pickles it by value: see `buffers`.
     """
     return _relays or region.is_used()
+
+
+def is_opened() -> bool:
+    """Say whether the message that is being made is opened in this domain, by its receiver or further on."""
+    message = _message.get()
+    return message is not None and message.opened
 
 
 def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -36,7 +36,7 @@ from mori.records import SharedMatrix, SharedRecords
 from mori.reference import Way, identity, is_by_value, load, travel
 from mori.region import Mapping
 from mori_dask import config, graphs, relay
-from mori_dask.handshake import schedulers_are_here, takes_references
+from mori_dask.handshake import schedulers_are_here
 
 __all__ = ["SIZE", "decided", "register"]
 
@@ -122,7 +122,7 @@ def _prefer(dispatch: Any, cls: type, ours: Callable[[Any], Any]) -> None:
 
 
 def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
-    plain = type(array) is np.ndarray and array.flags.forc and region.live() and not is_by_value()
+    plain = type(array) is np.ndarray and array.flags.forc and region.is_used() and not is_by_value()
     if (
         plain
         and (least := config.least())
@@ -190,10 +190,14 @@ def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
         if not relay.is_needed():
             return plain(msg, *args, context=context, **kwargs)
         way: Way = "value"
-        if takes_references(context):
+        if relay.is_opened():
             way = _Kept() if _is_kept(msg) else "reference"
-        with decided(way):
-            return plain(msg, *args, context=context, **kwargs)
+        token = _in_message.set(True)
+        try:
+            with travel(way):
+                return plain(msg, *args, context=context, **kwargs)
+        finally:
+            _in_message.reset(token)
 
     dumps._mori = True  # type: ignore[attr-defined]
     return dumps
@@ -215,9 +219,8 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_graph(x: Any) -> bool:
-    from dask._expr import Expr
-
-    return isinstance(x, Expr)
+    expressions = imported("dask._expr")
+    return expressions is not None and isinstance(x, expressions.Expr)
 
 
 class _ByPickleError(NotImplementedError, TypeError):
