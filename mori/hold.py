@@ -163,15 +163,17 @@ class _Graces:
     An entry says when something is due, and what is to be called then.
 
     A thread runs while there are any, and only then. `keep` is called from finalizers, at any
-    moment of any thread, so it may not wait for a lock: `SimpleQueue.put` is reentrant.
+    moment of any thread, so it may not wait for a lock: to append to a list is one step, and
+    `SimpleQueue.put` is reentrant. An entry is taken from the list, and called, with `closing` held: the
+    end of the process and a fork miss none.
 
     Where no thread can be started (a limit), they stay all the same. What happens next in this process
     tries again, and lets go of what is due: whatever is mapped or dropped, and garbage collections.
     """
 
     def __init__(self) -> None:
-        self._arrivals: queue.SimpleQueue[tuple[float, Callable[[], object]] | None] = queue.SimpleQueue()
         self._kept: list[tuple[float, Callable[[], object]]] = []
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # for the thread: one will do
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
@@ -187,12 +189,17 @@ class _Graces:
         return True
 
     def call(self, action: Callable[[], object], seconds: float) -> None:
-        self._arrivals.put((time.monotonic() + seconds, action))
+        self._kept.append((time.monotonic() + seconds, action))
+        self.wake()
         self._ensure_thread()
+
+    def wake(self) -> None:
+        if self._news.empty():
+            self._news.put(None)
 
     def catch_up(self) -> None:
         """See to what no thread sees to."""
-        if self._thread is None and (self._kept or not self._arrivals.empty()):
+        if self._thread is None and self._kept:
             self._ensure_thread()
 
     def _ensure_thread(self) -> None:
@@ -213,7 +220,6 @@ class _Graces:
             gc.callbacks.append(_at_collection)
         if self.closing.acquire(blocking=False):
             try:
-                self.pending()
                 # After the end of all, nothing comes any more that could let go.
                 self.expire(everything=_ended == os.getpid())
             finally:
@@ -221,48 +227,35 @@ class _Graces:
 
     def _run(self) -> None:
         while True:
-            wait = min((until for until, _ in [*self._kept]), default=time.monotonic()) - time.monotonic()
-            try:
-                arrival = self._arrivals.get(timeout=min(max(0.0, wait), _LONGEST))
-                if arrival is not None:
-                    with self.closing:
-                        self._kept.append(arrival)
-            except queue.Empty:
-                pass
             self.expire()
             if not self._kept and self._starting.acquire(blocking=False):
                 self._thread = None
                 self._starting.release()
                 # What arrived while the lock was ours found no thread to start.
-                if not self._arrivals.empty():
+                if self._kept:
                     self._ensure_thread()
                 return
+            wait = min((until for until, _ in self.pending()), default=0.0) - time.monotonic()
+            with contextlib.suppress(queue.Empty):
+                self._news.get(timeout=min(max(0.0, wait), _LONGEST))
 
     def pending(self) -> list[tuple[float, Callable[[], object]]]:
-        """Return what is due, and when; with `closing` held."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                if (arrival := self._arrivals.get_nowait()) is not None:
-                    self._kept.append(arrival)
-        return self._kept
+        """Return what is due, and when."""
+        return [*self._kept]
 
     def expire(self, *, everything: bool = False) -> None:
         """Let go of what has had its time, or of everything."""
         with self.closing:
-            if everything:
-                self.pending()
             now = time.monotonic()
-            for entry in [entry for entry in self._kept if everything or entry[0] <= now]:
+            for entry in self.pending():
+                if not everything and entry[0] > now:
+                    continue
                 try:
                     self._kept.remove(entry)
                 except ValueError:  # a finalizer that ran meanwhile has come here, too
                     continue
                 with contextlib.suppress(OSError):  # the others are due all the same
                     entry[1]()
-
-    def wake(self) -> None:
-        if self._thread is not None:
-            self._arrivals.put(None)
 
     def forget(self) -> None:
         """In a forked child: the graces are the parent's; close its descriptors here, start anew."""

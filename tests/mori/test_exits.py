@@ -79,6 +79,27 @@ def test_graces_that_are_pending_do_not_delay_the_exit(store: str, monkeypatch: 
     _assert_gone(name)
 
 
+_LAST = """
+import os, pickle, threading, numpy, mori
+from mori import hold
+hold.soon(int, 300)                                # whatever ends graces is at work
+def last():
+    x = mori.share(numpy.arange(1000))
+    pickle.dumps(x)
+    return mori.shared_name(x)
+name = last()
+os.write(1, name.encode())                         # and the process ends
+"""
+
+
+def test_what_was_dropped_at_the_very_last_is_let_go_by_the_end(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORI_GRACE", "300")
+    for _ in range(8):
+        _assert_gone(run_python(_LAST))
+
+
 _LATE = """
 import atexit, pickle, sys, numpy
 @atexit.register                                   # runs after mori's own, which is registered later
