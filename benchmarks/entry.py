@@ -21,6 +21,7 @@ __all__ = ["Entry", "Unit"]
 
 _READERS: Final = 2  # that have the object at once when memory is measured
 _STEADY: Final = 15
+_PAUSE: Final = 0.5  # seconds in which a pool makes ready what was freed
 _SENT: Final = 1 << 16  # bytes of a message from which on its way through the pipe counts
 
 
@@ -102,6 +103,8 @@ class Entry:
                 self.cell.add("first", first)
                 self.cell.add("first unit", seconds)
             publisher.call("release")
+            if self.peer.is_fresh:
+                time.sleep(_PAUSE)
             seconds = unit.measure()
             self.cell.add("again", publisher.publish())
             self.cell.add("unit", seconds)

@@ -21,6 +21,7 @@ from benchmarks.peer import Peer, Published
 __all__ = ["OBJECTS"]
 
 _ALL: Final = frozenset(JOBS)
+_MORI: Final = {"MORI_GRACE": "1"}  # seconds; ten would hold what each round has published
 _number = itertools.count()
 _attached: dict[str, Any] = {}  # what a reader has open under a name
 
@@ -145,14 +146,14 @@ def _open_ultradict(message: bytes) -> Any:
 
 
 OBJECTS: Final = (
-    Peer("mori", "mori", _ALL, _publish_mori, pickle.loads, is_fresh=True),
+    Peer("mori", "mori", _ALL, _publish_mori, pickle.loads, environment=_MORI, is_fresh=True),
     Peer(
         "mori, MORI_POOL=1G",
         "mori",
         _ALL,
         _publish_mori,
         pickle.loads,
-        environment={"MORI_POOL": "1G"},
+        environment={**_MORI, "MORI_POOL": "1G"},
         is_fresh=True,
     ),
     Peer("pickle over a pipe", "pickle", _ALL, _publish_pickle, pickle.loads),
@@ -167,7 +168,7 @@ OBJECTS: Final = (
     Peer(
         "joblib memmap",
         "joblib",
-        frozenset({"array"}) | {"frame", "text frame"},
+        frozenset({"array", "frame", "text frame"}),
         _publish_joblib,
         _open_joblib,
         distribution="joblib",

@@ -26,8 +26,9 @@ Each figure is the median of at most {rounds} rounds (a slow way has fewer, but 
 has its turn, in another order each time; in brackets the smallest and the largest.
 
 - *Publish*: the time until a reader could be told, in units of a copy of the payload's bytes into memory
-  that exists, measured right before it. *Again* is after what was published first was released. Memory
-  that a server keeps is touched for the first time in the first round alone.
+  that exists, measured right before it. *Again* is after what was published first was released (for mori
+  half a second after: its pool makes pages ready in a thread of its own). Memory that a server keeps is
+  touched for the first time in the first round alone.
 - *Open*: from the reference to the first value, in a new process that has opened a small object of the
   kind before. *Steady* is the same again while the object is open there; *new process* is that small
   object, with all that is imported for it. A message of more than 64 kB has its way through a pipe added.

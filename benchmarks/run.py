@@ -104,7 +104,7 @@ def _alone(results: Results, options: argparse.Namespace) -> None:
 
 
 def _scaling(results: Results, options: argparse.Namespace) -> None:
-    scaling.measure(results, options.largest, options.most, options.patience)
+    scaling.measure(results, options.largest, options.most, options.patience, options.minutes * 30)
 
 
 def _calls(results: Results, options: argparse.Namespace) -> None:
@@ -122,8 +122,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=8,
-        help="for the rounds of all jobs together; a slow way has fewer rounds (8)",
+        default=7,
+        help="for all jobs together; a slow way has fewer rounds (7)",
     )
     parser.add_argument("--scale", type=float, default=1, help="of the objects' size (1)")
     parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS], metavar="JOB")

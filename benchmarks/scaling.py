@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -37,37 +39,43 @@ def _way(name: str) -> Peer:
     return replace(PEERS[name], is_fresh=False)
 
 
-def measure(results: Results, largest: int, most: int, patience: float) -> None:
-    """Add the figures of arrays up to a size, and of lists and dicts up to a number of elements."""
+def measure(results: Results, largest: int, most: int, patience: float, seconds: float) -> None:
+    """Add the figures of arrays up to a size, and of lists and dicts up to a number of elements.
+
+    After so many seconds, what is larger is left out.
+    """
+    limit = time.monotonic() + seconds
     largest = min(largest, int(_available() / 2.5))  # the source and the region, and what others need
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         folders = Path(folder), Path(folder)
-        results.scaling["size"] = [
-            _point(Entry(_way(way), JOBS["array"], folders, nbytes / 200e6, patience), nbytes)
-            for nbytes in _SIZES
-            for way in _WAYS
-            if nbytes <= largest and (nbytes < _LARGE or way == "mori")
-        ]
-        for job in ("strings", "dict"):
-            results.scaling[job] = [
-                _point(Entry(_way(way), JOBS[job], folders, count / 1e6, patience), count)
-                for count in _COUNTS
-                for way in _WAYS
-                if count <= most and (count < _MANY or way == "mori")
-            ]
-        results.scaling["readers"] = [
-            point
-            for way in _WAYS
-            for point in _many(Entry(_way(way), JOBS["array"], folders, min(1, largest / 200e6), patience))
-        ]
+
+        def entry(way: str, job: str, scale: float) -> Entry:
+            return Entry(_way(way), JOBS[job], folders, scale, patience)
+
+        for way in _WAYS:
+            points = _many(entry(way, "array", min(1, largest / 200e6)))
+            results.scaling.setdefault("readers", []).extend(points)
+        for job, full, sizes, upper, many in (
+            ("strings", 1e6, _COUNTS, most, _MANY),
+            ("dict", 1e6, _COUNTS, most, _MANY),
+            ("array", 200e6, _SIZES, largest, _LARGE),
+        ):
+            points = results.scaling.setdefault("size" if job == "array" else job, [])
+            for x, way in itertools.product(sizes, _WAYS):
+                if x > upper or (x > many and way != "mori"):
+                    continue
+                if time.monotonic() > limit:
+                    results.left_out[f"scaling, {job}, {x:,}, {way}"] = "the time was over"
+                    continue
+                points.append(_point(entry(way, job, x / full), x, rounds=1 if x > many else 2))
 
 
-def _point(entry: Entry, x: int) -> Point:
+def _point(entry: Entry, x: int, rounds: int) -> Point:
     """Return the medians of some rounds of one way at one size."""
     entry.begin()
     try:
         unit = Unit(entry.payload)
-        for number in range(1 if entry.payload > _LARGE or x > _MANY else 2):
+        for number in range(rounds):
             entry.round(number, unit)
         entry.memory(1)
     finally:

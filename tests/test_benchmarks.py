@@ -27,7 +27,7 @@ def shm() -> Any:
 def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) -> None:
     before = shm()
     ways = ["mori", "pickle over a pipe", "stdlib SharedMemory"]
-    arguments = ["--scale", "0.001", "--rounds", "1", "--jobs", "dict", "--peers", *ways]
+    arguments = ["--scale", "0.001", "--rounds", "1", "--patience", "150", "--jobs", "dict", "--peers", *ways]
     run.main([*arguments, "--without", "scaling", "calls", "--out", str(tmp_path)])
     results = Results.load(tmp_path / "results.json")
     assert set(results.jobs["dict"]) == set(ways[:2])
@@ -78,7 +78,7 @@ def test_scaling_is_measured_drawn_and_printed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(scaling, "_READERS", (1, 2))
     monkeypatch.setattr(scaling, "_WAYS", ("mori",))
     results = Results(machine={"scale": 1})
-    scaling.measure(results, 1_000_000, 1, 30)
+    scaling.measure(results, 1_000_000, 1, 30, 150)
     assert {kind: [point["x"] for point in points] for kind, points in results.scaling.items()} == {
         "size": [1_000_000],
         "strings": [1],
