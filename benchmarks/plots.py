@@ -41,12 +41,18 @@ class _Sheet:
     def line(self, at: int, series: Series, label: str, color: str, style: str = "-") -> None:
         """Draw a line of one pair of axes, with its points."""
         if series[0]:
-            self.axes[at].plot(*series, style, marker="o", markersize=4, label=label, color=color)
+            size, face = (4, color) if style == "-" else (7, "none")  # both are seen where lines coincide
+            self.axes[at].plot(
+                *series, style, label=label, color=color, marker="o", markersize=size, markerfacecolor=face
+            )
 
-    def finish(self, at: int, title: str, x: str, y: str) -> None:
-        """Label a pair of axes; both are logarithmic."""
+    def finish(self, at: int, title: str, x: str, y: str, scale: str = "log") -> None:
+        """Label a pair of axes."""
         axes = self.axes[at]
-        axes.set(xscale="log", yscale="log", title=title, xlabel=x, ylabel=y)
+        axes.set(xscale=scale, yscale=scale, title=title, xlabel=x, ylabel=y)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,.12g}")
+        axes.tick_params(labelsize=8)
         axes.grid(visible=True, which="major", color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
@@ -88,7 +94,8 @@ def _readers(points: list[dict[str, Any]], file: Path) -> None:
     for way, name in ((_MORI, "mori"), (_PICKLE, "pickle")):
         sheet.line(0, _series(points, way, "pss of all", 1e6, 0), name, _COLORS[way])
         sheet.line(1, _series(points, way, "open by many", 1e-3, 0), name, _COLORS[way])
-    sheet.finish(0, "Memory of all readers together (PSS)", "readers of one array", "MB")
+    sheet.finish(0, "Memory of all readers together (PSS)", "readers of one array", "MB", "linear")
+    sheet.axes[0].set_ylim(bottom=0)
     sheet.finish(1, "Time for one of them to open it", "readers of one array", "ms")
     for axes in sheet.axes:
         ticks = sorted({point["x"] for point in points})

@@ -169,7 +169,8 @@ def write(results: Results, folder: Path) -> None:
         machine=(
             f"{machine['cores']} cores, {machine['memory'] / 1e9:.0f} GB, {machine['system']}, "
             f"Python {machine['python']}, numpy {machine['numpy']}, "
-            f"mori {machine['mori']} with its store {machine['store']}; {versions}."
+            f"mori {machine['mori']} with its store {machine['store']}; {versions}. "
+            f"Load average at the start: {machine['load']:.1f}."
         ),
     )
     if machine["scale"] != 1:

@@ -87,6 +87,7 @@ def _machine(options: argparse.Namespace, peers: list[Peer]) -> dict[str, object
         "store": mori.store.current().name,
         "rounds": options.rounds,
         "scale": options.scale,
+        "load": os.getloadavg()[0],
         "versions": {peer.distribution: peer.version for peer in peers if peer.version},
         "notes": {peer.name: peer.note for peer in peers if peer.note},
     }
@@ -149,9 +150,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.peers:
         if not PEERS[name].is_installed():
             results.left_out[name] = f"{PEERS[name].module} is not installed"
-    allowance = options.minutes * 60 / sum(name in peer.jobs for name in options.jobs for peer in peers)
+    cells = sum(name in peer.jobs for name in options.jobs for peer in peers)
+    allowance = options.minutes * 60 / max(cells, 1)
     for name in options.jobs:
-        _measure(JOBS[name], [peer for peer in peers if name in peer.jobs], options, allowance, results)
+        if able := [peer for peer in peers if name in peer.jobs]:
+            _measure(JOBS[name], able, options, allowance, results)
     for name, part in _PARTS.items():
         if name not in options.without:
             try:
