@@ -20,6 +20,7 @@ from mori.layout import Codec as Id
 from mori.modules import imported, importing
 from mori.plan import measure
 from mori.private import private_copy
+from mori.progress import Meter, shown
 from mori.reader import Node, open_node, root_of
 from mori.store import Entry, Where
 from mori.views import SharedList, SharedTuple, View
@@ -56,7 +57,7 @@ _WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL, Id.ROWS)  # what has its eleme
 region.watch(plain.meet)
 
 
-def share(obj: Any, *, strings: str | None = None) -> Any:
+def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
     """Write an object once into shared memory and return its shared version.
 
     Parameters
@@ -66,6 +67,9 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
         ``str``, which is mapped instead of rebuilt in every process.
+    progress : bool
+        Show on stderr how far it is, if it takes longer than a second: the elements that were measured, then
+        the bytes that were written. By tqdm where it is installed, else as a line of text.
 
     Returns
     -------
@@ -102,6 +106,11 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
         return obj
+    with shown(progress) as meter:
+        return _share(obj, strings, meter)
+
+
+def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
     by = codec.for_type(type(obj))
     objects: Any = None
 
@@ -127,9 +136,10 @@ def share(obj: Any, *, strings: str | None = None) -> Any:
     if plan.codec == Id.SCALAR or (plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1):
         return obj  # there is nothing to map
 
-    return open_node(
-        root_of(region.create(writer.region_nbytes(plan), partial(writer.write, plan), writer.ROOT))
-    )
+    nbytes = writer.region_nbytes(plan)
+    if meter is not None:
+        meter.writing(nbytes)
+    return open_node(root_of(region.create(nbytes, partial(writer.write, plan), writer.ROOT)))
 
 
 def _node_of(obj: object) -> Node | None:

@@ -1,6 +1,6 @@
 """Filling: the bytes of a new region go to its files, in order, a thread for each file.
 
-Imports nothing of mori. The kernel allocates the pages of a file under one lock, and that, not copying, is
+Imports progress alone. The kernel allocates the pages of a file under one lock, and that, not copying, is
 what writing to shared memory costs; so a large region stands in several files, written side by side.
 """
 
@@ -15,6 +15,8 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from mori import progress
 
 __all__ = ["Put", "filling"]
 
@@ -71,8 +73,11 @@ def filling(
         raise lanes.error
 
 
-def _write(fd: int, view: memoryview, position: int) -> int:
-    return os.pwrite(fd, view[:_MOST], position)
+def _write(fd: int, view: memoryview, position: int, meter: progress.Meter | None) -> int:
+    written = os.pwrite(fd, view[:_MOST], position)
+    if meter is not None:
+        meter.did(written)
+    return written
 
 
 class _InOrder:
@@ -81,11 +86,12 @@ class _InOrder:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._position = 0
+        self._meter = progress.meter()
 
     def __call__(self, data: Any, *, borrowed: bool = False) -> None:
         view = memoryview(data)
         while view:
-            written = _write(self._fd, view, self._position)
+            written = _write(self._fd, view, self._position, self._meter)
             self._position += written
             view = view[written:]
 
@@ -105,6 +111,8 @@ class _Copying:
         start = self._position
         self._position += given.nbytes
         self._memory[max(start, _HEAD) : self._position] = given[missing:]
+        if (meter := progress.meter()) is not None:
+            meter.did(given.nbytes)
 
     def finish(self) -> None:
         self._memory[:_HEAD] = np.frombuffer(self._head, np.uint8)
@@ -122,6 +130,7 @@ class _Lanes:
         # A thread's end each: `Thread.join` of before Python 3.13, once interrupted, takes it for ended.
         self._ends: list[threading.Event] = []
         self._fds = fds
+        self._meter = progress.meter()
 
     def start(self) -> None:
         """Start the threads."""
@@ -193,6 +202,6 @@ class _Lanes:
 
     def _put(self, fd: int, piece: memoryview, offset: int) -> None:
         while piece and self.error is None:
-            written = _write(fd, piece, offset)
+            written = _write(fd, piece, offset, self._meter)
             offset += written
             piece = piece[written:]

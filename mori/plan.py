@@ -1,6 +1,6 @@
 """The plan: an object measured into a tree, before a byte is written; what is met again is an alias.
 
-Imports codec, layout and errors. Pure: it refers to the object's own buffers and copies none. It
+Imports codec, layout, progress and errors. Pure: it refers to the object's own buffers and copies none. It
 walks with a stack of its own, so the depth of an object is bounded by memory alone.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from mori import codec, layout
+from mori import codec, layout, progress
 from mori.codec import Buffer, Codec
 from mori.codecs import rows, small
 from mori.errors import NotShareableError
@@ -180,8 +180,11 @@ class _Measure:
 
     def run(self, obj: object) -> PlanNode:
         levels = self._levels
+        meter = progress.meter()
         root = self._enter(obj)
         while levels:
+            if meter is not None:
+                meter.did(1)
             level = levels[-1]
             if level.met == len(level.children):
                 level.node.children = level.nodes

@@ -1,6 +1,6 @@
 """Keys that are looked up where they lie: all of them str, all bytes, or all int.
 
-Imports numpy and `kinds`. The keys stand one behind the other in their order; a table sorts their
+Imports numpy, progress and `kinds`. The keys stand one behind the other in their order; a table sorts their
 positions into buckets by a hash that is the same in every process. Nothing is built when it is opened,
 and a lookup reads one bucket: what it finds there is compared with the key itself, so a hash that many
 keys share makes it slower and never wrong.
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mori import progress
 from mori.codecs.kinds import kinds_of
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
@@ -80,6 +81,7 @@ def _encoded(
     """Return the offsets of strings or bytes, their bytes in pieces, and their hashes."""
     waiting = iter(keys)
     lengths, pieces, hashes = [np.zeros(1, "<i8")], [], []
+    meter = progress.meter()
     while block := list(itertools.islice(waiting, _PIECE)):
         if kind == b"s":
             try:
@@ -89,6 +91,8 @@ def _encoded(
         lengths.append(np.fromiter(map(len, block), "<i8", len(block)))
         hashes.append(np.fromiter(map(zlib.crc32, block), "<u8", len(block)))
         pieces.append(np.frombuffer(b"".join(block), np.uint8))
+        if meter is not None:
+            meter.did(len(block))
     return np.cumsum(np.concatenate(lengths)), pieces, np.concatenate(hashes)
 
 

@@ -1,7 +1,8 @@
 """Lists and tuples of one kind of value in one node: int, float, bool, bytes; None where one is missing.
 
-Imports codec and layout. What it decodes to is a `Column`, which reads an element, or a block of them,
-when it is asked to; nothing is scanned when it is opened. Exact types only: ``[True, 1]`` has no column.
+Imports codec, layout and progress. What it decodes to is a `Column`, which reads an element, or a block
+of them, when it is asked to; nothing is scanned when it is opened. Exact types only: ``[True, 1]`` has
+no column.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
+from mori import codec, progress
 from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs.binary import LEAST
 from mori.layout import Codec as Id
@@ -192,6 +193,7 @@ def laid_out(
     """
     ends, pieces = [np.zeros(1, "<i8")], []
     end = 0
+    meter = progress.meter()
     for start in range(0, len(obj), _WRITTEN):
         block: Sequence[Any] = obj[start : start + _WRITTEN]
         if missing:
@@ -200,6 +202,8 @@ def laid_out(
         ends.append(np.cumsum(lengths, dtype="<i8") + end)
         end += len(data)
         pieces.append(np.frombuffer(data, np.uint8))
+        if meter is not None:
+            meter.did(len(block))
     return ends, pieces
 
 
