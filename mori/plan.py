@@ -266,8 +266,8 @@ class _Measure:
             return None
         records = obj if isinstance(obj, list | tuple) else [*obj]  # a view makes its records anew
         encoded = rows.pack(records, "tuple" if by.id == Id.TUPLE else "list")
-        if encoded is None or self._is_key():
-            return encoded
+        if encoded is None or self._is_key() or not (self._levels or self._apart):
+            return encoded  # keys stay as they are, and where there is nothing else, nothing is met again
         inside = dict(zip(map(id, records), records, strict=True))
         if self._apart and any(key in self._apart for key in inside):
             return None

@@ -5,7 +5,8 @@ Imports codec and layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mori import codec
@@ -20,7 +21,7 @@ __all__ = ["Elements", "SequenceCodec", "Values"]
 class Values(list[Any]):
     """The values of a dict, which know their keys for the sake of error messages."""
 
-    keys: list[Any]
+    of: Mapping[Any, Any]
 
 
 class Elements(list[Any]):
@@ -44,7 +45,9 @@ class SequenceCodec:
     def step(self, obj: Any, index: int) -> str:
         if isinstance(obj, Elements):
             return ""
-        return f"[{obj.keys[index]!r}]" if isinstance(obj, Values) else f"[{index}]"
+        return (
+            f"[{next(itertools.islice(obj.of, index, None))!r}]" if isinstance(obj, Values) else f"[{index}]"
+        )
 
 
 def _packed(obj: Sequence[Any]) -> Encoded | None:

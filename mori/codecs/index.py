@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ _FACTOR: Final = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio: neighbours com
 _WORD: Final = (1 << 64) - 1
 _MOST_BITS: Final = 32
 _BLOCK: Final = 1 << 12  # keys that are decoded together
-_PIECE: Final = 1 << 16  # keys that are encoded together
+_PIECE: Final = 1 << 14  # keys that are encoded together
 
 
 class Indexed(NamedTuple):
@@ -62,38 +62,54 @@ def build(keys: Sequence[Any]) -> Indexed | None:
         except OverflowError:
             return None
         stored: list[Any] = [values]
-        hashes = values.view("<u8")
+        hashes = values.view("<u8").copy()
     else:
         offsets, pieces, hashes = _encoded(keys, kind)
         stored = [offsets, pieces]
     bits = (count - 1).bit_length()
-    buckets = (hashes * np.uint64(_FACTOR)) >> np.uint64(64 - bits)
-    # One number sorts by bucket and then by position, so the same keys give the same bytes everywhere.
-    order = np.sort(buckets << np.uint64(_MOST_BITS) | np.arange(count, dtype="<u8"))
+    starts, order = _sorted(hashes, bits)
+    return Indexed(_META.pack(kind, bits, count), [starts, order, *stored])
+
+
+def _sorted(hashes: npt.NDArray[np.uint64], bits: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return where the buckets start, and the positions in their order; the hashes are used up."""
+    buckets = hashes
+    buckets *= np.uint64(_FACTOR)
+    buckets >>= np.uint64(64 - bits)
     starts = np.zeros((1 << bits) + 1, "<u4")
-    starts[1:] = np.cumsum(np.bincount(buckets.astype(np.int64), minlength=1 << bits))
-    return Indexed(_META.pack(kind, bits, count), [starts, order.astype("<u4"), *stored])
+    counts = np.bincount(buckets.view("<i8"), minlength=1 << bits)
+    starts[1:] = np.cumsum(counts, out=counts)
+    del counts
+    # One number sorts by bucket and then by position, so the same keys give the same bytes everywhere.
+    buckets <<= np.uint64(_MOST_BITS)
+    for start in range(0, len(buckets), _PIECE):
+        piece = buckets[start : start + _PIECE]
+        piece |= np.arange(start, start + len(piece), dtype="<u8")
+    buckets.sort()
+    return starts, buckets.astype("<u4")
 
 
 def _encoded(
-    keys: Iterable[Any], kind: bytes
+    keys: Sequence[Any], kind: bytes
 ) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]], npt.NDArray[Any]]:
     """Return the offsets of strings or bytes, their bytes in pieces, and their hashes."""
-    waiting = iter(keys)
-    lengths, pieces, hashes = [np.zeros(1, "<i8")], [], []
+    offsets, hashes = np.zeros(len(keys) + 1, "<i8"), np.empty(len(keys), "<u8")
+    pieces = []
     meter = progress.meter()
-    while block := list(itertools.islice(waiting, _PIECE)):
+    for start in range(0, len(keys), _PIECE):
+        block = keys[start : start + _PIECE]
         if kind == b"s":
             try:
                 block = list(map(str.encode, block))
             except UnicodeEncodeError:
                 block = [key.encode("utf-8", "surrogatepass") for key in block]
-        lengths.append(np.fromiter(map(len, block), "<i8", len(block)))
-        hashes.append(np.fromiter(map(zlib.crc32, block), "<u8", len(block)))
+        end = start + len(block)
+        offsets[start + 1 : end + 1] = np.fromiter(map(len, block), "<i8", len(block))
+        hashes[start:end] = np.fromiter(map(zlib.crc32, block), "<u8", len(block))
         pieces.append(np.frombuffer(b"".join(block), np.uint8))
         if meter is not None:
             meter.did(len(block))
-    return np.cumsum(np.concatenate(lengths)), pieces, np.concatenate(hashes)
+    return np.cumsum(offsets, out=offsets), pieces, hashes
 
 
 class Index:

@@ -23,9 +23,10 @@ class DictCodec:
     id = Id.DICT
 
     def encode(self, obj: dict[Any, Any]) -> Encoded:
-        keys, values = list(obj), Values(obj.values())
-        values.keys = keys
+        keys = list(obj)
         index = build(keys)
+        values = Values(obj.values())
+        values.of = obj
         if index is not None:
             return Encoded(index.meta, index.buffers, (values,))
         return Encoded(b"", (), (keys, values))

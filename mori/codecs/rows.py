@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from mori import codec
 from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs import packed, strings
@@ -149,6 +151,13 @@ def _have_keys(rows: Sequence[dict[Any, Any]], keys: list[Any]) -> bool:
     return all([*row] == keys and [*map(type, row)] == types for row in rows)
 
 
+def _is_one_twice(obj: Sequence[Any]) -> bool:
+    """Say whether one object stands in a list twice; a set of ids would be larger than the columns."""
+    ids = np.fromiter(map(id, obj), "u8", len(obj))
+    ids.sort()
+    return bool((ids[1:] == ids[:-1]).any())
+
+
 def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
     """Return a list or tuple of records as one node, None for any other, and where one stands in it twice."""
     if len(obj) < FEWEST:
@@ -160,7 +169,7 @@ def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
     values = first.values() if cls is dict else first
     if not _TYPES.issuperset(map(type, values)) or kinds_of(obj) != {cls}:
         return None
-    if len(set(map(len, obj))) != 1 or len(set(map(id, obj))) != len(obj):
+    if len(set(map(len, obj))) != 1 or _is_one_twice(obj):
         return None
     keys: list[Any] = [*first] if cls is dict else [*range(len(first))]
     if cls is dict and not ({str, int}.issuperset(map(type, keys)) and _have_keys(obj, keys)):

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import pandas as pd
 import pytest
 
 import mori
+from mori import writer
+from mori.plan import measure
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/smaps_rollup"), reason="/proc/self/smaps_rollup is missing on this system"
@@ -205,3 +208,25 @@ def test_iterating_over_a_million_elements_keeps_none_of_them(kind: str) -> None
     found = _run(_ITERATE, _name(few), _name(many))
     assert found["seen"] == length
     assert found["grown"] <= 2 * MB
+
+
+PLAIN = {
+    "str": lambda: [f"string number {i}" for i in range(200_000)],
+    "int": lambda: list(range(200_000)),
+    "dict of str": lambda: {f"key number {i}": f"value number {i}" for i in range(200_000)},
+    "dict of int": lambda: {i: i for i in range(200_000)},
+    "records": lambda: [{"id": i, "name": f"name number {i}", "x": i * 0.5} for i in range(100_000)],
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_sharing_strings_and_dicts_takes_half_as_much_again_as_they_have(name):
+    obj = PLAIN[name]()
+    mori.share([f"k{i}" for i in range(100)])
+    tracemalloc.start()
+    try:
+        plan = measure(obj)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * writer.region_nbytes(plan) + (2 << 20)
