@@ -12,7 +12,6 @@ from typing import Final
 
 from benchmarks import check
 from benchmarks.jobs import JOBS
-from benchmarks.peers import PEERS
 from benchmarks.results import FILE, Cell, Results
 
 __all__ = ["scaling_table", "write"]
@@ -82,9 +81,7 @@ def _job(name: str, results: Results) -> str:
     head = ["way", "publish, x memcpy", "again, x memcpy"]
     head += [] if is_numeric else ["publish, x pickle.dumps"]
     rows = []
-    for way in PEERS:
-        if way in results.left_out:
-            continue
+    for way in results.machine["ways"]:
         cell = results.cell(name, way)
         row = [way, _ratio(cell, "first", cell, "first unit"), _ratio(cell, "again", cell, "unit")]
         row += [] if is_numeric else [_ratio(cell, "again", pickled, "again")]

@@ -89,6 +89,7 @@ def _machine(options: argparse.Namespace, peers: list[Peer]) -> dict[str, object
         "scale": options.scale,
         "load": os.getloadavg()[0],
         "versions": {peer.distribution: peer.version for peer in peers if peer.version},
+        "ways": [peer.name for peer in peers],
         "notes": {peer.name: peer.note for peer in peers if peer.note},
     }
 
@@ -123,8 +124,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=7,
-        help="for all jobs together; a slow way has fewer rounds (7)",
+        default=6,
+        help="for all jobs together; a slow way has fewer rounds (6)",
     )
     parser.add_argument("--scale", type=float, default=1, help="of the objects' size (1)")
     parser.add_argument("--jobs", nargs="+", choices=[*JOBS], default=[*JOBS], metavar="JOB")
