@@ -180,7 +180,7 @@ def main() -> None:
     """Measure all, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--tasks", type=int, default=5)
+    parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kinds", nargs="*", default=[kind.name for kind in KINDS], help="some of them")
     parser.add_argument("--store", type=int, default=2000, help="MB of Ray's object store (2000)")

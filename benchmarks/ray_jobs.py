@@ -1,7 +1,7 @@
 """Whole jobs with Ray, from the object to the results: `ray.put`, `mori_ray.put` and `mori.share`.
 
 Each run has a Ray of its own, or one way would write to pages that another has brought to memory. Memory is
-the most by which the PSS of the driver and all of Ray's processes grew, looked at every 0.1 s: what several
+the most by which the PSS of the driver and all of Ray's processes grew, looked at some ten times a second: what several
 of them map counts once, Ray's object store and regions are in it.
 """
 
@@ -33,6 +33,7 @@ WAYS: Final[dict[str, Callable[[Any], Any]]] = {
 }
 _ACTORS: Final = 4
 _TEXTS: Final = 32
+_LOOK: Final = 0.1  # seconds
 
 
 def connect(megabytes: int) -> None:
@@ -143,8 +144,13 @@ def _watched(samples: list[int]) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.1):
+        pause = _LOOK
+        while not over.wait(pause):
+            start = time.perf_counter()
             samples.append(_pss())
+            pause = max(
+                _LOOK, 5 * (time.perf_counter() - start)
+            )  # or looking would be a good part of the job
 
     thread = threading.Thread(target=watch)
     thread.start()
