@@ -1,8 +1,8 @@
 """Whole jobs with Ray, from the object to the results: `ray.put`, `mori_ray.put` and `mori.share`.
 
 Each run has a Ray of its own, or one way would write to pages that another has brought to memory. Memory is
-the most by which the PSS of the driver and all of Ray's processes grew, looked at some ten times a second: what several
-of them map counts once, Ray's object store and regions are in it.
+the most by which the PSS of the driver and all of Ray's processes grew, looked at some ten times a second:
+what several of them map counts once, Ray's object store and regions are in it.
 """
 
 from __future__ import annotations
