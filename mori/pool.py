@@ -17,7 +17,6 @@ import functools
 import mmap
 import os
 import queue
-import secrets
 import threading
 import time
 import warnings
@@ -161,7 +160,7 @@ class RecyclingStore(MemfdStore):
         step = (1 << (nbytes.bit_length() - 1)) // _STEPS
         rounded = -(-nbytes // step) * step
         segments, segment_nbytes = segments_of(rounded)
-        fds = self.files(RECYCLED, secrets.token_bytes(16), segments)
+        fds = self.files(RECYCLED, os.urandom(16), segments)
         try:
             made = _Pages(fds, segment_nbytes or layout.align(rounded, pages.PAGE))
         except BaseException:

@@ -11,7 +11,6 @@ import errno
 import gc
 import itertools
 import os
-import secrets
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
@@ -84,7 +83,7 @@ def create(
         If this process may not open or map any more.
     """
     home = store.current()
-    region_id = secrets.token_bytes(16) if region_id is None else region_id
+    region_id = os.urandom(16) if region_id is None else region_id
     if pool.takes(home, nbytes):
         home = pool.current()
 
@@ -106,7 +105,7 @@ def create(
 def begin(nbytes: int, write: Callable[[int, layout.Header], None], root: int) -> Unsealed:
     """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
     home = store.current()
-    header = layout.Header(secrets.token_bytes(16), nbytes, root, 0, 0, 0)
+    header = layout.Header(os.urandom(16), nbytes, root, 0, 0, 0)
 
     def fill(draft: Draft, header: layout.Header) -> None:
         write(draft.held.fds[0], header)

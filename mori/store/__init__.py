@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -167,12 +166,18 @@ def _open_default() -> Store:
     return _open("files")
 
 
+def _temporary() -> str:
+    import tempfile  # which imports much, for those few who need it
+
+    return tempfile.gettempdir()
+
+
 def _files_dir() -> str:
     if sys.platform != "linux":
-        return tempfile.gettempdir()
+        return _temporary()
     if os.path.isdir(_SHM) and os.access(_SHM, os.W_OK | os.X_OK):
         return _SHM
-    directory = tempfile.gettempdir()
+    directory = _temporary()
     warnings.warn(
         f"shared regions go to files in {directory}, which may be on a disk: "
         f"{_SHM} is {'not writable' if os.path.isdir(_SHM) else 'missing'}. Mount a tmpfs there, or set "
