@@ -226,10 +226,10 @@ def test_by_value_it_lands_in_a_store_of_one_piece(worker: Any, rng: Any) -> Non
 def test_a_failure_in_one_segment_is_the_error_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     write = filling._write
 
-    def fail(fd: int, view: memoryview, position: int) -> int:
+    def fail(fd: int, view: memoryview, position: int, meter: Any) -> int:
         if os.readlink(f"/proc/self/fd/{fd}").partition(" ")[0].endswith(".2.3"):
             raise OSError(28, "No space left on device")
-        return write(fd, view, position)
+        return write(fd, view, position, meter)
 
     monkeypatch.setattr(filling, "_write", fail)
     with pytest.raises(mori.StoreFullError, match="no room"):
@@ -255,13 +255,13 @@ def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng
     sent: list[int] = []
     after: list[int] = []
 
-    def interrupt_and_write(fd: int, view: memoryview, position: int) -> int:
+    def interrupt_and_write(fd: int, view: memoryview, position: int, meter: Any) -> int:
         if not sent:
             sent.append(fd)
             signal.pthread_kill(main, signal.SIGALRM)
         time.sleep(0.01)  # it is on its way, and this thread still writes
         after.append(fd)
-        return write(fd, view, position)
+        return write(fd, view, position, meter)
 
     monkeypatch.setattr(filling, "_write", interrupt_and_write)
     before = signal.signal(signal.SIGALRM, _interrupt)
@@ -279,9 +279,9 @@ def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
 ) -> None:
     write, go = filling._write, threading.Event()
 
-    def wait_and_write(fd: int, view: memoryview, position: int) -> int:
+    def wait_and_write(fd: int, view: memoryview, position: int, meter: Any) -> int:
         go.wait(10)
-        return write(fd, view, position)
+        return write(fd, view, position, meter)
 
     def refuse(self: filling._Lanes) -> None:
         raise _InterruptedError
