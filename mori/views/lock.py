@@ -19,11 +19,14 @@ class _Lock:
     __slots__ = ("_inner",)
 
     def __init__(self) -> None:
-        self.renew()
+        self._inner = threading.RLock()
 
     def renew(self) -> None:
-        """Forget who holds it."""
-        self._inner = threading.RLock()
+        """In a forked child, forget a holder that is a thread of the parent's."""
+        if self._inner.acquire(blocking=False):  # it was free, or the forking thread has it and lets go of it
+            self._inner.release()
+        else:
+            self._inner = threading.RLock()
 
     def __enter__(self) -> None:
         self._inner.acquire()

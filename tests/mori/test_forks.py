@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -389,3 +391,39 @@ def test_an_exec_lets_go_of_everything(store: str) -> None:
         assert _files() == []
         assert _is_gone(name)
         assert Path(f"/proc/{child.pid}").exists()  # it is the same process
+
+
+@pytest.mark.parametrize("holder", ["this thread", "another"])
+def test_a_fork_in_the_middle_of_a_list_of_records_leaves_its_lock_usable(holder: str) -> None:
+    from mori.views.lock import lock
+
+    rows = mori.share([{"a": n, "b": str(n)} for n in range(100)])
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            forked.wait(30)
+
+    def fork() -> int:
+        child = os.fork()
+        if not child:
+            signal.alarm(30)
+            return 0
+        return child
+
+    if holder == "another":
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(30)
+        child = fork()
+    else:
+        with lock:
+            child = fork()
+    if not child:
+        os._exit(0 if rows[5] == {"a": 5, "b": "5"} else 1)
+    forked.set()
+    assert os.waitpid(child, 0)[1] == 0
+    if holder == "another":
+        thread.join()
+    assert rows[6] == {"a": 6, "b": "6"}
