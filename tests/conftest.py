@@ -31,7 +31,11 @@ _failed = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process where pytest-xdist spreads them, and all of Ray's."""
+    """Keep a file's tests in one process where pytest-xdist spreads them, and all of Ray's, which begin.
+
+    They are the longest: one process would work on them at the end, and the others wait.
+    """
+    items.sort(key=lambda item: "mori_ray" not in item.path.parts)
     for item in items:
         group = "ray" if "mori_ray" in item.path.parts else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
