@@ -21,7 +21,7 @@ from mori import progress
 __all__ = ["Put", "filling"]
 
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
-_TEMPORARIES: Final = 32  # that wait to be written
+_TEMPORARIES: Final = 4  # that wait to be written: a MB each, as a rule
 _HEAD: Final = 64
 
 

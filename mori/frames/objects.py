@@ -58,7 +58,7 @@ class Objects:
             'this frame rebuilds them in private memory. Share with strings="arrow" to keep strings in '
             "shared memory, or give the columns a dtype of their own first",
             ObjectColumnWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
