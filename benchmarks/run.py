@@ -118,6 +118,12 @@ def _calls(results: Results, options: argparse.Namespace) -> None:
 _PARTS: Final = {"alone": _alone, "scaling": _scaling, "calls": _calls}
 
 
+def _write(results: Results, out: Path) -> None:
+    """Write what there is so far: whatever ends the run, it is not lost."""
+    results.save(out / "results.json")
+    report.write(results, out)
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="at most (5)")
@@ -133,7 +139,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patience", type=float, default=60, help="seconds for one step of one way (60)")
     parser.add_argument("--out", type=Path, default=_HERE, help="where the results go")
     parser.add_argument("--without", nargs="*", choices=[*_PARTS], default=[])
-    parser.add_argument("--largest", type=int, default=8 << 30, help="bytes of the largest array (8 GiB)")
+    parser.add_argument("--largest", type=int, default=1 << 30, help="bytes of the largest array (1 GiB)")
     parser.add_argument(
         "--most", type=int, default=10_000_000, help="elements of the largest list (10,000,000)"
     )
@@ -156,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.jobs:
         if able := [peer for peer in peers if name in peer.jobs]:
             _measure(JOBS[name], able, options, allowance, results)
+            _write(results, options.out)
     for name, part in _PARTS.items():
         if name not in options.without:
             try:
@@ -163,8 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
             except Exception as error:  # what else was measured is not lost
                 results.left_out[name] = f"{type(error).__name__}: {error}"
                 traceback.print_exc()
-    results.save(options.out / "results.json")
-    report.write(results, options.out)
+            _write(results, options.out)
     if results.scaling:
         if importlib.util.find_spec("matplotlib"):
             plots.draw(results, options.out)
