@@ -106,7 +106,7 @@ $(BENCH)/.installed: pyproject.toml
 		done; }
 	touch $@
 
-# Some 13 minutes; BENCH_ARGS="--rounds 15 --minutes 30" measures more.
+# Some 25 minutes on two cores, the results written job by job; BENCH_ARGS="--rounds 15 --minutes 30" measures more.
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.run $(BENCH_ARGS)
 
