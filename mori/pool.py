@@ -30,7 +30,8 @@ from mori.errors import LimitError, StoreWarning
 from mori.hold import soon
 from mori.store import Draft, Held, Store
 from mori.store.links import RECYCLED
-from mori.store.memfd import MemfdStore, lock, seal_for_reuse, segments_of
+from mori.store.locks import lock
+from mori.store.memfd import MemfdStore, seal_for_reuse, segments_of
 
 __all__ = ["current", "give_back", "takes"]
 

@@ -18,6 +18,7 @@ from mori import limits
 from mori.errors import StoreError, UnsafeRegionError
 from mori.identifier import format_label, parse_label
 from mori.store import FILES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.locks import lock
 from mori.store.processes import descriptors, processes
 
 __all__ = ["FilesStore"]
@@ -120,7 +121,7 @@ class FilesStore:
         try:
             os.fchmod(fd, 0o600)
             # A pruner may have met the file before it was locked; then its name is gone: start again.
-            if _lock(fd, fcntl.LOCK_SH) and os.fstat(fd).st_nlink:
+            if lock(fd, fcntl.LOCK_SH) and os.fstat(fd).st_nlink:
                 return draft
         except BaseException:
             self.discard(draft)
@@ -215,7 +216,7 @@ class FilesStore:
             if fault := _fault(found):
                 raise UnsafeRegionError(name=path, found=fault)
             # Locked exclusively or unlinked: its last holder is just letting go.
-            if not _lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
+            if not lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
                 os.close(fd)
                 return None
         except BaseException:
@@ -234,14 +235,6 @@ def _fault(found: os.stat_result) -> str | None:
     return None
 
 
-def _lock(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _unlink_if_unheld(path: str) -> bool:
     """Remove a file that no process has locked; say whether it was."""
     try:
@@ -250,7 +243,7 @@ def _unlink_if_unheld(path: str) -> bool:
         return False
     try:
         found = os.fstat(fd)
-        if _fault(found) is not None or not _lock(fd, fcntl.LOCK_EX):
+        if _fault(found) is not None or not lock(fd, fcntl.LOCK_EX):
             return False
         # Between opening and locking it may have been replaced by a live one of the same name.
         if not os.path.samestat(found, os.stat(path, follow_symlinks=False)):

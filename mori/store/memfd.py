@@ -20,9 +20,10 @@ from mori.identifier import format_label
 from mori.pages import HUGE
 from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.links import RECYCLED, Link, file_name, parse_link
+from mori.store.locks import lock
 from mori.store.processes import descriptors, processes
 
-__all__ = ["MemfdStore", "lock", "seal_for_reuse", "segments_of"]
+__all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]
 
 # Constants of <linux/fcntl.h>; Python's fcntl has them on Linux only, and not under mypy elsewhere.
 _ADD_SEALS: Final = 1033
@@ -288,15 +289,6 @@ def _is_sealed(fd: int, link: Link) -> bool:
     if not link.is_recycled:
         return seals & _SEALS == _SEALS
     return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
-
-
-def lock(fd: int, how: int) -> bool:
-    """Lock a file at once; say whether that was possible."""
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def seal_for_reuse(fd: int) -> None:
