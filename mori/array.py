@@ -11,6 +11,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from mori.errors import ReadOnlyViewError
 from mori.layout import Codec as Id
 from mori.modules import load
 from mori.reader import Node, decode, node_of_memory, opener
-from mori.region import held_by
+from mori.region import Again, Mapping, held_by
 from mori.writes import written
 
 __all__ = [
@@ -485,6 +486,19 @@ def _open(node: Node) -> SharedArray:
     return _hand_out(node, decode(node))
 
 
+def _again(node: Node, shared: Any) -> Again | None:
+    if type(shared) is not SharedArray or not shared.size:
+        return None
+    start = shared.__array_interface__["data"][0] - node.mapping.address
+    return partial(_open_again, shared.shape, shared.dtype, start, shared.strides)
+
+
+def _open_again(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
+    shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
+    shared._alone = True
+    return shared
+
+
 @opener(Id.OBJECT_ARRAY)
 def _open_objects(node: Node) -> SharedArray:
     array = decode(node)
@@ -499,6 +513,7 @@ def _hand_out_view(node: Node, array: npt.NDArray[Any]) -> SharedArray:
 
 
 reference.views_of(Id.NDARRAY, _hand_out_view)
+reference.again_of(Id.NDARRAY, _again)
 subclass(SharedArray)
 codec.register(codec.for_type(np.ndarray), SharedArray)  # type: ignore[arg-type]
 

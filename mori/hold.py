@@ -39,7 +39,8 @@ class Hold:
         self._files: Files | None
         # At once: whatever interrupts the rest, it is given back.
         self.home, self._pickled_by, self._files, self._held = home, 0, None, held
-        self._files = _files_of(held)
+        statuses = held.statuses
+        self._files = tuple(map(_file, statuses)) if statuses else _files_of(held)
         _graces.catch_up()
         _release_at_exit()
         if os.getpid() == 1:
@@ -141,10 +142,13 @@ def _files_of(held: Held) -> Files:
 
 def _file_of(fd: int) -> tuple[int, int] | None:
     try:
-        found = os.fstat(fd)
+        return _file(os.fstat(fd))
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+
+
+def _file(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _release(held: Held, files: Files | None, home: Store) -> None:

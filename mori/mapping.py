@@ -26,6 +26,7 @@ from mori.pages import PAGE, map_files, unmap
 from mori.store import Held, Store
 
 __all__ = [
+    "Again",
     "Bytes",
     "Mapping",
     "at",
@@ -39,8 +40,11 @@ __all__ = [
 ]
 
 Bytes = npt.NDArray[np.uint8]
+Again = Callable[["Mapping"], Any]
+"""Opens a node of a mapping again without reading it; returns None if it cannot."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
+_REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
@@ -89,6 +93,7 @@ class Mapping:
         self.nbytes = header.nbytes
         self.hold = hold
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
+        self._again: dict[int, Again] = {}
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -118,6 +123,17 @@ class Mapping:
     def bytes(self) -> Bytes:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
+
+    def remember(self, offset: int, again: Again) -> None:
+        """Remember how a node that was read is opened again; `again` may not refer to this mapping."""
+        if len(self._again) >= _REMEMBERED:
+            self._again.clear()
+        self._again[offset] = again
+
+    def again(self, offset: int) -> Any:
+        """Return the object of a node that was opened before; None where it has to be read."""
+        again = self._again.get(offset)
+        return None if again is None else again(self)
 
 
 def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> Mapping:

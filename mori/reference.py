@@ -27,7 +27,7 @@ from mori.identifier import Name, format_name
 from mori.layout import Codec as Id
 from mori.plan import measure
 from mori.reader import Node, decode, node_at, open_node, root_of
-from mori.region import Mapping
+from mori.region import Again, Mapping
 from mori.store import FILES, MEMFD, Where
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Lost",
     "Strides",
     "Way",
+    "again_of",
     "arrivals",
     "by_reference",
     "by_value",
@@ -336,10 +337,18 @@ def load_from(mapping: Mapping, payload: bytes) -> Any:
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
     form, offset = payload[0] & ~_KIND, _WHOLE.unpack_from(payload)[-1]
-    node = node_at(mapping, offset)
-    if form:
-        return (_load_view if form == _VIEW else _load_part)(node, payload[_WHOLE.size :])
-    return open_node(node)
+    if not form:
+        found = mapping.again(offset)
+        return _open(node_at(mapping, offset)) if found is None else found
+    return (_load_view if form == _VIEW else _load_part)(node_at(mapping, offset), payload[_WHOLE.size :])
+
+
+def _open(node: Node) -> Any:
+    found = open_node(node)
+    by = _agains.get(node.record.codec)
+    if by is not None and (again := by(node, found)) is not None:
+        node.mapping.remember(node.offset, again)
+    return found
 
 
 def _load_view(node: Node, tail: bytes) -> Any:
@@ -394,6 +403,17 @@ _views: dict[int, Any] = {}
 def views_of(number: int, make: Any) -> None:
     """Register how a view of a node is handed to the user; `array` does."""
     _views[number] = make
+
+
+_agains: dict[int, Callable[[Node, Any], Again | None]] = {}
+
+
+def again_of(number: int, make: Callable[[Node, Any], Again | None]) -> None:
+    """Register what says how the objects of a codec are opened once more; None for one that is read anew.
+
+    It is asked right after a node was opened by a reference, with the node and what was handed to the user.
+    """
+    _agains[number] = make
 
 
 def _lost(name: str) -> Any:

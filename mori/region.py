@@ -19,11 +19,12 @@ from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullErro
 from mori.filling import Put
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name, parse_name
-from mori.mapping import Bytes, Mapping, at, held_by, is_used, live, over, writable
+from mori.mapping import Again, Bytes, Mapping, at, held_by, is_used, live, over, writable
 from mori.pages import PAGE, huge_pages
 from mori.store import Draft, Held, Store, Where
 
 __all__ = [
+    "Again",
     "Bytes",
     "Mapping",
     "Put",
@@ -279,7 +280,7 @@ def _read_header(held: Held, where: Where) -> layout.Header:
     header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
     if isinstance(header, str):
         raise CorruptRegionError(name=format_name(name), found=header)
-    if fault := _fault(header, [os.fstat(fd).st_size for fd in held.fds], is_exact=not held.pages):
+    if fault := _fault(header, [status.st_size for status in held.statuses], is_exact=not held.pages):
         raise CorruptRegionError(name=format_name(name), found=fault)
     if (header.pid, header.number) != name[:2]:
         found = f"its header says that it is {format_name(Name(header.pid, header.number))}"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,14 @@ FEWEST: Final = 16
 """Keys from which on a dict has an index; a table of fewer is built as fast as an index is opened."""
 
 _META: Final = struct.Struct("<cBQ")  # what the keys are, the bits of a bucket's number, how many keys
-_PLACE: Final = struct.Struct("<I")
-_BUCKET: Final = struct.Struct("<II")
-_INT: Final = struct.Struct("<q")
-_SPAN: Final = struct.Struct("<qq")
 _FACTOR: Final = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio: neighbours come into buckets far apart
 _WORD: Final = (1 << 64) - 1
 _MOST_BITS: Final = 32
 _BLOCK: Final = 1 << 12  # keys that are decoded together
 _PIECE: Final = 1 << 14  # keys that are encoded together
+_OUTSIDE: Final = "a bucket of its index lies outside of it"
+_NOWHERE: Final = "a position of its index lies outside of it"
+_STRANGE: Final = "a key of its index stands in another's bucket"
 
 
 class Indexed(NamedTuple):
@@ -105,7 +104,7 @@ def _encoded(
                 block = [key.encode("utf-8", "surrogatepass") for key in block]
         end = start + len(block)
         offsets[start + 1 : end + 1] = np.fromiter(map(len, block), "<i8", len(block))
-        hashes[start:end] = np.fromiter(map(zlib.crc32, block), "<u8", len(block))
+        hashes[start:end] = np.fromiter(map(crc32, block), "<u8", len(block))
         pieces.append(np.frombuffer(b"".join(block), np.uint8))
         if meter is not None:
             meter.did(len(block))
@@ -122,12 +121,12 @@ class Index:
         method, if what was read is no bucket, no position or no key.
     """
 
-    __slots__ = ("_count", "_kind", "_order", "_shift", "_spans", "_starts", "_text")
-    _count: int
-    _kind: bytes
-    _shift: int
+    __slots__ = ("_count", "_kind", "_place", "_shift", "_span", "_spans", "_start", "_text")
 
     def __init__(self, meta: bytes, buffers: Sequence[npt.NDArray[np.uint8]]) -> None:
+        kind: bytes
+        bits: int
+        count: int
         kind, bits, count = _META.unpack(meta)
         starts, order, *stored = buffers
         width = 8 * count if kind == b"i" else 8 * (count + 1)
@@ -138,7 +137,11 @@ class Index:
         self._count = count
         self._kind = kind
         self._shift = 64 - bits
-        self._starts, self._order, self._spans = memoryview(starts), memoryview(order), memoryview(stored[0])
+        # What `item` gives is a plain int: neither a struct nor a scalar of numpy is made on the way.
+        self._start = np.ndarray(((1 << bits) + 1,), "<u4", starts).item
+        self._place = np.ndarray((count,), "<u4", order).item
+        self._spans = np.ndarray((width // 8,), "<i8", stored[0])
+        self._span = self._spans.item
         self._text = memoryview(stored[-1])
 
     def __len__(self) -> int:
@@ -160,46 +163,53 @@ class Index:
             if key is None:
                 return None
         if kind == b"i":
-            if not -1 << 63 <= key < 1 << 63:
-                return None
-            sought = _INT.pack(key)
-            hashed = key
-        else:
-            sought = key if kind == b"b" else key.encode("utf-8", "surrogatepass")
-            hashed = zlib.crc32(sought)
-        bucket: int = (hashed * _FACTOR & _WORD) >> self._shift
-        first, end = _BUCKET.unpack_from(self._starts, 4 * bucket)
+            return self._find_number(key)
+        sought = key if kind == b"b" else _encode(key)
+        bucket = (crc32(sought) * _FACTOR & _WORD) >> self._shift
+        first, end = self._start(bucket), self._start(bucket + 1)
         if not first <= end <= self._count:
-            raise ValueError("a bucket of its index lies outside of it")
-        for place in range(4 * first, 4 * end, 4):
-            (position,) = _PLACE.unpack_from(self._order, place)
+            raise ValueError(_OUTSIDE)
+        for place in range(first, end):
+            position: int = self._place(place)
             found = self._bytes(position)
             if found == sought:
-                return int(position)
-            if self._bucket_of(found) != bucket:
-                raise ValueError("a key of its index stands in another's bucket")
+                return position
+            if (crc32(found) * _FACTOR & _WORD) >> self._shift != bucket:
+                raise ValueError(_STRANGE)
+        return None
+
+    def _find_number(self, key: int) -> int | None:
+        bucket = (key * _FACTOR & _WORD) >> self._shift
+        first, end = self._start(bucket), self._start(bucket + 1)
+        if not first <= end <= self._count:
+            raise ValueError(_OUTSIDE)
+        for place in range(first, end):
+            position: int = self._place(place)
+            if position >= self._count:
+                raise ValueError(_NOWHERE)
+            found = self._span(position)
+            if found == key:
+                return position
+            if (found * _FACTOR & _WORD) >> self._shift != bucket:
+                raise ValueError(_STRANGE)
         return None
 
     def _bytes(self, position: int) -> bytes:
-        """Return the bytes of a key."""
+        """Return the bytes of a key that is no number."""
         if position >= self._count:
-            raise ValueError("a position of its index lies outside of it")
-        if self._kind == b"i":
-            return bytes(self._spans[8 * position : 8 * position + 8])
-        start, end = _SPAN.unpack_from(self._spans, 8 * position)
+            raise ValueError(_NOWHERE)
+        start, end = self._span(position), self._span(position + 1)
         if not 0 <= start <= end <= len(self._text):
             raise ValueError("a key lies outside of its text")
         return bytes(self._text[start:end])
 
-    def _bucket_of(self, key: bytes) -> int:
-        hashed = _INT.unpack(key)[0] if self._kind == b"i" else zlib.crc32(key)
-        return int((hashed * _FACTOR & _WORD) >> self._shift)
-
     def key(self, position: int) -> Any:
         """Return one key."""
-        raw = self._bytes(position)
         if self._kind == b"i":
-            return int(_INT.unpack(raw)[0])
+            if position >= self._count:
+                raise ValueError(_NOWHERE)
+            return self._span(position)
+        raw = self._bytes(position)
         return raw if self._kind == b"b" else raw.decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[Any]:
@@ -213,9 +223,8 @@ class Index:
     def _keys(self, start: int, end: int) -> list[Any]:
         """Return a block of keys."""
         if self._kind == b"i":
-            numbers: list[Any] = np.frombuffer(self._spans[8 * start : 8 * end], "<i8").tolist()
-            return numbers
-        spans = np.frombuffer(self._spans[8 * start : 8 * end + 8], "<i8")
+            return cast(list[Any], self._spans[start:end].tolist())
+        spans = self._spans[start : end + 1]
         first, last = int(spans[0]), int(spans[-1])
         if not 0 <= first <= last <= len(self._text) or bool((spans[1:] < spans[:-1]).any()):
             raise ValueError("keys lie outside of their text")
@@ -227,6 +236,13 @@ class Index:
             text = raw.decode("ascii")
             return [text[a:b] for a, b in itertools.pairwise(ends)]
         return [raw[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]
+
+
+def _encode(key: str) -> bytes:
+    try:
+        return key.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return key.encode("utf-8", "surrogatepass")
 
 
 _KINDS: Final[dict[type, bytes]] = {str: b"s", bytes: b"b", int: b"i"}

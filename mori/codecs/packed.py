@@ -111,7 +111,7 @@ class _Numbers(Column):
         self.array = self._numbers if self._validity is None else None
 
     def _value(self, index: int) -> Any:
-        return self._numbers[index].item()
+        return self._numbers.item(index)  # without numpy's scalar on the way
 
     def _values(self, start: int, stop: int) -> list[Any]:
         return cast(list[Any], self._numbers[start:stop].tolist())

@@ -15,7 +15,7 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori.array import shared_of
 
-__all__ = ["CAN_PROTECT", "protect", "unprotected"]
+__all__ = ["CAN_PROTECT", "guarded", "protect", "unprotected"]
 
 LEGACY: Final = int(pd.__version__.partition(".")[0]) < 3
 _WRITERS: Final = (
@@ -108,9 +108,9 @@ else:
         made = [
             new_block(values, placement=BlockPlacement(places), ndim=ndim) for values, places, ndim in blocks
         ]
-        return _guard(made[0] if cls is _SingleManager else tuple(made), axes)
+        return guarded(made[0] if cls is _SingleManager else tuple(made), axes)
 
-    def _guard(blocks: Any, axes: Any) -> Any:
+    def guarded(blocks: Any, axes: Any) -> Any:
         """Return a manager of blocks that pandas copies before it writes to them."""
         for block in blocks if isinstance(blocks, tuple) else (blocks,):
             block.refs = _Referred(block)
@@ -125,7 +125,7 @@ def protect(obj: Any) -> None:
         object.__setattr__(obj, "_mori_shadow", obj.copy(deep=False))
         return
     blocks, axes = obj._mgr.blocks, obj._mgr.axes
-    obj._mgr = _guard(tuple(blocks) if isinstance(obj, pd.DataFrame) else blocks[0], axes)
+    obj._mgr = guarded(tuple(blocks) if isinstance(obj, pd.DataFrame) else blocks[0], axes)
 
 
 class _Carried:

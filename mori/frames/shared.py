@@ -1,6 +1,6 @@
 """`SharedDataFrame` and `SharedSeries`, what the user holds, and the way back to private ones.
 
-Imports managers, reference, reader and the codecs. A frame pickles as a reference for as long as it is
+Imports managers, again, reference, reader and the codecs. A frame pickles as a reference for as long as it is
 what was opened, and so does each of its columns.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 import pickle
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from mori import codec, reference
 from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
+from mori.frames.again import Pristine, pristine_of
 from mori.frames.managers import protect, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
@@ -30,10 +32,11 @@ def _labels(axis: Any) -> tuple[Any, ...]:
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_attrs", "_axes", "_flags", "_labels", "_own", "_values", "node")
+    __slots__ = ("_attrs", "_axes", "_flags", "_labels", "_own", "_values", "node", "pristine")
 
-    def __init__(self, node: Node, obj: Any) -> None:
+    def __init__(self, node: Node, obj: Any, pristine: Pristine | None = None) -> None:
         self.node = node
+        self.pristine = pristine
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
         self._labels = [_labels(axis) for axis in self._axes]
@@ -52,6 +55,23 @@ class _Origin:
             and obj.flags.allows_duplicate_labels == self._flags
             and _are_same(metadata_of(obj), self._own)
         )
+
+
+def _again(node: Node, obj: Any) -> Callable[[Any], Any] | None:
+    pristine = obj._mori.pristine = pristine_of(node, obj)
+    if pristine is None:
+        return None
+    known = weakref.ref(pristine)
+
+    def open_again(_: Any) -> Any:
+        found = known()
+        if found is None:
+            return None
+        made = found.open()
+        object.__setattr__(made, "_mori", _Origin(found.node, made, found))
+        return made
+
+    return open_again
 
 
 def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
@@ -160,6 +180,7 @@ def materialize_pandas(x: Any) -> Any:
 
 
 for _id, _cls in ((Id.DATAFRAME, SharedDataFrame), (Id.SERIES, SharedSeries)):
+    reference.again_of(_id, _again)
     _codec = codec.for_id(_id)
     assert _codec is not None
     codec.register(_codec, _cls)

@@ -57,6 +57,8 @@ class Held(NamedTuple):
     path: str | None = None
     pages: int = 0
     """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
+    statuses: tuple[os.stat_result, ...] = ()
+    """What the system said of the files when they were opened; empty for those that were made here."""
 
 
 class Draft(NamedTuple):
@@ -223,6 +225,8 @@ def current() -> Store:
 
 def of_kind(kind: int) -> Store:
     """Return the store that a reference of this kind is looked up in."""
+    if kind == MEMFD and (store := _stores.get("memfd")) is not None:
+        return store
     store = current()
     if store.kind == kind:
         return store

@@ -222,7 +222,7 @@ class FilesStore:
         except BaseException:
             os.close(fd)
             raise
-        return Held((fd,), path)
+        return Held((fd,), path, statuses=(found,))
 
 
 def _fault(found: os.stat_result) -> str | None:

@@ -35,6 +35,11 @@ class Link(NamedTuple):
     segments: int
 
     @property
+    def text(self) -> str:
+        """The link as the system has it."""
+        return f"{_PREFIX}{file_name(*self)}{_SUFFIX}"
+
+    @property
     def is_recycled(self) -> bool:
         """Whether the file is one of those that are written again and again."""
         return self.label == RECYCLED

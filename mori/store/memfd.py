@@ -12,7 +12,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from mori import layout, limits
 from mori.errors import StoreError, UnsafeRegionError
@@ -186,39 +186,39 @@ class MemfdStore:
         first = self._open(pid, number)
         if first is None:
             return None
-        fd, link = first
-        fds = [fd]
+        opened = [first]
         try:
-            if link.segment or not link.leads_to(fd, label, region_id):
-                self.release(Held((fd,)))
+            link = first.link
+            if link.segment or not link.leads_to(first.fd, label, region_id):
+                self._close(opened)
                 return None
             for segment in range(1, link.segments):
                 wanted = link._replace(segment=segment)
-                if (opened := self._segment(pid, int(number) + segment, wanted)) is None:
+                if (found := self._segment(pid, int(number) + segment, wanted)) is None:
                     break
-                fds.append(opened)
+                opened.append(found)
         except BaseException:
-            self.release(Held(tuple(fds)))
+            self._close(opened)
             raise
-        held = Held(tuple(fds), pages=-1 if link.is_recycled else 0)
-        if len(fds) < link.segments:  # that process is just letting go of it
-            self.release(held)
+        if len(opened) < link.segments:  # that process is just letting go of it
+            self._close(opened)
             return None
-        return held
+        fds, statuses = (tuple(one.fd for one in opened), tuple(one.status for one in opened))
+        return Held(fds, pages=-1 if link.is_recycled else 0, statuses=statuses)
 
-    def _segment(self, pid: int, likely: int, wanted: Link) -> int | None:
+    def _close(self, opened: list[_Opened]) -> None:
+        self.release(Held(tuple(one.fd for one in opened)))
+
+    def _segment(self, pid: int, likely: int, wanted: Link) -> _Opened | None:
         """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
-        listed = (number for number, link in descriptors(pid) if parse_link(link) == wanted)
+        listed = (number for number, link in descriptors(pid) if link == wanted.text)
         for number in itertools.chain((str(likely),), listed):
-            opened = self._open(pid, number)
-            if opened is not None:
-                if opened[1] == wanted:
-                    return opened[0]
-                os.close(opened[0])
+            if (opened := self._open(pid, number, wanted)) is not None:
+                return opened
         return None
 
-    def _open(self, pid: int, number: str) -> tuple[int, Link] | None:
-        """Open one descriptor of a process, if it is a sealed segment of a region.
+    def _open(self, pid: int, number: str, wanted: Link | None = None) -> _Opened | None:
+        """Open one descriptor of a process, if it is a sealed segment of a region, or the one wanted.
 
         The link is read again from our own descriptor: between looking and opening, that process
         may have closed the file and opened another under the same number.
@@ -233,18 +233,28 @@ class MemfdStore:
                 raise
             return None
         try:
-            link = parse_link(os.readlink(f"/proc/self/fd/{fd}"))
-            if link is None or not _is_sealed(fd, link):
+            text = os.readlink(f"/proc/self/fd/{fd}")
+            link = wanted if wanted is not None and text == wanted.text else parse_link(text)
+            if link is None or wanted not in (None, link) or not _is_sealed(fd, link):
                 os.close(fd)
                 return None
-            if os.fstat(fd).st_uid != os.geteuid():
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid():
                 raise UnsafeRegionError(name=f"/{link.label}", found="it belongs to another user")
         except OSError as error:
             os.close(fd)
             if isinstance(error, UnsafeRegionError):
                 raise
             return None
-        return fd, link
+        return _Opened(fd, link, status)
+
+
+class _Opened(NamedTuple):
+    """A segment that is open."""
+
+    fd: int
+    link: Link
+    status: os.stat_result
 
 
 class _Found:

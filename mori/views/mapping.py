@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from mori import codec
 from mori.codecs.index import Index
+from mori.codecs.packed import Column
 from mori.layout import Codec as Id
 from mori.reader import Node, open_node, opener
 from mori.views.opening import Opening
@@ -42,16 +43,17 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     values are still references.
     """
 
-    __slots__ = ("_index", "_others", "_places", "_values_node")
+    __slots__ = ("_column", "_index", "_others", "_places", "_values_node")
     _kind = dict
     _index: Index | None
     _places: dict[Any, int] | None
     _others: Any
+    _column: Column | None  # of the values, where they are of one kind
     _values_node: Node | None
 
     def __init__(self, node: Node) -> None:
         super().__init__(node)
-        self._index = self._places = self._others = self._values_node = None
+        self._index = self._places = self._others = self._values_node = self._column = None
 
     def _items(self) -> Node:
         values = self._values_node
@@ -64,6 +66,8 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
                 if not isinstance(self._others, list | SharedList):
                     raise values.decode_error("it is no list of values")
                 if isinstance(self._others, SharedList):  # which may hand out records
+                    if isinstance(self._others._column, Column):
+                        self._column = self._others._column
                     if self._opening is None:
                         self._opening = Opening()
                     self._others._opening = self._opening
@@ -76,8 +80,14 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return len(items) if self._others is None else len(self._others)
 
     def _open(self, index: int) -> Any:
-        if self._values_node is None:
-            self._items()
+        values = self._values_node
+        if values is None:
+            values = self._items()
+        if self._column is not None:
+            try:
+                return self._column[index]
+            except ValueError as error:
+                raise values.decode_error(f"its content makes no sense ({error})") from error
         return super()._open(index) if self._others is None else self._others[index]
 
     def _keys(self) -> Index | dict[Any, int]:

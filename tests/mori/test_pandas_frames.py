@@ -208,7 +208,7 @@ def test_strings_arrow_reaches_nested_frames_and_subclasses(store):
     assert given["x"][0]["s"].dtype == given["y"].dtype == given["z"]["s"].dtype == object
 
 
-SIZE = 20_000
+SIZE = 4_000
 LONG_INDEXES = {
     "int": pd.Index(np.arange(SIZE)[::-1]),
     "times": pd.date_range("2024", periods=SIZE, freq="s", tz="UTC"),

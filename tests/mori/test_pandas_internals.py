@@ -39,6 +39,23 @@ def test_a_frame_is_made_of_its_blocks_without_a_copy():
     assert np.shares_memory(plain["a"].to_numpy(), values)
 
 
+def test_a_block_of_the_same_values_is_another_block_and_an_axis_another_view():
+    frame = pd.DataFrame({"a": [1, 2], "s": pd.array(["x", "y"], "string")}, ["i", "j"])
+    for block in frame._mgr.blocks:
+        values = block.values if isinstance(block.values, np.ndarray) else block.values.view()
+        made = block.make_block_same_class(values, placement=block.mgr_locs)
+        assert made is not block
+        assert type(made) is type(block)
+        assert made.values is values
+        assert made.mgr_locs.as_array.tolist() == block.mgr_locs.as_array.tolist()
+    strings = frame["s"].array
+    assert strings.view() is not strings
+    assert type(strings.view()) is type(strings)
+    axis = frame.index.view()
+    axis.name = "other"
+    assert frame.index.name is None
+
+
 def test_pandas_asks_the_references_of_a_block_before_it_writes(store):
     frame = pd.DataFrame({"i": range(4), "f": np.ones(4), "g": np.zeros(4)})
     shared = mori.share(frame)

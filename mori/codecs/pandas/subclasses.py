@@ -18,7 +18,6 @@ from mori.layout import Codec as Id
 __all__ = ["OWN_CLASS", "SubclassCodec", "metadata_of", "plain_of", "remade"]
 
 OWN_CLASS: Final = "_mori_class"  # of a shared class: the user's class that it stands for
-_OF_PANDAS: Final = {"_mgr", "_typ", "_metadata", "attrs", "_flags"}  # of the state that pandas pickles
 
 
 def plain_of(obj: Any) -> Any:
@@ -34,8 +33,7 @@ def plain_of(obj: Any) -> Any:
 
 def metadata_of(obj: Any) -> dict[str, Any]:
     """Return what a frame or series has beyond pandas' own, as pandas pickles it."""
-    state: dict[str, Any] = obj.__getstate__()
-    return {name: value for name, value in state.items() if name not in _OF_PANDAS}
+    return {name: getattr(obj, name, None) for name in obj._metadata}
 
 
 def remade(cls: Any, plain: Any, own: dict[str, Any]) -> Any:

@@ -1,0 +1,80 @@
+"""Frames and series that are opened once more, while one that was opened before is there.
+
+Imports managers, the reader and pandas. Each opening has blocks, axes and arrays of extensions of its own,
+over the same memory: what changes in place in the one is not seen in the other.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mori.frames.managers import CAN_PROTECT, guarded
+from mori.reader import Node
+
+__all__ = ["Pristine", "pristine_of"]
+
+
+class Pristine:
+    """A frame or series as its node has it; those that were opened from it keep it."""
+
+    __slots__ = ("__weakref__", "_attrs", "_axes", "_blocks", "_cls", "_flags", "_name", "node")
+
+    def __init__(self, node: Node, obj: Any) -> None:
+        self.node, self._cls = node, type(obj)
+        self._blocks = list(map(_same, obj._mgr.blocks))
+        self._axes = [axis.view() for axis in obj._mgr.axes]
+        self._attrs = copy.deepcopy(obj.attrs)
+        self._flags = obj.flags.allows_duplicate_labels
+        self._name = getattr(obj, "_name", None)
+
+    def open(self) -> Any:
+        """Return one more frame or series, equal to the first."""
+        blocks = tuple(map(_same, self._blocks))
+        axes = [axis.view() for axis in self._axes]
+        is_frame = issubclass(self._cls, pd.DataFrame)
+        made = self._cls._from_mgr(guarded(blocks if is_frame else blocks[0], axes), axes)
+        if not is_frame:
+            made._name = self._name
+        if self._attrs:
+            made.attrs = copy.deepcopy(self._attrs)
+        if not self._flags:
+            made.flags.allows_duplicate_labels = False
+        return made
+
+
+def pristine_of(node: Node, obj: Any) -> Pristine | None:
+    """Return what a frame or series, which was just opened, is opened from again.
+
+    None where that could be seen: objects, of which there would be one for both, and arrays and indexes
+    of which nobody knows what can be changed in them.
+    """
+    known = CAN_PROTECT and all(_is_known(block.values) for block in obj._mgr.blocks)
+    return Pristine(node, obj) if known and all(map(_is_constant, obj._mgr.axes)) else None
+
+
+def _same(block: Any) -> Any:
+    """Return a block of the same values."""
+    values = block.values
+    if not isinstance(values, np.ndarray):
+        values = values.view()  # what holds Arrow's memory changes in place
+    return block.make_block_same_class(values, placement=block.mgr_locs)
+
+
+def _is_known(values: Any) -> bool:
+    if isinstance(values, np.ndarray):
+        return not values.dtype.hasobject
+    return type(values).__module__.partition(".")[0] in ("pandas", "mori")
+
+
+def _is_constant(axis: Any) -> bool:
+    if isinstance(axis, pd.RangeIndex):  # whose data would be made now
+        return True
+    if isinstance(axis, pd.MultiIndex):
+        return all(map(_is_constant, axis.levels))
+    if axis.dtype == object:
+        return bool(axis.inferred_type == "string")
+    return getattr(axis._data, "_freq", None) is None and _is_known(axis._data)
