@@ -7,7 +7,7 @@ reading; its module is imported when one of its types is met for the first time.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -17,10 +17,12 @@ from mori.layout import Codec as Id
 from mori.modules import load
 
 __all__ = [
+    "CHANGED",
     "Buffer",
     "Buffers",
     "Codec",
     "Encoded",
+    "Late",
     "Pickled",
     "UnpicklableError",
     "for_id",
@@ -30,9 +32,38 @@ __all__ = [
     "register",
 ]
 
-Buffer = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
+
+class Late:
+    """So many bytes that are made, block by block, when they are written, and never lie in memory together.
+
+    Raises
+    ------
+    RuntimeError
+        When they are written, if the blocks do not have as many: what they are made from has changed.
+    """
+
+    __slots__ = ("_make", "nbytes")
+
+    def __init__(self, nbytes: int, make: Callable[[], Iterator[npt.NDArray[Any]]]) -> None:
+        self.nbytes = nbytes
+        self._make = make
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        left = self.nbytes
+        for block in self._make():
+            left -= block.nbytes
+            if left < 0:
+                break
+            yield block
+        if left:
+            raise RuntimeError(CHANGED)
+
+
+CHANGED: Final = "it was changed by another thread while it was shared"
+
+Buffer = npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | Late
 """What a codec wants written: an array of any strides (its elements in C or F order, whichever is its
-own), or pieces that are to stand one behind the other."""
+own), pieces that are to stand one behind the other, or such as are made when they are written."""
 
 
 class Encoded(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import layout
-from mori.codec import Buffer
+from mori.codec import Buffer, Late
 from mori.filling import Put
 from mori.plan import AliasNode, PlanNode
 
@@ -104,7 +104,10 @@ class _Gatherer:
 
 def _pieces(buffer: Buffer) -> Iterator[tuple[npt.NDArray[np.uint8], bool]]:
     """Yield a buffer's bytes as arrays, and whether they are its own memory, or copied block by block."""
-    if isinstance(buffer, Sequence):
+    if isinstance(buffer, Late):
+        for block in buffer:
+            yield block.view(np.uint8), False
+    elif isinstance(buffer, Sequence):
         for piece in buffer:
             yield from _pieces(piece)
     elif not buffer.nbytes:

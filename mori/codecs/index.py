@@ -1,16 +1,16 @@
 """Keys that are looked up where they lie: all of them str, all bytes, or all int.
 
-Imports numpy, progress and `kinds`. The keys stand one behind the other in their order; a table sorts their
-positions into buckets by a hash that is the same in every process. Nothing is built when it is opened,
-and a lookup reads one bucket: what it finds there is compared with the key itself, so a hash that many
-keys share makes it slower and never wrong.
+Imports numpy, codec, progress and `kinds`. The keys stand one behind the other in their order; a table
+sorts their positions into buckets by a hash that is the same in every process. Nothing is built when it is
+opened, and a lookup reads one bucket: what it finds there is compared with the key itself, so a hash that
+many keys share makes it slower and never wrong.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
 from zlib import crc32
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import progress
+from mori.codec import CHANGED, Buffer, Late
 from mori.codecs.kinds import kinds_of
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
@@ -40,31 +41,44 @@ class Indexed(NamedTuple):
     """Keys and their index, as they are written."""
 
     meta: bytes
-    buffers: list[Any]
+    buffers: list[Buffer]
 
 
-def kind_of(keys: Sequence[object]) -> bytes:
+def kind_of(keys: Collection[object]) -> bytes:
     """Return ``b"s"``, ``b"b"`` or ``b"i"`` where all keys are of exactly one type, else an empty one."""
-    types = kinds_of(keys)
-    return _KINDS.get(types.pop(), b"") if len(types) == 1 else b""
+    types: set[type] = set()
+    for block in _blocks(keys):
+        types |= kinds_of(block)
+        if len(types) != 1:
+            return b""
+    return _KINDS.get(types.pop(), b"") if types else b""
 
 
-def build(keys: Sequence[Any]) -> Indexed | None:
+def _blocks(keys: Collection[Any]) -> Iterator[list[Any]]:
+    """Yield the keys in pieces: a list of all of them is as large as the hashes."""
+    iterator = iter(keys)
+    while block := list(itertools.islice(iterator, _PIECE)):
+        yield block
+
+
+def build(keys: Collection[Any]) -> Indexed | None:
     """Return distinct keys with their index, None for keys that cannot have one."""
     count = len(keys)
-    kind = kind_of(keys)
-    if not kind or not FEWEST <= count < 1 << _MOST_BITS:
+    if not FEWEST <= count < 1 << _MOST_BITS:
         return None
+    kind = kind_of(keys)
+    if not kind:
+        return None
+    stored: list[Buffer]
     if kind == b"i":
         try:
-            values = np.fromiter(keys, "<i8", count)
+            hashes = np.fromiter(keys, "<i8", count).view("<u8")
         except OverflowError:
             return None
-        stored: list[Any] = [values]
-        hashes = values.view("<u8").copy()
+        stored = [Late(8 * count, lambda: (np.fromiter(block, "<i8", len(block)) for block in _blocks(keys)))]
     else:
-        offsets, pieces, hashes = _encoded(keys, kind)
-        stored = [offsets, pieces]
+        offsets, hashes = _measured(keys, kind)
+        stored = [offsets, Late(int(offsets[-1]), lambda: _texts(keys, kind, offsets))]
     bits = (count - 1).bit_length()
     starts, order = _sorted(hashes, bits)
     return Indexed(_META.pack(kind, bits, count), [starts, order, *stored])
@@ -76,9 +90,8 @@ def _sorted(hashes: npt.NDArray[np.uint64], bits: int) -> tuple[npt.NDArray[Any]
     buckets *= np.uint64(_FACTOR)
     buckets >>= np.uint64(64 - bits)
     starts = np.zeros((1 << bits) + 1, "<u4")
-    counts = np.bincount(buckets.view("<i8"), minlength=1 << bits)
-    starts[1:] = np.cumsum(counts, out=counts)
-    del counts
+    np.add.at(starts[1:], buckets.view("<i8"), np.uint32(1))
+    np.cumsum(starts, out=starts)
     # One number sorts by bucket and then by position, so the same keys give the same bytes everywhere.
     buckets <<= np.uint64(_MOST_BITS)
     for start in range(0, len(buckets), _PIECE):
@@ -88,27 +101,39 @@ def _sorted(hashes: npt.NDArray[np.uint64], bits: int) -> tuple[npt.NDArray[Any]
     return starts, buckets.astype("<u4")
 
 
-def _encoded(
-    keys: Sequence[Any], kind: bytes
-) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]], npt.NDArray[Any]]:
-    """Return the offsets of strings or bytes, their bytes in pieces, and their hashes."""
+def _encoded(block: list[Any], kind: bytes) -> list[bytes]:
+    if kind == b"b":
+        return block
+    try:
+        return list(map(str.encode, block))
+    except UnicodeEncodeError:
+        return [key.encode("utf-8", "surrogatepass") for key in block]
+
+
+def _measured(keys: Collection[Any], kind: bytes) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the offsets of strings or bytes, and their hashes."""
     offsets, hashes = np.zeros(len(keys) + 1, "<i8"), np.empty(len(keys), "<u8")
-    pieces = []
     meter = progress.meter()
-    for start in range(0, len(keys), _PIECE):
-        block = keys[start : start + _PIECE]
-        if kind == b"s":
-            try:
-                block = list(map(str.encode, block))
-            except UnicodeEncodeError:
-                block = [key.encode("utf-8", "surrogatepass") for key in block]
-        end = start + len(block)
-        offsets[start + 1 : end + 1] = np.fromiter(map(len, block), "<i8", len(block))
-        hashes[start:end] = np.fromiter(map(crc32, block), "<u8", len(block))
-        pieces.append(np.frombuffer(b"".join(block), np.uint8))
+    end = 0
+    for block in _blocks(keys):
+        start, end = end, end + len(block)
+        pieces = _encoded(block, kind)
+        offsets[start + 1 : end + 1] = np.fromiter(map(len, pieces), "<i8", len(block))
+        hashes[start:end] = np.fromiter(map(crc32, pieces), "<u8", len(block))
         if meter is not None:
             meter.did(len(block))
-    return np.cumsum(offsets, out=offsets), pieces, hashes
+    return np.cumsum(offsets, out=offsets), hashes
+
+
+def _texts(keys: Collection[Any], kind: bytes, offsets: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the bytes of strings, or bytes, one behind the other."""
+    end = 0
+    for block in _blocks(keys):
+        start, end = end, end + len(block)
+        text = b"".join(_encoded(block, kind))
+        if end >= len(offsets) or len(text) != offsets[end] - offsets[start]:
+            raise RuntimeError(CHANGED)
+        yield np.frombuffer(text, np.uint8)
 
 
 class Index:

@@ -23,13 +23,12 @@ class DictCodec:
     id = Id.DICT
 
     def encode(self, obj: dict[Any, Any]) -> Encoded:
-        keys = list(obj)
-        index = build(keys)
+        index = build(obj)
         values = Values(obj.values())
         values.of = obj
         if index is not None:
             return Encoded(index.meta, index.buffers, (values,))
-        return Encoded(b"", (), (keys, values))
+        return Encoded(b"", (), (list(obj), values))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
         *keys, values = children
@@ -37,7 +36,7 @@ class DictCodec:
 
     def step(self, obj: Any, index: int) -> str:
         # Only keys that have no index are a child, and they alone can fail.
-        return ".keys()" if index == 0 and build(list(obj)) is None else ""
+        return ".keys()" if index == 0 and build(obj) is None else ""
 
 
 codec.register(DictCodec(), dict)

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from mori import codec
-from mori.codec import Buffers, Encoded
+from mori.codec import Buffers, Encoded, Late
 from mori.layout import Codec as Id
 from mori.modules import importing
 
@@ -164,7 +164,7 @@ def remake(obj: Any, change: Callable[[Any], Any]) -> Any:
     encoded = named.inner.encode(obj)
     if encoded is None:
         return obj
-    pieces = [buffer if isinstance(buffer, Sequence) else (buffer,) for buffer in encoded.buffers]
+    pieces = [[*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in encoded.buffers]
     private = Buffers(
         np.frombuffer(bytearray(b"".join(part.tobytes("A") for part in piece)), np.uint8) for piece in pieces
     )

@@ -11,20 +11,22 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mori import codec, progress
-from mori.codec import Buffer, Buffers, Encoded
+from mori.codec import CHANGED, Buffer, Buffers, Encoded, Late
 from mori.codecs.binary import LEAST
 from mori.layout import Codec as Id
 
 __all__ = [
     "Column",
+    "Layout",
     "PackedCodec",
     "Pieces",
+    "Take",
     "buffers_of",
     "column_meta",
     "cut",
@@ -184,47 +186,71 @@ def validity_of(obj: Sequence[Any], missing: bool) -> npt.NDArray[np.uint8]:
     return np.packbits(valid, bitorder="little")
 
 
-def laid_out(
-    obj: Sequence[Any], empty: Any, missing: bool, lay: Callable[[Sequence[Any]], tuple[Any, Any]]
-) -> tuple[list[npt.NDArray[np.int64]], list[npt.NDArray[np.uint8]]]:
-    """Return the offsets and the bytes of pieces, laid out block by block, so that little is held twice.
+Take = Callable[[slice], Sequence[Any]]
+"""Returns some of the elements once more, for a list of them that does not stay until they are written."""
 
-    `lay` returns the lengths of some elements, None replaced by `empty`, and their bytes.
-    """
-    ends, pieces = [np.zeros(1, "<i8")], []
-    end = 0
+
+class Layout(NamedTuple):
+    """How elements of any width are laid out: what stands for None, their lengths in bytes, their bytes."""
+
+    empty: Any
+    lengths: Callable[[Sequence[Any]], Iterable[int]]
+    data: Callable[[Sequence[Any]], bytes]
+
+
+def laid_out(obj: Sequence[Any], missing: bool, layout: Layout, take: Take | None = None) -> list[Buffer]:
+    """Return the offsets of elements, and their bytes, which are made when they are written."""
+    count, take = len(obj), take or obj.__getitem__
+
+    def blocks() -> Iterator[tuple[int, int, Sequence[Any]]]:
+        for start in range(0, count, _WRITTEN):
+            stop = min(start + _WRITTEN, count)
+            block = take(slice(start, stop))
+            if len(block) != stop - start:
+                raise RuntimeError(CHANGED)
+            if missing:
+                block = [layout.empty if value is None else value for value in block]
+            yield start, stop, block
+
+    ends = np.zeros(count + 1, "<i8")
     meter = progress.meter()
-    for start in range(0, len(obj), _WRITTEN):
-        block: Sequence[Any] = obj[start : start + _WRITTEN]
-        if missing:
-            block = [empty if value is None else value for value in block]
-        lengths, data = lay(block)
-        ends.append(np.cumsum(lengths, dtype="<i8") + end)
-        end += len(data)
-        pieces.append(np.frombuffer(data, np.uint8))
+    for start, stop, block in blocks():
+        ends[start + 1 : stop + 1] = np.fromiter(layout.lengths(block), "<i8", stop - start)
         if meter is not None:
             meter.did(len(block))
-    return ends, pieces
+    np.cumsum(ends, out=ends)
+
+    def made() -> Iterator[npt.NDArray[np.uint8]]:
+        for start, stop, block in blocks():
+            data = layout.data(block)
+            if len(data) != ends[stop] - ends[start]:
+                raise RuntimeError(CHANGED)
+            yield np.frombuffer(data, np.uint8)
+
+    return [ends, Late(int(ends[-1]), made)]
 
 
-def _lengths(block: Iterable[Any], count: int) -> npt.NDArray[np.int64]:
-    return np.fromiter(map(len, block), "<i8", count)
+def _lengths(block: Iterable[Any]) -> Iterable[int]:
+    return map(len, block)
 
 
-def _lay_bytes(block: Sequence[Any]) -> tuple[Any, bytes]:
-    return _lengths(block, len(block)), b"".join(block)
+def _lengths_of_integers(block: Iterable[int]) -> Iterable[int]:
+    return (value.bit_length() // 8 + 1 for value in block)
 
 
-def _lay_integers(block: Sequence[Any]) -> tuple[Any, bytes]:
-    return _lay_bytes([v.to_bytes(v.bit_length() // 8 + 1, "little", signed=True) for v in block])
+def _integers(block: Iterable[int]) -> bytes:
+    return b"".join([value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True) for value in block])
 
 
 _TAGS: Final = {bool: "?", int: "q", float: "d", bytes: "b"}
 _NUMBERS: Final = {"?": "?", "q": "<i8", "d": "<f8"}
-_PIECES: Final = {"b": (_Bytes, b"", _lay_bytes), "i": (_Integers, 0, _lay_integers)}
+_PIECES: Final = {
+    "b": (_Bytes, Layout(b"", _lengths, b"".join)),
+    "i": (_Integers, Layout(0, _lengths_of_integers, _integers)),
+}
 
 
-def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
+def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None) -> Encoded | None:
     """Return elements of one class, and None if some are `missing`, as one node; None for other classes."""
     if cls not in _TAGS or (cls is bytes and any(value and len(value) >= LEAST for value in obj)):
         return None  # long bytes are mapped, not copied
@@ -237,8 +263,7 @@ def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
         except OverflowError:
             tag = "i"
     if tag in _PIECES:
-        _, empty, lay = _PIECES[tag]
-        buffers += laid_out(obj, empty, missing, lay)
+        buffers += laid_out(obj, missing, _PIECES[tag][1], take)
     return Encoded(column_meta(obj, missing, tag), buffers, (), Id.PACKED)
 
 

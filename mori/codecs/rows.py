@@ -12,6 +12,7 @@ import json
 import operator
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -125,18 +126,26 @@ def _keys(fields: Any) -> list[Any]:
     return [sys.intern(key) if type(key) is str else key for key in fields]
 
 
-def _columns(values: Sequence[Any]) -> list[Encoded] | None:
+def _columns(rows: Sequence[Any], key: Any) -> list[Encoded] | None:
     """Return the columns of a field, None for what cannot have any."""
+    of = operator.itemgetter(key)
+    values = [*map(of, rows)]
     kinds = kinds_of(values)
     if not kinds <= _TYPES:
         return None
     found = []
     missing = len(kinds) > 1
     kinds.discard(type(None))
+
+    def take(cls: type, where: slice) -> list[Any]:
+        block = [*map(of, rows[where])]
+        return block if len(kinds) == 1 else [value if type(value) is cls else None for value in block]
+
     for cls in _PLAIN:
         if cls in kinds:
             own = values if len(kinds) == 1 else [v if type(v) is cls else None for v in values]
-            made = strings.pack(own, missing) if cls is str else packed.pack(own, cls, missing)
+            again = partial(take, cls)
+            made = strings.pack(own, missing, again) if cls is str else packed.pack(own, cls, missing, again)
             if made is None:
                 return None
             found.append(made)
@@ -179,7 +188,7 @@ def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
     heads: list[tuple[int, str, int]] = []
     buffers: list[Buffer] = []
     for place, key in enumerate(keys):
-        columns = _columns([*map(operator.itemgetter(key), obj)])
+        columns = _columns(obj, key)
         if columns is None:
             return None
         for column in columns:

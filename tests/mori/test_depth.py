@@ -43,12 +43,12 @@ def levels_of(x) -> int:
 
 @pytest.mark.parametrize("levels", [1_000, 10_000])
 @pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
-def test_thousands_of_levels_are_shared_opened_and_copied(store, worker, kind, levels):
+def test_thousands_of_levels_are_shared_opened_and_copied(store, third, kind, levels):
     shared = mori.share(deep(kind, levels))
     assert levels_of(shared) == levels
     assert leaf(shared).tolist() == [0, 1, 2]
     assert len(pickle.dumps(shared)) <= 100
-    assert worker(lambda x: mori.is_shared(leaf(x)), shared)
+    assert third(lambda x: mori.is_shared(leaf(x)), shared)
     private = mori.materialize(shared)
     assert levels_of(private) == levels
     assert type(private) is {"list": list, "tuple": tuple, "dict": dict}[kind]

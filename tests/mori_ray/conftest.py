@@ -40,7 +40,7 @@ def _environment() -> Iterator[None]:
         ray.shutdown()
 
 
-def connect() -> None:
+def connect(**options: Any) -> None:
     """Start Ray with one node of two processors."""
     ray.init(
         address="local",
@@ -49,6 +49,7 @@ def connect() -> None:
         object_store_memory=200 << 20,
         logging_level="ERROR",
         log_to_driver=False,
+        **options,
     )
 
 

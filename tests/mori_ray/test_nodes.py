@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +25,7 @@ import mori
 import mori_ray
 from mori import hold, reference, store
 from mori_ray import fetch, serialize
-from tests.mori_ray.conftest import end, wait_until
+from tests.mori_ray.conftest import ROOT, end, wait_until
 from tests.mori_ray.tasks import (
     AsyncKeeper,
     Keeper,
@@ -378,3 +383,80 @@ def test_where_the_store_has_no_room_what_ray_has_brought_is_used() -> None:
     assert not mapping.shared
     np.testing.assert_array_equal(reference.load_from(mapping, payload), ARRAY)
     assert _names() == before
+
+
+@pytest.mark.timeout(180)
+def test_tasks_of_a_node_whose_raylet_is_killed_are_served_on_another(no_ray: None, tmp_path: Path) -> None:
+    head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        doomed = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+
+        def look(x: Any, started: Path, gate: Path | None) -> Any:
+            started.touch()
+            while gate is not None and not gate.exists():
+                time.sleep(0.02)
+            return os.getpid(), ray.get_runtime_context().get_node_id(), mori.shared_name(x), float(x.sum())
+
+        x = mori.share(ARRAY)
+        name = mori.shared_name(x)
+        running = call.remote(look, x, tmp_path / "running", tmp_path / "gate")
+        queued = [call.remote(look, x, tmp_path / f"queued {i}", None) for i in range(3)]
+        del x
+        wait_until((tmp_path / "running").exists, 60)
+        (raylet,) = doomed.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        wait_until(lambda: raylet.process.poll() is not None, 30)
+        hold.expire_graces()  # nothing but Ray's own counting keeps the region now
+        other = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        (tmp_path / "gate").touch()
+        for _, node, found, total in ray.get([running, *queued], timeout=120):
+            assert (node, found, total) == (other.node_id, name, SUM)
+        del running, queued
+        wait_until(lambda: name not in {entry.name for entry in store.current().entries()}, 30)
+    finally:
+        end(cluster)
+
+
+@pytest.mark.timeout(120)
+def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
+    no_ray: None, tmp_path: Path
+) -> None:
+    script = """
+        import os, signal, sys, mori, mori_ray, numpy as np, ray
+        ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 << 20,
+                 logging_level="ERROR", log_to_driver=False)
+        @ray.remote
+        def look(x):
+            return float(x.sum())
+        x = mori.share(np.arange(1000))
+        put = ray.put(mori.share(np.arange(2000)))
+        assert ray.get(look.remote(x)) == 499500
+        queued = [look.remote(mori.share(np.arange(i + 1))) for i in range(20)]
+        (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+        raylet.process.wait()
+        try:
+            print(ray.get(look.remote(x), timeout=5))
+        except ray.exceptions.RayError as error:
+            print("no task runs any more:", type(error).__name__)
+        name = mori.shared_name(x)
+        print(float(x.sum()), float(mori.map_shared(name).sum()), flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MORI_STORE": f"files:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    def is_empty() -> bool:
+        store.files.FilesStore(str(tmp_path)).prune()
+        return not list(tmp_path.iterdir())
+
+    wait_until(is_empty, 30)
+    assert "499500.0 499500.0" in done.stdout, done.stderr
+    assert "no task runs any more" in done.stdout
