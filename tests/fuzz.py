@@ -235,7 +235,7 @@ class _Child:
     def __init__(self, kind: str, first: int, last: int, scratch: str, hang: float) -> None:
         self.kind, self.first, self.last = kind, first, last
         self.started = self._moved = time.monotonic()
-        self._seen, self._hang = b"", hang
+        self._seen, self._hang, self._hung = b"", hang, False
         self._progress = os.path.join(scratch, f"{kind}-{first}")
         self.guided = kind == "guided"
         self.directory = tempfile.mkdtemp(dir=scratch)
@@ -261,6 +261,7 @@ class _Child:
             self._seen, self._moved = seen, time.monotonic()
         # What is imported before the first is no input; and a guided one has a limit of its own for each.
         elif seen != _STARTING and time.monotonic() - self._moved > self._hang:
+            self._hung = True
             self._process.send_signal(signal.SIGABRT)  # for the traceback
             self._process.wait()
             return True
@@ -278,7 +279,7 @@ class _Child:
         if not code:
             return
         artifacts = [path.read_bytes().hex() for path in Path(self.directory).iterdir()]
-        what = "it hung" if code == -signal.SIGABRT and not self.guided else f"exit {code}"
+        what = "it hung" if self._hung else f"exit {code}"
         yield Finding(self.kind, self.at(), f"{what} at {self.at()} {' '.join(artifacts)}\n{said[-3000:]}")
 
     def rest(self) -> tuple[int, int] | None:

@@ -127,10 +127,14 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
     if not all(type(place) is int and _NONE <= place < len(buffers) for place in places):
         raise ValueError(f"buffers {places} of {len(buffers)}")
     own = [None if place == _NONE else pa.py_buffer(buffers[place]) for place in places]
+    # Arrow, which looks at their number elsewhere, reads past those of a dictionary, and ends the process
+    # where a union has a bitmap of what is missing.
+    if types.is_run_end_encoded(kind) or _is_view(kind):
+        pass
+    elif len(own) != kind.num_buffers or (types.is_union(kind) and own[0] is not None):
+        raise ValueError(f"{len(own)} buffers for an array of {kind}, or such as it cannot have")
     if types.is_dictionary(kind):
         (part,) = parts
-        if len(own) != 2:  # Arrow, which looks at their number elsewhere, reads past them here
-            raise ValueError(f"{len(own)} buffers for codes")
         dictionary = put_together(kind.value_type, part, buffers)
         if hasattr(pa.DictionaryArray, "from_buffers"):
             return pa.DictionaryArray.from_buffers(kind, length, own, dictionary, nulls)

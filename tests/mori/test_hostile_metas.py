@@ -22,6 +22,8 @@ _ARROW = pa.array(["a", None])
 _TYPE = schema_to_plain(pa.schema([pa.field("", pa.string())]))
 _CODES = pa.array(["a", None]).dictionary_encode()
 _CODES_TYPE = schema_to_plain(pa.schema([pa.field("", _CODES.type)]))
+_UNION = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])])
+_UNION_TYPE = schema_to_plain(pa.schema([pa.field("", _UNION.type)]))
 _NO_FIELDS = schema_to_plain(pa.schema([]))
 _PERIODS = pd.array(["2020-01"], "period[M]")
 _INTERVALS = pd.arrays.IntervalArray.from_breaks([0, 1])
@@ -122,6 +124,10 @@ HOSTILE: list[tuple[Any, str]] = [
     *(
         (_CODES, f'{{"schema":"{_CODES_TYPE}","array":[2,1,{places},[[1,0,[-1,2,3],[]]]]}}')
         for places in ("[]", "[0]", "[-1]", "[0,-1]", "[0,1,2]")
+    ),
+    *(
+        (_UNION, f'{{"schema":"{_UNION_TYPE}","array":[2,0,{places},[[2,0,[-1,1],[]]]]}}')
+        for places in ("[0,0]", "[0]", "[-1]", "[-1,0,0]")
     ),
     *((pa.table({}), f'{{"schema":"{_NO_FIELDS}","rows":{huge}}}') for huge in (1 << 62, -1, 0.5, "null")),
 ]
