@@ -71,7 +71,7 @@ Way = Literal["reference", "value"] | Carrier
 arrivals: Final[list[Callable[[Mapping], Mapping]]] = []
 """Functions of adapters that say, in turn, which mapping is opened where a region has come as bytes."""
 
-_way: ContextVar[Way] = ContextVar("mori_way", default="reference")
+_way: ContextVar[Way | Callable[[], Way]] = ContextVar("mori_way", default="reference")
 _raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
 
 # kind, region id, creator, its number, holder, its descriptor, node
@@ -99,7 +99,7 @@ class _Travel:
 
     __slots__ = ("_token", "_way")
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way | Callable[[], Way]) -> None:
         self._way: Final = way
 
     def __enter__(self) -> None:
@@ -109,9 +109,20 @@ class _Travel:
         _way.reset(self._token)
 
 
-def travel(way: Way) -> AbstractContextManager[None]:
-    """Pickle by reference or by value inside; adapters say which, by what they know of the other end."""
+def travel(way: Way | Callable[[], Way]) -> AbstractContextManager[None]:
+    """Pickle by reference or by value inside; adapters say which, by what they know of the other end.
+
+    A function is asked when something is pickled that can be either: most messages have no such thing.
+    """
     return _Travel(way)
+
+
+def _current() -> Way:
+    way = _way.get()
+    if callable(way):
+        way = way()
+        _way.set(way)  # until the end of what it was said for
+    return way
 
 
 def is_wanted(mapping: Mapping) -> bool:
@@ -121,13 +132,13 @@ def is_wanted(mapping: Mapping) -> bool:
     """
     if not mapping.shared or engines.meet():
         return False
-    way = _way.get()
+    way = _current()
     return way == "reference" if isinstance(way, str) else way.takes(mapping)
 
 
 def is_by_value() -> bool:
     """Say whether somebody has asked for bytes, such as the user with `mori.by_value`."""
-    return _way.get() == "value"
+    return _current() == "value"
 
 
 def is_said() -> bool:
@@ -159,7 +170,7 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] 
         kind |= _PART
         tail = _RANGE.pack(*view)
     whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), hold.fd, offset)
-    way = _way.get()
+    way = _current()
     if not isinstance(way, str):
         return way.reduce(whole + tail)
     hold.pickled = True

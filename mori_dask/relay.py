@@ -13,7 +13,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import distributed.protocol
 from distributed.protocol.compression import decompress
@@ -62,13 +62,31 @@ class References:
         return reference.load, (payload,)
 
 
-class _Message(NamedTuple):
-    """What is known of the message that is being made."""
+class _Message:
+    """What is known of the message that is being made, found out when something in it asks.
 
-    relayed: str | None  # by a scheduler of this domain: references, or values
-    kept: bool  # what is in it, by its sender, until it is answered
-    opened: bool  # by its receiver, or by whom that passes it to: it is of this domain
-    made: dict[int, tuple[Any, Any]]  # header and frames of what is made anew for it
+    relayed : by a scheduler of this domain: references, or values; None if it is not passed on
+    kept : what is in it, by its sender, until it is answered
+    opened : by its receiver, or by whom that passes it to: it is of this domain
+    made : header and frames of what is made anew for it
+    """
+
+    __slots__ = ("_context", "kept", "made", "opened", "relayed")
+    relayed: str | None
+    opened: bool
+    made: dict[int, tuple[Any, Any]]
+
+    def __init__(self, msg: Any, context: Any) -> None:
+        self._context = context
+        # Who answers with keys keeps them until the other has said OK.
+        self.kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
+
+    def __getattr__(self, name: str) -> Any:
+        here = receiver_here(self._context)
+        self.relayed = None if here is None else relays(here)
+        self.opened = here is not None
+        self.made = {}
+        return getattr(self, name)
 
 
 _message: ContextVar[_Message | None] = ContextVar("mori_dask_message", default=None)
@@ -107,11 +125,7 @@ def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not is_needed():
             return plain(msg, *args, context=context, **kwargs)
-        # Who answers with keys keeps them until the other has said OK.
-        kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
-        here = receiver_here(context)
-        relayed = None if here is None else relays(here)
-        token = _message.set(_Message(relayed, kept, here is not None, {}))
+        token = _message.set(_Message(msg, context))
         try:
             return plain(msg, *args, context=context, **kwargs)
         finally:

@@ -189,9 +189,12 @@ def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
         if not relay.is_needed():
             return plain(msg, *args, context=context, **kwargs)
-        way: Way = "value"
-        if relay.is_opened():
-            way = _Kept() if _is_kept(msg) else "reference"
+
+        def way() -> Way:
+            if not relay.is_opened():
+                return "value"
+            return _Kept() if _is_kept(msg) else "reference"
+
         token = _in_message.set(True)
         try:
             with travel(way):
