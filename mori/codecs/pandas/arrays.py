@@ -5,7 +5,6 @@ Imports parts, codec, layout and pandas.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from pandas.api.extensions import ExtensionArray
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, bare, need, need_array, to_json
+from mori.codecs.pandas.parts import Parts, as_child, bare, from_json, need, need_array, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["CategoricalCodec", "IntervalCodec", "MaskedCodec", "SparseCodec"]
@@ -69,7 +68,7 @@ class IntervalCodec(Parts):
         return Encoded(to_json({"closed": obj.closed}), (), (obj._left, obj._right))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        closed = json.loads(meta)["closed"]
+        closed = from_json(meta)["closed"]
         left, right = map(bare, children)  # in an index, too: pandas.testing compares the classes of ends
         for end in (left, right):
             need_array(end)
@@ -101,7 +100,7 @@ class SparseCodec(Parts):
         return Encoded(plain, (), (as_child(obj.sp_values), obj.fill_value, *places))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         length = plain["length"]
         values, fill, *places = children
         need_array(values)

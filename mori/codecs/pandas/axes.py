@@ -5,7 +5,6 @@ Imports parts, codec, layout and pandas.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, extra, need_array, pack
+from mori.codecs.pandas.parts import Parts, as_child, extra, from_json, need_array, pack
 from mori.codecs.pandas.times import freq_of, set_freq, without_freq
 from mori.layout import Codec as Id
 
@@ -43,7 +42,7 @@ class IndexCodec(Parts):
         return pack(plain, (as_child(without_freq(obj._data)),), name=obj.name, freq=freq_of(obj))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Index[Any]:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         cls = _INDEXES[plain["class"]]
         values = children[0]
         need_array(values)
@@ -68,7 +67,7 @@ class RangeIndexCodec(Parts):
         return pack({"range": [obj.start, obj.stop, obj.step]}, (), name=obj.name)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.RangeIndex:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         return pd.RangeIndex(*plain["range"], name=extra(plain, children, "name"))
 
 
@@ -83,7 +82,7 @@ class MultiIndexCodec(Parts):
         return pack(plain, (*obj.levels, *codes), names=tuple(obj.names))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.MultiIndex:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         count = plain["levels"]
         return pd.MultiIndex(
             levels=children[:count],

@@ -6,7 +6,6 @@ make pandas copy. Blocks are plain ndarrays (pandas.testing compares classes).
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -18,7 +17,7 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, bare, extra, need, need_array, pack
+from mori.codecs.pandas.parts import Parts, as_child, bare, extra, from_json, need, need_array, pack
 from mori.codecs.pandas.versions import create_dataframe_from_blocks
 from mori.layout import Codec as Id
 
@@ -42,7 +41,7 @@ class FrameCodec(Parts):
         return pack(plain, (obj.columns, obj.index, *values), attrs=obj.attrs or None)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.DataFrame:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         columns, index = children[0], children[1]
         need(isinstance(columns, pd.Index) and isinstance(index, pd.Index), "axes that are no indexes")
         placements = [_places(place, len(columns)) for place in plain["blocks"]]
@@ -93,7 +92,7 @@ def _places(plain: list[int], width: int) -> npt.NDArray[np.intp]:
 
 def places_of(meta: bytes, block: int) -> npt.NDArray[np.intp]:
     """Return the places of a block's columns in its frame."""
-    return _places(json.loads(meta)["blocks"][block], sys.maxsize)
+    return _places(from_json(meta)["blocks"][block], sys.maxsize)
 
 
 def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], width: int, length: int) -> None:
@@ -121,7 +120,7 @@ class SeriesCodec(Parts):
         return pack(plain, (obj.index, values), name=obj.name, attrs=obj.attrs or None)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pd.Series[Any]:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         index, values = children[0], bare(children[1])
         name = extra(plain, children, "name")
         need_array(values)

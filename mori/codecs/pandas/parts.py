@@ -5,9 +5,10 @@ Imports codec and pandas.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori.codec import Encoded, Pickled
 
-__all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack", "to_json"]
+__all__ = ["Parts", "as_child", "bare", "extra", "from_json", "need", "need_array", "pack", "to_json"]
 
 
 _encoder = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
@@ -24,6 +25,15 @@ _encoder = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one 
 
 def to_json(plain: object) -> bytes:
     return _encoder.encode(plain).encode()
+
+
+def from_json(meta: bytes) -> Any:
+    """Read what `to_json` wrote; nobody may change it: short ones, which columns repeat, are remembered."""
+    return (_read if len(meta) <= _SHORT else json.loads)(meta)
+
+
+_SHORT: Final = 256  # bytes
+_read = functools.lru_cache(maxsize=1024)(json.loads)
 
 
 def pack(plain: dict[str, Any], children: Sequence[object], **extras: object) -> Encoded:

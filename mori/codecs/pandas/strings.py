@@ -5,7 +5,6 @@ Imports parts, codec, layout, pandas and pyarrow.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from mori import codec
 from mori.codec import Buffer, Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, to_json
+from mori.codecs.pandas.parts import Parts, from_json, to_json
 from mori.codecs.pandas.versions import STRING_ARRAYS, has_nan, pa, string_dtype
 from mori.layout import Codec as Id
 
@@ -54,7 +53,7 @@ class StringCodec(Parts):
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         if pa is None:
             raise ImportError("this region holds strings in Arrow's layout: install mori[arrow]")
-        plain = json.loads(meta)
+        plain = from_json(meta)
         length, missing = plain["length"], plain["missing"]
         validity, offsets, text = buffers
         if offsets.nbytes != 8 * (length + 1) or not 0 <= missing <= length:

@@ -6,7 +6,6 @@ Imports parts, codec, layout and pandas.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import zoneinfo
 from collections.abc import Sequence
 from typing import Any, Final
@@ -19,7 +18,7 @@ from pandas.tseries.offsets import BaseOffset
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, extra, need, pack
+from mori.codecs.pandas.parts import Parts, extra, from_json, need, pack
 from mori.layout import Codec as Id
 
 __all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
@@ -78,7 +77,7 @@ class DatetimeLikeCodec(Parts):
         return pack({}, (obj._ndarray,), zone=zone, freq=freq_of(obj))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         values, zone = children[0], extra(plain, children, "zone")
         kind = "M" if self._cls is DatetimeArray else "m"
         dtype = values.dtype
@@ -110,7 +109,7 @@ class PeriodCodec(Parts):
         return pack({}, (obj._ndarray,), freq=freq)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        ordinals, freq = children[0], extra(json.loads(meta), children, "freq")
+        ordinals, freq = children[0], extra(from_json(meta), children, "freq")
         need(isinstance(freq, str | BaseOffset), f"a frequency of {type(freq).__name__}")
         fits = isinstance(ordinals, np.ndarray) and ordinals.dtype == np.dtype("<i8")
         need(fits and ordinals.ndim in (1, 2), "ordinals that are no integers")
