@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from queue import Queue
 from typing import Any, Final
 
@@ -161,9 +162,9 @@ async def _scatter(
     timeout: Any,
 ) -> Any:
     values, back = _taken_apart(data)
-    objects = {}
-    for number, value in values.items():
-        objects[number] = await offload(mori.share, value)
+    async with _beside(_hosts(client, workers, direct, timeout)) as asked:  # while it is written
+        objects = {number: await offload(mori.share, value) for number, value in values.items()}
+        hosts = await asked if any(map(mori.is_shared, objects.values())) else None
     names = {number: number for number in values}
     held: dict[Any, Future] = {}  # to the end: a key whose last future goes meanwhile is forgotten
     bases: dict[Any, str] = {}
@@ -182,7 +183,7 @@ async def _scatter(
             others, workers=workers, broadcast=broadcast, direct=direct, timeout=timeout
         )
     if shared:
-        await _place(client, shared, workers, broadcast, direct, timeout)
+        await _place(client, shared, hosts, workers, broadcast, timeout)
         for key, obj in shared.items():
             futures[key] = Future(key, client)
             client.futures[key].finish(type=type(obj))
@@ -215,17 +216,36 @@ def _key(base: str) -> str:
     return f"{base}-{uuid.uuid4().hex[:12]}"
 
 
-async def _place(
-    client: Any, data: dict[Any, Any], workers: Any, broadcast: bool | int, direct: bool | None, timeout: Any
-) -> None:
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, Any]) -> AsyncIterator[Awaitable[Any]]:
+    """Do something beside the block, until its end at most."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+_Hosts = dict[Any, list[str]] | None
+"""The workers of each host; None if they are not to be connected to."""
+
+
+async def _hosts(client: Any, workers: Any, direct: bool | None, timeout: Any) -> _Hosts:
     running = await _running(client, workers, timeout)
-    hosts: dict[Any, list[str]] | None = None
-    if direct is not False:
-        try:
-            hosts = await hosts_of(client, running)
-        except (OSError, TimeoutError):
-            if direct:
-                raise
+    if direct is False:
+        return None
+    try:
+        return await hosts_of(client, running)
+    except (OSError, TimeoutError):
+        if direct:
+            raise
+        return None
+
+
+async def _place(
+    client: Any, data: dict[Any, Any], hosts: _Hosts, workers: Any, broadcast: bool | int, timeout: Any
+) -> None:
     message = {key: to_serialize(obj) for key, obj in data.items()}
     if hosts is None:
         await client.scheduler.scatter(
@@ -236,7 +256,7 @@ async def _place(
     given = await asyncio.gather(*(_give(client, host, hosts[host], message) for host in chosen))
     holders = [worker for some in given for worker in some]
     if not holders:
-        raise OSError(f"none of {len(running)} workers could be given the data")
+        raise OSError(f"none of {sum(map(len, hosts.values()))} workers could be given the data")
     await client.scheduler.update_data(
         who_has=dict.fromkeys(data, holders),
         nbytes={key: sizeof(obj) for key, obj in data.items()},
