@@ -1,7 +1,8 @@
 """Kills children in the middle of what mori does, and looks at what is left.
 
-``python -m tests.injector calls ROUNDS`` kills at each system call of each act; ``moments TIMES`` kills as
-many at any moment.
+``python -m tests.injector calls ROUNDS`` kills at each system call of each act, ``large ROUNDS`` the same for
+regions in several segments and in pages that are written again (a second number: at every so many calls only);
+``moments TIMES`` kills as many at any moment.
 
 It runs in a process of its own, without threads, so that a child costs a fork and not an interpreter. It
 prints a line of JSON for each child: how it ended, and what was found after it. Beside them lives a holder,
@@ -19,19 +20,22 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import util  # noqa: F401  (a region's creator imports it: not in each child)
 from typing import Any
 
 import numpy as np
 
 import mori
+from mori import pool
 from mori import store as stores
 from mori.store.processes import descriptors
 from tests.tracing import Ended, can_trace, run_until_call
 
 LENGTH = 20_000
 SUM = LENGTH * (LENGTH - 1) / 2
+LARGE = 4_200_000  # of 8 bytes: two segments where there are two processors
+LARGE_SUM = LARGE * (LARGE - 1) / 2
 _kept: list[Any] = []
 
 
@@ -46,13 +50,16 @@ class Scene:
             os.close(ours)
             os.close(self.alive)
             shared = mori.share(np.arange(float(LENGTH)))
+            large = mori.share(np.arange(float(LARGE)))
             with os.fdopen(theirs, "wb") as file:
-                pickle.dump((mori.shared_name(shared), pickle.dumps(shared)), file)
+                names = [mori.shared_name(one) for one in (shared, large)]
+                pickle.dump((names, pickle.dumps(shared), pickle.dumps(large)), file)
             os.read(watched, 1)  # until the one that kills is killed itself
             os._exit(1)
         os.close(theirs)
         with os.fdopen(ours, "rb") as file:
-            self.name, self.reference = pickle.load(file)
+            self.names, self.reference, self.large = pickle.load(file)
+        self.name = self.names[0]
 
     def end(self) -> None:
         os.kill(self.holder, signal.SIGKILL)
@@ -63,6 +70,22 @@ class Scene:
     def share(self) -> None:
         _kept.append(mori.share({"x": np.arange(float(LENGTH)), "y": ["some", "text"]}))
 
+    def share_large(self) -> None:
+        _kept.append(mori.share(np.arange(float(LARGE))))
+
+    def fill_pool(self) -> None:
+        os.environ["MORI_POOL"] = "1G"
+        self.share_large()
+        _kept.clear()
+        self.settle()
+
+    def settle(self) -> None:
+        home, limit = pool.current(), time.monotonic() + 10
+        while home._let_go or home._kept() == 0:
+            home.tend()
+            assert time.monotonic() < limit
+            time.sleep(0.001)
+
     def share_and_drop(self) -> None:
         self.share()
         _kept.clear()
@@ -70,6 +93,10 @@ class Scene:
     def map(self) -> None:
         _kept.append(pickle.loads(self.reference))
         assert _kept[-1].sum() == SUM
+
+    def map_large(self) -> None:
+        _kept.append(pickle.loads(self.large))
+        assert _kept[-1][-1] == LARGE - 1
 
     def map_and_drop(self) -> None:
         self.map()
@@ -112,11 +139,24 @@ class Scene:
             "prune": (leave_an_orphan, self.prune),
         }
 
+    def large_acts(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+        return {
+            "share in segments": (lambda: None, self.share_large),
+            "drop segments": (self.share_large, _kept.clear),
+            "map segments": (lambda: None, self.map_large),
+            "share in pages that are written again": (self.fill_pool, self.share_large),
+            "drop pages that are written again": (
+                lambda: (self.fill_pool(), self.share_large()),
+                lambda: (_kept.clear(), self.settle()),
+            ),
+        }
+
     # what is found afterwards
 
     def look(self, ended: Ended, *, opens: bool) -> dict[str, Any]:
         """Say what a child has left, when it is opened first and found by the next `share`, or pruned."""
-        left = sorted(name for name in _listed() if name != self.name[1:])
+        own = {name[1:] for name in self.names}
+        left = sorted(name for name in _listed() if name not in own)
         found: dict[str, Any] = {"status": ended.status, "calls": len(ended.calls)}
         found["left"] = sorted({"draft" if name.endswith(".draft") else "whole" for name in left})
         found["opened"] = _opened(ended.pid) if opens else []
@@ -126,7 +166,7 @@ class Scene:
         )
         look_again()
         found["next"] = _in_child(self.use)
-        found["kept"] = [name for name in _listed() if name != self.name[1:]]
+        found["kept"] = [name for name in _listed() if name not in own]
         home = stores.current()
         of = home.entries() if home.kind == stores.MEMFD else ()  # of a file, that it is gone says all
         found["held"] = [entry.name for entry in of if entry.owner == ended.pid or ended.pid in entry.holders]
@@ -141,19 +181,19 @@ class Scene:
         assert other.sum() == SUM
         del mine, other
 
-    def at_each_call(self, act: str, opens: bool) -> Iterator[dict[str, Any]]:
-        prepare, call = self.acts()[act]
+    def at_each_call(self, act: str, opens: bool, stride: int) -> Iterator[dict[str, Any]]:
+        prepare, call = (self.acts() | self.large_acts())[act]
         number, status = 0, -signal.SIGKILL
         while status == -signal.SIGKILL:
             standing: list[str] = []
             ended = run_until_call(call, number, prepare, lambda pid, to=standing: to.extend(_opened(pid)))
             yield {"act": act, "standing": standing, **self.look(ended, opens=opens)}
-            number, status, opens = number + 1, ended.status, not opens
+            number, status, opens = number + stride, ended.status, not opens
 
-    def at_every_call(self, rounds: int) -> Iterator[dict[str, Any]]:
+    def at_every_call(self, rounds: int, acts: Iterable[str], stride: int) -> Iterator[dict[str, Any]]:
         for number in range(rounds):
-            for act in self.acts():
-                yield from self.at_each_call(act, opens=bool(number % 2))
+            for act in acts:
+                yield from self.at_each_call(act, bool(number % 2), stride)
 
     def at_any_moment(self, times: int) -> Iterator[dict[str, Any]]:
         for number in range(times):
@@ -196,7 +236,7 @@ def _opened(pid: int) -> list[str]:
     label = f"mori_{pid:x}_"
     seen = [*_listed(), *(link.removeprefix("/memfd:").partition(".")[0] for _, link in descriptors(pid))]
     names = {f"/{name}" for name in seen if name.startswith(label) and not name.endswith(".draft")}
-    for name in sorted(names | {f"/{label}2"}):
+    for name in sorted(names | {f"/{label}{number}" for number in (2, 3, 4)}):
         try:
             value = mori.materialize(mori.map_shared(name))
         except mori.RegionNotFoundError:
@@ -206,7 +246,7 @@ def _opened(pid: int) -> list[str]:
                 "dict" if value["x"].sum() == SUM and value["y"] == ["some", "text"] else repr(value)
             )
         else:
-            found.append("array" if value.sum() in (LENGTH, 45) else repr(value))
+            found.append("array" if value.sum() in (LENGTH, 45, LARGE_SUM) else repr(value))
     gc.collect()
     return found
 
@@ -225,17 +265,19 @@ def _in_child(call: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def main(when: str, times: int) -> None:
+def main(when: str, times: int, stride: int = 1) -> None:
     """Print what was found after each child."""
     warm = mori.share({"x": np.arange(float(LENGTH)), "y": ["some", "text"]})
     pickle.loads(pickle.dumps(warm))
     del warm
-    if when == "calls" and (refused := can_trace()):
+    if when != "moments" and (refused := can_trace()):
         sys.stdout.write(json.dumps({"refused": refused}) + "\n")
         return
     scene = Scene()
     try:
-        for found in scene.at_every_call(times) if when == "calls" else scene.at_any_moment(times):
+        acts = scene.acts() if when == "calls" else scene.large_acts()
+        at_calls = scene.at_every_call(times, acts, stride)
+        for found in scene.at_any_moment(times) if when == "moments" else at_calls:
             sys.stdout.write(json.dumps(found) + "\n")
     finally:
         scene.end()
@@ -243,4 +285,4 @@ def main(when: str, times: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -75,6 +75,22 @@ def test_a_process_killed_at_any_system_call_leaves_nothing_half_and_harms_nobod
     assert len([found for found in ends if found["left"]]) > 20
 
 
+def test_a_process_killed_among_segments_and_recycled_pages_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MORI_STORE", "memfd")
+    ends = _inject("large", "1", *(() if IS_LONG else ("7",)))
+    by_act: dict[str, list[dict[str, Any]]] = {}
+    for found in ends:
+        _assert_nothing_is_lost_or_left(found)
+        assert found["left"] == [], found
+        by_act.setdefault(found["act"], []).append(found)
+    assert len(by_act) == 5
+    assert all(of[-1]["status"] == 0 and of[0]["calls"] == 1 for of in by_act.values())
+    for act in ("share in segments", "share in pages that are written again"):
+        assert by_act[act][-2]["standing"] == ["array"]
+
+
 def test_processes_killed_at_any_moment_leave_nothing_and_harm_nobody(store: str) -> None:
     ends = _inject("moments", "1000" if IS_LONG else "60")
     for found in ends:

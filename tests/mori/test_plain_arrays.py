@@ -108,6 +108,10 @@ def test_multiprocessing_carries_them_as_references_both_ways(store, method):
         pool.join()
 
 
+def class_of(x):
+    return type(x)
+
+
 def test_joblib_carries_them_as_references_and_writes_neither_them_nor_shared_arrays_to_files(
     store, loky, tmp_path
 ):
@@ -118,7 +122,7 @@ def test_joblib_carries_them_as_references_and_writes_neither_them_nor_shared_ar
         assert_references(run(joblib.delayed(look)(array) for array in arrays), arrays)
     private = np.arange(float(ROWS))
     run = joblib.Parallel(n_jobs=2, temp_folder=str(tmp_path))
-    assert run([joblib.delayed(type)(private)]) == [np.memmap]  # as ever
+    assert run([joblib.delayed(class_of)(private)]) == [np.memmap]  # as ever
 
 
 def test_loky_alone_carries_them_as_references(store, loky):
