@@ -1,7 +1,7 @@
 """Kills children in the middle of what mori does, and looks at what is left.
 
 ``python -m tests.injector calls ROUNDS`` kills at each system call of each act, ``large ROUNDS`` the same for
-regions in several segments and in pages that are written again (a second number: at every so many calls only);
+regions in several segments and in pages that are written again, with a second number at every so many calls;
 ``moments TIMES`` kills as many at any moment.
 
 It runs in a process of its own, without threads, so that a child costs a fork and not an interpreter. It

@@ -1,0 +1,72 @@
+"""Text, keys and records are made when they are written: little is held, and what has changed is refused."""
+
+import tracemalloc
+
+import pytest
+
+import mori
+from mori import region
+
+COUNT = 100_000
+KINDS = {
+    "strings": lambda n: [f"word number {i}" for i in range(n)],
+    "text": lambda n: [f"wörd nümber {i}" for i in range(n)],
+    "bytes": lambda n: [b"word number %d" % i for i in range(n)],
+    "long integers": lambda n: [1 << (i % 50 + 70) for i in range(n)],
+    "missing": lambda n: [None if i % 7 == 0 else f"word number {i}" for i in range(n)],
+    "dict of str": lambda n: {f"word number {i}": i for i in range(n)},
+    "dict of bytes": lambda n: {b"word number %d" % i: i for i in range(n)},
+    "dict of int": lambda n: {3 * i: i for i in range(n)},
+    "records": lambda n: [{"id": i, "name": f"word number {i}", "city": f"city {i % 100}"} for i in range(n)],
+    "tuples": lambda n: [(f"word number {i}", 0.5 * i) for i in range(n)],
+}
+PAYLOADS = {  # the bytes of the values alone
+    "strings": lambda x: sum(map(len, x)),
+    "dict of str": lambda x: sum(map(len, x)) + 8 * len(x),
+    "dict of int": lambda x: 16 * len(x),
+    "records": lambda x: sum(8 + len(r["name"]) + len(r["city"]) for r in x),
+}
+BLOCKS = 5 << 20  # what is made at once, and waits to be written
+
+
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_the_peak_of_sharing_is_hardly_more_than_the_payload(kind):
+    plain = KINDS[kind](3 * COUNT)
+    mori.share(KINDS[kind](1000))  # what is imported
+    tracemalloc.start()
+    try:
+        shared = mori.share(plain)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * PAYLOADS[kind](plain) + BLOCKS
+    assert len(shared) == len(plain)
+
+
+CHANGES = {
+    "strings": lambda x: x.__setitem__(COUNT // 2, "another length"),
+    "bytes": lambda x: x.clear(),
+    "long integers": lambda x: x.__setitem__(0, 1 << 1000),
+    "missing": lambda x: x.pop(),
+    "dict of str": lambda x: x.update({"one more": 1}),
+    "dict of bytes": lambda x: x.pop(b"word number 5"),
+    "dict of int": lambda x: x.clear(),
+    "records": lambda x: x[COUNT - 1].update(name="another length"),
+    "tuples": lambda x: x.append(("one more", 1.0)) or x.__setitem__(0, ("another length", 1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_what_changes_between_measuring_and_writing_is_refused(kind, store, monkeypatch):
+    plain = KINDS[kind](COUNT)
+    create = region.create
+
+    def change_first(*args, **kwargs):
+        CHANGES[kind](plain)
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(region, "create", change_first)
+    with pytest.raises(RuntimeError, match="changed"):
+        mori.share(plain)
+    monkeypatch.undo()
+    assert mori.share([*plain]) == [*plain]
