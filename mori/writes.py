@@ -1,16 +1,17 @@
 """What numpy's functions and methods write to: which of their arguments has to be private first.
 
-Imports numpy alone. Pure: says where, and touches nothing.
+Imports numpy, and modules. Pure: says where, and touches nothing.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+
+from mori.modules import load
 
 __all__ = ["written"]
 
@@ -52,6 +53,7 @@ def _place_of_out(function: Any) -> int | None:
         return _METHODS.get(function)
     if function in _OUT:
         return _OUT[function]
+    inspect = load("inspect")  # for those few who need it: it imports much
     try:
         names = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ import pytest
 import mori
 from mori import pages, region
 from mori.store import memfd
+from tests.mori.pandas_versions import str_frame
 
 _COUNT = 1_000_000  # of 8 bytes
 
@@ -33,7 +34,7 @@ def writable_mappings() -> list[str]:
 
 @pytest.mark.usefixtures("advised")
 def test_what_is_written_through_huge_pages_is_equal_and_sealed(worker: Any, rng: Any) -> None:
-    frame = pd.DataFrame({"a": rng.random(_COUNT), "b": rng.integers(0, 9, _COUNT), "c": "text"})
+    frame = str_frame({"a": rng.random(_COUNT), "b": rng.integers(0, 9, _COUNT), "c": "text"})
     for data in (rng.random(_COUNT), frame, [str(n) for n in range(_COUNT)]):
         shared = mori.share(data)
         assert writable_mappings() == []

@@ -17,11 +17,12 @@ import pytest
 
 import mori
 from mori import hold, reference
+from tests.mori.pandas_versions import str_frame
 
 _OBJECTS: dict[str, Callable[[], Any]] = {
     "array": lambda: np.arange(1000),
     "slice": lambda: mori.share(np.arange(1000))[3:9:2],
-    "frame": lambda: pd.DataFrame({"a": np.arange(9), "s": list("abcdefghi")}),
+    "frame": lambda: str_frame({"a": np.arange(9), "s": list("abcdefghi")}),
     "frame in a dict": lambda: mori.share({"f": pd.DataFrame({"a": np.arange(9.0)})})["f"],
     "list": lambda: [np.arange(3), "x"],
     "part": lambda: mori.share([[np.arange(3)], 1])[0],

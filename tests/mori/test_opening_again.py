@@ -13,8 +13,7 @@ import pytest
 import mori
 from mori import region
 from mori.reader import Node
-
-NAN_STRINGS = pd.Series(["a"]).astype("str").dtype if pd.__version__ >= "3" else pd.StringDtype("pyarrow")
+from tests.mori.pandas_versions import NAN_STRINGS
 
 
 def frame():
@@ -158,8 +157,10 @@ def test_what_is_written_to_one_opening_is_not_seen_in_another(store, what, writ
         assert untouched.flags.allows_duplicate_labels
         assert pickle.dumps(untouched) == payload
     if what != "flags":
-        assert not (pair[0].attrs == plain.attrs and pair[0].equals(plain) and pair[0].index.name == "key"
-                    and pair[0].columns.name is None)  # fmt: skip
+        # Without what is sparse: pandas 2 compares no sparse array in read-only memory.
+        changed, rest = pair[0].drop(columns="z", errors="ignore"), plain.drop(columns="z")
+        same = changed.equals(rest) and changed.attrs == rest.attrs and changed.index.name == "key"
+        assert not (same and changed.columns.name is None)
 
 
 @pytest.mark.parametrize("column", ["s", "a"])

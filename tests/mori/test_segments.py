@@ -22,6 +22,7 @@ from mori.identifier import format_label
 from mori.plan import measure
 from mori.region import Mapping
 from mori.store import Where, memfd
+from tests.mori.pandas_versions import str_frame
 from tests.mori.test_landing import dropped, received, sent
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -74,7 +75,7 @@ def test_on_a_large_machine_the_number_of_segments_is_bounded(monkeypatch: pytes
 
 def test_what_people_have_comes_back_equal_out_of_segments(worker: Any, rng: Any) -> None:
     array = rng.random((300, 400))
-    frame = pd.DataFrame(
+    frame = str_frame(
         {"a": rng.random(40_000), "b": rng.integers(0, 9, 40_000), "c": [f"row {n}" for n in range(40_000)]}
     )
     tree = {
@@ -89,7 +90,6 @@ def test_what_people_have_comes_back_equal_out_of_segments(worker: Any, rng: Any
 
     def check(got: Any, wanted: Any) -> None:
         import numpy as np
-        import pandas as pd
 
         for key in ("strided", "f"):
             np.testing.assert_array_equal(got[key], wanted[key])
