@@ -15,7 +15,7 @@ from mori.errors import MoriError
 from mori.layout import Codec as Id
 from mori.reader import Node, opener
 from mori.views.atoms import is_atom
-from mori.views.handed import holders, is_as_written, is_held
+from mori.views.handed import has_held_dict, holders, is_as_written, is_held
 from mori.views.opening import Opening
 from mori.views.remade import is_reached, is_remade, is_unchanged
 
@@ -55,7 +55,12 @@ class _Fields(NamedTuple):
         return not is_own or is_unchanged(child, value)
 
     def is_held(self, inside: set[int]) -> bool:
-        """Say whether anybody holds a field; an aliased one is kept by itself, or known while it is held."""
+        """Say whether anybody holds a field, or all by the instance's ``__dict__``.
+
+        An aliased one is kept by itself, or known while it is held.
+        """
+        if has_held_dict(self.obj):
+            return True
         for index, name in enumerate(self.values):
             value = self.values[name]
             if is_atom(value) or id(value) in inside:

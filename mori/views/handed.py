@@ -17,7 +17,7 @@ from mori.reader import Node, decode
 from mori.views.lock import lock
 from mori.views.rows import HandedRows
 
-__all__ = ["Handed", "Instances", "Kept", "holders", "is_as_written", "is_held"]
+__all__ = ["Handed", "Instances", "Kept", "has_held_dict", "holders", "is_as_written", "is_held"]
 
 _FEW: Final = 64  # that are kept before any is let go
 _LIGHT: Final = 16 << 20  # bytes, as many
@@ -171,6 +171,26 @@ def is_held(box: Any, count: int = 1) -> bool:
         if sys.getrefcount(box[place]) > _NONE + count or (cls is not set and is_held(box[place])):
             return True
     return False
+
+
+def has_held_dict(obj: Any) -> bool:
+    """Say whether anybody holds the ``__dict__`` of an instance, by which it can be written to.
+
+    From Python 3.13 on it is no referent of the instance, as the garbage collector sees it.
+    """
+    return _count_of_dict(obj) > _DICT_ALONE
+
+
+def _count_of_dict(obj: Any) -> int:
+    own = getattr(obj, "__dict__", None)
+    return sys.getrefcount(own) if type(own) is dict else 0
+
+
+class _Probe:
+    pass
+
+
+_DICT_ALONE: Final = _count_of_dict(_Probe())
 
 
 def holders(box: Any, place: Any) -> int:

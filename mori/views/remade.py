@@ -19,10 +19,12 @@ from typing import Any, Final
 import numpy as np
 
 from mori import codec
+from mori.codec import Late
 from mori.layout import Codec as Id
 from mori.plan import PlanNode, measure
 from mori.reader import Node, open_node
 from mori.views.atoms import is_atom
+from mori.views.handed import has_held_dict
 
 __all__ = ["Remade", "is_reached", "is_remade", "is_unchanged"]
 
@@ -81,7 +83,7 @@ def _is_same(one: PlanNode | Node, other: PlanNode | Node) -> bool:
 
 
 def _is_same_buffer(one: Any, other: Any) -> bool:
-    ours, theirs = (buffer if isinstance(buffer, Sequence) else [buffer] for buffer in (one, other))
+    ours, theirs = ([*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in (one, other))
     if len(ours) == len(theirs) == 1 and ours[0].nbytes == theirs[0].nbytes:
         first, second = (piece.__array_interface__["data"][0] for piece in (ours[0], theirs[0]))
         if first == second:
@@ -151,4 +153,6 @@ def is_reached(box: Sequence[Any], others: int = 0) -> bool:
                 inside[id(below)] += 1
             below = None
         index += 1
-    return any(_count(order, index) > inside[id(order[index])] + _ALONE for index in range(len(order)))
+    if any(_count(order, index) > inside[id(order[index])] + _ALONE for index in range(len(order))):
+        return True
+    return any(id(getattr(one, "__dict__", None)) not in inside and has_held_dict(one) for one in order)

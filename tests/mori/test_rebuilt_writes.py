@@ -184,6 +184,36 @@ def test_what_was_only_read_still_travels_as_a_reference() -> None:
     assert mori.is_shared(shared)
 
 
+class Lookup:
+    """An object whose parts are written late."""
+
+    def __init__(self, n: int) -> None:
+        self.places = {f"word {i}": i for i in range(n)}
+        self.words = [f"word {i}" for i in range(n)]
+        self.rows = [{"id": i, "name": f"name {i}"} for i in range(n)]
+
+
+def test_an_object_with_large_dicts_lists_and_records_travels_as_a_reference_when_it_was_read() -> None:
+    shared = mori.share([Lookup(5000) for _ in range(3)])
+    held = [*shared]
+    assert held[1].places["word 7"] == held[1].words.index("word 7") == held[1].rows[7]["id"]
+    assert len(pickle.dumps(shared, 5)) <= 100
+    held[1].places["word 7"] = 8
+    assert pickle.loads(pickle.dumps(shared, 5))[1].places["word 7"] == 8
+
+
+def test_a_write_through_the_dict_of_an_instance_is_found_when_nothing_else_is_held() -> None:
+    shared = mori.share([Fit(str(number), np.arange(10)) for number in range(300)])
+    held = vars(shared[8])
+    for _ in range(2):
+        assert [fit.name for fit in shared] == [str(number) for number in range(300)]
+    held["name"] = "new"
+    del held
+    for _ in range(2):
+        assert [fit.name for fit in shared].count("8") == 0
+    assert pickle.loads(pickle.dumps(shared, 5))[8].name == "new"
+
+
 def test_reading_a_list_of_large_objects_keeps_few_of_them() -> None:
     shared = mori.share([Blob(number) for number in range(60)])
     seen = weakref.WeakSet()
