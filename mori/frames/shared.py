@@ -10,7 +10,7 @@ import copy
 import pickle
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,31 +29,41 @@ def _labels(axis: Any) -> tuple[Any, ...]:
     return (*axis.names, getattr(axis, "freq", None))
 
 
+class _Look(NamedTuple):
+    """What can be changed of a frame or series beside its blocks and axes."""
+
+    labels: list[tuple[Any, ...]]
+    attrs: dict[Any, Any]
+    flags: bool
+    own: dict[str, Any]  # the name of a series, and what its class adds
+
+
+def _look_of(obj: Any) -> _Look:
+    labels = list(map(_labels, obj._mgr.axes))
+    return _Look(labels, copy.deepcopy(obj.attrs), obj.flags.allows_duplicate_labels, metadata_of(obj))
+
+
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_attrs", "_axes", "_flags", "_labels", "_own", "_values", "node", "pristine")
+    __slots__ = ("_axes", "_values", "look", "node", "pristine")
 
-    def __init__(self, node: Node, obj: Any, pristine: Pristine | None = None) -> None:
-        self.node = node
-        self.pristine = pristine
+    def __init__(self, node: Node, obj: Any, look: _Look, pristine: Pristine | None = None) -> None:
+        self.node, self.look, self.pristine = node, look, pristine
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
-        self._labels = [_labels(axis) for axis in self._axes]
-        self._attrs = copy.deepcopy(obj.attrs)
-        self._flags = obj.flags.allows_duplicate_labels
-        self._own = metadata_of(obj)  # the name of a series, and what its class adds
 
     def is_intact(self, obj: Any) -> bool:
         blocks, axes = obj._mgr.blocks, obj._mgr.axes
+        labels, attrs, flags, own = self.look
         return (
             len(blocks) == len(self._values)
             and all(block.values is values for block, values in zip(blocks, self._values, strict=True))
             and all(now is then for now, then in zip(axes, self._axes, strict=True))
-            and all(_labels(now) == then for now, then in zip(axes, self._labels, strict=True))
-            and obj.attrs == self._attrs
-            and obj.flags.allows_duplicate_labels == self._flags
-            and _are_same(metadata_of(obj), self._own)
+            and all(_labels(now) == then for now, then in zip(axes, labels, strict=True))
+            and obj.attrs == attrs
+            and obj.flags.allows_duplicate_labels == flags
+            and _are_same(metadata_of(obj), own)
         )
 
 
@@ -61,14 +71,14 @@ def _again(node: Node, obj: Any) -> Callable[[Any], Any] | None:
     pristine = obj._mori.pristine = pristine_of(node, obj)
     if pristine is None:
         return None
-    known = weakref.ref(pristine)
+    known, look = weakref.ref(pristine), obj._mori.look
 
     def open_again(_: Any) -> Any:
         found = known()
         if found is None:
             return None
         made = found.open()
-        object.__setattr__(made, "_mori", _Origin(found.node, made, found))
+        object.__setattr__(made, "_mori", _Origin(found.node, made, look, found))
         return made
 
     return open_again
@@ -132,7 +142,7 @@ class SharedSeries(Shared, pd.Series):
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
     shared = remade(cls, plain, metadata_of(plain))
     protect(shared)
-    object.__setattr__(shared, "_mori", _Origin(node, shared))
+    object.__setattr__(shared, "_mori", _Origin(node, shared, _look_of(shared)))
     return shared
 
 
