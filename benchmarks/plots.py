@@ -51,7 +51,7 @@ class _Sheet:
         axes = self.axes[at]
         axes.set(xscale=scale, yscale=scale, title=title, xlabel=x, ylabel=y)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:,.12g}")
+            axis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e6 else f"{x:,.12g}")
         axes.tick_params(labelsize=8)
         axes.grid(visible=True, which="major", color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
