@@ -127,12 +127,16 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
     if not all(type(place) is int and _NONE <= place < len(buffers) for place in places):
         raise ValueError(f"buffers {places} of {len(buffers)}")
     own = [None if place == _NONE else pa.py_buffer(buffers[place]) for place in places]
-    # Arrow, which looks at their number elsewhere, reads past those of a dictionary, and ends the process
-    # where a union has a bitmap of what is missing.
-    if types.is_run_end_encoded(kind) or _is_view(kind):
-        pass
-    elif len(own) != kind.num_buffers or (types.is_union(kind) and own[0] is not None):
-        raise ValueError(f"{len(own)} buffers for an array of {kind}, or such as it cannot have")
+    # Arrow, which looks at their number elsewhere, reads past those of a dictionary, ends the process where a
+    # union has a bitmap of what is missing, and reads views that are not there.
+    if types.is_run_end_encoded(kind):
+        fits = True
+    elif _is_view(kind):
+        fits = len(own) >= kind.num_buffers and _NONE not in places[1:]
+    else:
+        fits = len(own) == kind.num_buffers and not (types.is_union(kind) and own[0] is not None)
+    if not fits:
+        raise ValueError(f"buffers {places} for an array of {kind}")
     if types.is_dictionary(kind):
         (part,) = parts
         dictionary = put_together(kind.value_type, part, buffers)

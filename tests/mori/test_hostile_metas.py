@@ -24,6 +24,8 @@ _CODES = pa.array(["a", None]).dictionary_encode()
 _CODES_TYPE = schema_to_plain(pa.schema([pa.field("", _CODES.type)]))
 _UNION = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])])
 _UNION_TYPE = schema_to_plain(pa.schema([pa.field("", _UNION.type)]))
+_VIEWS = pa.array(["a", "some text that is longer than twelve"], pa.string_view())
+_VIEWS_TYPE = schema_to_plain(pa.schema([pa.field("", _VIEWS.type)]))
 _NO_FIELDS = schema_to_plain(pa.schema([]))
 _PERIODS = pd.array(["2020-01"], "period[M]")
 _INTERVALS = pd.arrays.IntervalArray.from_breaks([0, 1])
@@ -128,6 +130,10 @@ HOSTILE: list[tuple[Any, str]] = [
     *(
         (_UNION, f'{{"schema":"{_UNION_TYPE}","array":[2,0,{places},[[2,0,[-1,1],[]]]]}}')
         for places in ("[0,0]", "[0]", "[-1]", "[-1,0,0]")
+    ),
+    *(
+        (_VIEWS, f'{{"schema":"{_VIEWS_TYPE}","array":[2,0,{places},[]]}}')
+        for places in ("[-1,-1,1]", "[-1]", "[]", "[-1,0,-1]")
     ),
     *((pa.table({}), f'{{"schema":"{_NO_FIELDS}","rows":{huge}}}') for huge in (1 << 62, -1, 0.5, "null")),
 ]
