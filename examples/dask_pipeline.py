@@ -97,7 +97,7 @@ def measure(way: str, setting: str | bool, options: argparse.Namespace) -> Row:
         LocalCluster(
             n_workers=options.workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,  # of connections that are closed while the cluster is
         ) as cluster,
         Client(cluster) as client,

@@ -148,7 +148,7 @@ class Dask:
         import mori_dask  # noqa: F401  before the cluster starts
 
         with interrupts_blocked():
-            one = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": None}
+            one = {"threads_per_worker": 1, "processes": True, "memory_limit": 0, "dashboard_address": ":0"}
             self._cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **one)
             self._client = Client(self._cluster)
         self._workers = sorted(self._client.nthreads())

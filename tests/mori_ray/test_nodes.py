@@ -437,10 +437,10 @@ def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
         (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
         raylet.process.wait()
-        try:
-            print(ray.get(look.remote(x), timeout=5))
-        except ray.exceptions.RayError as error:
-            print("no task runs any more:", type(error).__name__)
+        try:  # a worker that has its lease still may answer
+            ray.get(look.remote(x), timeout=5)
+        except ray.exceptions.RayError:
+            pass
         name = mori.shared_name(x)
         print(float(x.sum()), float(mori.map_shared(name).sum()), flush=True)
     """
@@ -459,4 +459,3 @@ def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
 
     wait_until(is_empty, 30)
     assert "499500.0 499500.0" in done.stdout, done.stderr
-    assert "no task runs any more" in done.stdout
