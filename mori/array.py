@@ -487,8 +487,8 @@ def _open(node: Node) -> SharedArray:
 
 
 def _again(node: Node, shared: Any) -> Again | None:
-    if type(shared) is not SharedArray or not shared.size:
-        return None
+    if type(shared) is not SharedArray or not shared.size or shared.dtype.names is not None:
+        return None  # fields can be renamed in place
     start = shared.__array_interface__["data"][0] - node.mapping.address
     return partial(_open_again, shared.shape, shared.dtype, start, shared.strides)
 

@@ -59,7 +59,10 @@ class Late:
             raise RuntimeError(CHANGED)
 
 
-CHANGED: Final = "it was changed by another thread while it was shared"
+CHANGED: Final = (
+    "a part of the object was changed by another thread while it was being shared. Nothing was shared; "
+    "share a copy, or keep the other thread from it meanwhile"
+)
 
 Buffer = npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | Late
 """What a codec wants written: an array of any strides (its elements in C or F order, whichever is its

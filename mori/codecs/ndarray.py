@@ -133,6 +133,8 @@ class NdarrayCodec:
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
         form, shape, order, rest = (_read if len(meta) <= _SHORT else _read.__wrapped__)(meta)
+        if isinstance(form, np.dtype) and form.names is not None:  # its fields can be renamed in place
+            form = _read.__wrapped__(meta)[0]
         (buffer,) = buffers
         dtype = form if isinstance(form, np.dtype) else _dtype_of_child(form, children)
         if math.prod(shape) * dtype.itemsize != buffer.nbytes:

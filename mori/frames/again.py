@@ -7,7 +7,7 @@ over the same memory: what changes in place in the one is not seen in the other.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,21 +15,27 @@ import pandas as pd
 from mori.frames.managers import CAN_PROTECT, guarded
 from mori.reader import Node
 
-__all__ = ["Pristine", "pristine_of"]
+__all__ = ["Look", "Pristine", "pristine_of"]
+
+
+class Look(NamedTuple):
+    """What can be changed of a frame or series beside its blocks and axes, as it was when it was opened."""
+
+    labels: list[tuple[Any, ...]]
+    attrs: dict[Any, Any]
+    flags: bool
+    own: dict[str, Any]  # the name of a series, and what its class adds
 
 
 class Pristine:
     """A frame or series as its node has it; those that were opened from it keep it."""
 
-    __slots__ = ("__weakref__", "_attrs", "_axes", "_blocks", "_cls", "_flags", "_name", "node")
+    __slots__ = ("__weakref__", "_axes", "_blocks", "_cls", "look", "node")
 
-    def __init__(self, node: Node, obj: Any) -> None:
-        self.node, self._cls = node, type(obj)
+    def __init__(self, node: Node, obj: Any, look: Look) -> None:
+        self.node, self.look, self._cls = node, look, type(obj)
         self._blocks = list(map(_same, obj._mgr.blocks))
         self._axes = [axis.view() for axis in obj._mgr.axes]
-        self._attrs = copy.deepcopy(obj.attrs)
-        self._flags = obj.flags.allows_duplicate_labels
-        self._name = getattr(obj, "_name", None)
 
     def open(self) -> Any:
         """Return one more frame or series, equal to the first."""
@@ -37,23 +43,23 @@ class Pristine:
         axes = [axis.view() for axis in self._axes]
         is_frame = issubclass(self._cls, pd.DataFrame)
         made = self._cls._from_mgr(guarded(blocks if is_frame else blocks[0], axes), axes)
-        if not is_frame:
-            made._name = self._name
-        if self._attrs:
-            made.attrs = copy.deepcopy(self._attrs)
-        if not self._flags:
+        for name, value in self.look.own.items():
+            object.__setattr__(made, name, value)
+        if self.look.attrs:
+            made.attrs = copy.deepcopy(self.look.attrs)
+        if not self.look.flags:
             made.flags.allows_duplicate_labels = False
         return made
 
 
-def pristine_of(node: Node, obj: Any) -> Pristine | None:
+def pristine_of(node: Node, obj: Any, look: Look) -> Pristine | None:
     """Return what a frame or series, which was just opened, is opened from again.
 
     None where that could be seen: objects, of which there would be one for both, and arrays and indexes
     of which nobody knows what can be changed in them.
     """
     known = CAN_PROTECT and all(_is_known(block.values) for block in obj._mgr.blocks)
-    return Pristine(node, obj) if known and all(map(_is_constant, obj._mgr.axes)) else None
+    return Pristine(node, obj, look) if known and all(map(_is_constant, obj._mgr.axes)) else None
 
 
 def _same(block: Any) -> Any:

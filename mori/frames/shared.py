@@ -10,13 +10,13 @@ import copy
 import pickle
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from mori import codec, reference
 from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
-from mori.frames.again import Pristine, pristine_of
+from mori.frames.again import Look, Pristine, pristine_of
 from mori.frames.managers import protect, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
@@ -29,18 +29,9 @@ def _labels(axis: Any) -> tuple[Any, ...]:
     return (*axis.names, getattr(axis, "freq", None))
 
 
-class _Look(NamedTuple):
-    """What can be changed of a frame or series beside its blocks and axes."""
-
-    labels: list[tuple[Any, ...]]
-    attrs: dict[Any, Any]
-    flags: bool
-    own: dict[str, Any]  # the name of a series, and what its class adds
-
-
-def _look_of(obj: Any) -> _Look:
+def _look_of(obj: Any) -> Look:
     labels = list(map(_labels, obj._mgr.axes))
-    return _Look(labels, copy.deepcopy(obj.attrs), obj.flags.allows_duplicate_labels, metadata_of(obj))
+    return Look(labels, copy.deepcopy(obj.attrs), obj.flags.allows_duplicate_labels, metadata_of(obj))
 
 
 class _Origin:
@@ -48,7 +39,7 @@ class _Origin:
 
     __slots__ = ("_axes", "_values", "look", "node", "pristine")
 
-    def __init__(self, node: Node, obj: Any, look: _Look, pristine: Pristine | None = None) -> None:
+    def __init__(self, node: Node, obj: Any, look: Look, pristine: Pristine | None = None) -> None:
         self.node, self.look, self.pristine = node, look, pristine
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
@@ -68,17 +59,17 @@ class _Origin:
 
 
 def _again(node: Node, obj: Any) -> Callable[[Any], Any] | None:
-    pristine = obj._mori.pristine = pristine_of(node, obj)
+    pristine = obj._mori.pristine = pristine_of(node, obj, obj._mori.look)
     if pristine is None:
         return None
-    known, look = weakref.ref(pristine), obj._mori.look
+    known = weakref.ref(pristine)
 
     def open_again(_: Any) -> Any:
         found = known()
         if found is None:
             return None
         made = found.open()
-        object.__setattr__(made, "_mori", _Origin(found.node, made, look, found))
+        object.__setattr__(made, "_mori", _Origin(found.node, made, found.look, found))
         return made
 
     return open_again

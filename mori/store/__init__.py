@@ -225,8 +225,6 @@ def current() -> Store:
 
 def of_kind(kind: int) -> Store:
     """Return the store that a reference of this kind is looked up in."""
-    if kind == MEMFD and (store := _stores.get("memfd")) is not None:
-        return store
     store = current()
     if store.kind == kind:
         return store

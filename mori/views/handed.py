@@ -17,7 +17,7 @@ from mori.reader import Node, decode
 from mori.views.lock import lock
 from mori.views.rows import HandedRows
 
-__all__ = ["Handed", "Instances", "Kept", "has_held_dict", "holders", "is_as_written", "is_held"]
+__all__ = ["Handed", "Instances", "Kept", "dict_of", "has_held_dict", "holders", "is_as_written", "is_held"]
 
 _FEW: Final = 64  # that are kept before any is let go
 _LIGHT: Final = 16 << 20  # bytes, as many
@@ -182,8 +182,16 @@ def has_held_dict(obj: Any) -> bool:
 
 
 def _count_of_dict(obj: Any) -> int:
-    own = getattr(obj, "__dict__", None)
+    own = dict_of(obj)
     return sys.getrefcount(own) if type(own) is dict else 0
+
+
+def dict_of(obj: Any) -> Any:
+    """Return the ``__dict__`` of an instance, None if it has none, whatever its class's ``__getattr__``."""
+    try:
+        return object.__getattribute__(obj, "__dict__")
+    except AttributeError:
+        return None
 
 
 class _Probe:

@@ -24,7 +24,7 @@ from mori.layout import Codec as Id
 from mori.plan import PlanNode, measure
 from mori.reader import Node, open_node
 from mori.views.atoms import is_atom
-from mori.views.handed import has_held_dict
+from mori.views.handed import dict_of, has_held_dict
 
 __all__ = ["Remade", "is_reached", "is_remade", "is_unchanged"]
 
@@ -155,4 +155,4 @@ def is_reached(box: Sequence[Any], others: int = 0) -> bool:
         index += 1
     if any(_count(order, index) > inside[id(order[index])] + _ALONE for index in range(len(order))):
         return True
-    return any(id(getattr(one, "__dict__", None)) not in inside and has_held_dict(one) for one in order)
+    return any(id(dict_of(one)) not in inside and has_held_dict(one) for one in order)

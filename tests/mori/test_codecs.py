@@ -101,6 +101,19 @@ def test_it_may_stand_in_containers_and_in_objects_that_are_pickled(store: str) 
     assert mori.shared_name(shared["t"][0]) is not None
 
 
+@pytest.mark.parametrize("extra", [[f"word {i}" for i in range(100)], {f"word {i}": i for i in range(100)}])
+def test_one_with_parts_that_are_written_late_travels_as_a_reference_when_it_was_read(extra: Any) -> None:
+    made = _track()
+    made.extra = extra
+    shared = mori.share([made, made.points.copy()])
+    held = shared[0]
+    assert held.extra == extra
+    assert len(pickle.dumps(shared)) <= 100
+    held.extra = {**extra, "word 5": 6} if isinstance(extra, dict) else [*extra[:-1], "other"]
+    with pytest.raises(TypeError, match="does not pickle"):
+        pickle.dumps(shared)
+
+
 class Holder:
     def __init__(self, track: Track) -> None:
         self.track = track

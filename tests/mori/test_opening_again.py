@@ -104,7 +104,7 @@ def test_a_second_opening_is_equal_and_a_reference_again(store, kind):
     assert len({id(one) for one in opened}) == 3
 
 
-@pytest.mark.parametrize("kind", ["array", "fortran", "structured", "dates", "frame", "series", "strings"])
+@pytest.mark.parametrize("kind", ["array", "fortran", "dates", "frame", "series", "strings"])
 def test_a_second_opening_reads_no_node(store, kind):
     payload = pickle.dumps(mori.share(OBJECTS[kind]))
     first, read = nodes_read(lambda: pickle.loads(payload))
@@ -192,6 +192,18 @@ def test_objects_are_each_openings_own(store):
     first["o"].iloc[0].append(3)
     assert second["o"].iloc[0] == [1]
     assert pickle.loads(payload)["o"].iloc[0] == [1]
+
+
+@pytest.mark.parametrize("how", ["fields", "fields within"])
+def test_fields_that_are_renamed_in_one_opening_keep_their_names_in_all_others(store, how):
+    plain = np.array([(1, (2.0, 3))], dtype=[("a", "i4"), ("b", [("x", "f8"), ("y", "i2")])])
+    shared = mori.share(plain)
+    payload = pickle.dumps(shared)
+    first, second = pickle.loads(payload), pickle.loads(payload)
+    (first.dtype if how == "fields" else first.dtype["b"]).names = ("p", "q")
+    for other in (second, shared, pickle.loads(payload), mori.share(plain.copy())):
+        assert other.dtype == plain.dtype
+        assert other["b"]["y"].tolist() == [3]
 
 
 def test_an_array_that_became_private_leaves_the_region_to_the_next_opening(store):

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 import mori
-from tests.mori_ray.conftest import connect, end
+from tests.mori_ray.conftest import connect
 from tests.mori_ray.tasks import call
 from tests.mori_ray.test_lifetime import assert_freed
 
@@ -65,17 +65,14 @@ def test_what_is_shared_of_a_users_module_arrives_in_an_environment_of_ray(
     way: str, mine: Any, tmp_path: Path, no_ray: None
 ) -> None:
     connect(runtime_env=environments(tmp_path / "project")[way])
-    try:
-        x = mori.share([np.arange(ROWS), mine.Settings("one", np.arange(ROWS))])
-        name = mori.shared_name(x)
-        seen = ray.get(call.remote(mine.look, x), timeout=150)
-        assert seen[:4] == (name, "shared_project.settings", "one", SUM)
-        assert f"{way}_files" in seen[4], "the module is the one that Ray has brought"
-        back = ray.get(call.remote(lambda x: x, x), timeout=150)
-        assert back[1].name == "one"
-        assert mori.shared_name(back) == name
-        assert os.getcwd() == str(tmp_path)
-        del x, back
-        assert_freed(name)
-    finally:
-        end()
+    x = mori.share([np.arange(ROWS), mine.Settings("one", np.arange(ROWS))])
+    name = mori.shared_name(x)
+    seen = ray.get(call.remote(mine.look, x), timeout=150)
+    assert seen[:4] == (name, "shared_project.settings", "one", SUM)
+    assert f"{way}_files" in seen[4], "the module is the one that Ray has brought"
+    back = ray.get(call.remote(lambda x: x, x), timeout=150)
+    assert back[1].name == "one"
+    assert mori.shared_name(back) == name
+    assert os.getcwd() == str(tmp_path)
+    del x, back
+    assert_freed(name)
