@@ -7,7 +7,8 @@ reading; its module is imported when one of its types is met for the first time.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -34,28 +35,35 @@ __all__ = [
 
 
 class Late:
-    """So many bytes that are made, block by block, when they are written, and never lie in memory together.
+    """Bytes that are made, block by block, when they are written, and never lie in memory together.
+
+    Whoever measures the object makes each block once and tells of it; it is compared when it is written.
 
     Raises
     ------
     RuntimeError
-        When they are written, if the blocks do not have as many: what they are made from has changed.
+        When it is written, if the blocks are others by then.
     """
 
-    __slots__ = ("_make", "nbytes")
+    __slots__ = ("_make", "_sums", "nbytes")
 
-    def __init__(self, nbytes: int, make: Callable[[], Iterator[npt.NDArray[Any]]]) -> None:
-        self.nbytes = nbytes
+    def __init__(self, make: Callable[[], Iterable[npt.NDArray[Any] | bytes]]) -> None:
+        self.nbytes = 0
         self._make = make
+        self._sums: list[int] = []
 
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        left = self.nbytes
+    def measured(self, block: npt.NDArray[Any] | bytes) -> None:
+        """Take down the next block, as it is now."""
+        self.nbytes += memoryview(block).nbytes
+        self._sums.append(zlib.crc32(block))
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        sums = iter(self._sums)
         for block in self._make():
-            left -= block.nbytes
-            if left < 0:
-                break
-            yield block
-        if left:
+            if zlib.crc32(block) != next(sums, None):
+                raise RuntimeError(CHANGED)
+            yield np.frombuffer(block, np.uint8)
+        if next(sums, None) is not None:
             raise RuntimeError(CHANGED)
 
 

@@ -106,7 +106,7 @@ def _pieces(buffer: Buffer) -> Iterator[tuple[npt.NDArray[np.uint8], bool]]:
     """Yield a buffer's bytes as arrays, and whether they are its own memory, or copied block by block."""
     if isinstance(buffer, Late):
         for block in buffer:
-            yield block.view(np.uint8), False
+            yield block, False
     elif isinstance(buffer, Sequence):
         for piece in buffer:
             yield from _pieces(piece)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import progress
-from mori.codec import CHANGED, Buffer, Late
+from mori.codec import Buffer, Late
 from mori.codecs.kinds import kinds_of
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
@@ -75,10 +75,14 @@ def build(keys: Collection[Any]) -> Indexed | None:
             hashes = np.fromiter(keys, "<i8", count).view("<u8")
         except OverflowError:
             return None
-        stored = [Late(8 * count, lambda: (np.fromiter(block, "<i8", len(block)) for block in _blocks(keys)))]
+        late = Late(lambda: (np.fromiter(block, "<i8", len(block)) for block in _blocks(keys)))
+        for start in range(0, count, _PIECE):
+            late.measured(hashes[start : start + _PIECE])
+        stored = [late]
     else:
-        offsets, hashes = _measured(keys, kind)
-        stored = [offsets, Late(int(offsets[-1]), lambda: _texts(keys, kind, offsets))]
+        late = Late(lambda: (b"".join(_encoded(block, kind)) for block in _blocks(keys)))
+        offsets, hashes = _measured(keys, kind, late)
+        stored = [offsets, late]
     bits = (count - 1).bit_length()
     starts, order = _sorted(hashes, bits)
     return Indexed(_META.pack(kind, bits, count), [starts, order, *stored])
@@ -110,7 +114,7 @@ def _encoded(block: list[Any], kind: bytes) -> list[bytes]:
         return [key.encode("utf-8", "surrogatepass") for key in block]
 
 
-def _measured(keys: Collection[Any], kind: bytes) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _measured(keys: Collection[Any], kind: bytes, late: Late) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the offsets of strings or bytes, and their hashes."""
     offsets, hashes = np.zeros(len(keys) + 1, "<i8"), np.empty(len(keys), "<u8")
     meter = progress.meter()
@@ -120,20 +124,10 @@ def _measured(keys: Collection[Any], kind: bytes) -> tuple[npt.NDArray[Any], npt
         pieces = _encoded(block, kind)
         offsets[start + 1 : end + 1] = np.fromiter(map(len, pieces), "<i8", len(block))
         hashes[start:end] = np.fromiter(map(crc32, pieces), "<u8", len(block))
+        late.measured(b"".join(pieces))
         if meter is not None:
             meter.did(len(block))
     return np.cumsum(offsets, out=offsets), hashes
-
-
-def _texts(keys: Collection[Any], kind: bytes, offsets: npt.NDArray[Any]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the bytes of strings, or bytes, one behind the other."""
-    end = 0
-    for block in _blocks(keys):
-        start, end = end, end + len(block)
-        text = b"".join(_encoded(block, kind))
-        if end >= len(offsets) or len(text) != offsets[end] - offsets[start]:
-            raise RuntimeError(CHANGED)
-        yield np.frombuffer(text, np.uint8)
 
 
 class Index:

@@ -11,19 +11,18 @@ import itertools
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mori import codec, progress
-from mori.codec import CHANGED, Buffer, Buffers, Encoded, Late
+from mori.codec import Buffer, Buffers, Encoded, Late
 from mori.codecs.binary import LEAST
 from mori.layout import Codec as Id
 
 __all__ = [
     "Column",
-    "Layout",
     "PackedCodec",
     "Pieces",
     "Take",
@@ -190,64 +189,47 @@ Take = Callable[[slice], Sequence[Any]]
 """Returns some of the elements once more, for a list of them that does not stay until they are written."""
 
 
-class Layout(NamedTuple):
-    """How elements of any width are laid out: what stands for None, their lengths in bytes, their bytes."""
-
-    empty: Any
-    lengths: Callable[[Sequence[Any]], Iterable[int]]
-    data: Callable[[Sequence[Any]], bytes]
+Lay = Callable[[Sequence[Any]], tuple[Iterable[int], bytes]]
+"""Returns the lengths of some elements in bytes, and their bytes."""
 
 
-def laid_out(obj: Sequence[Any], missing: bool, layout: Layout, take: Take | None = None) -> list[Buffer]:
-    """Return the offsets of elements, and their bytes, which are made when they are written."""
+def laid_out(
+    obj: Sequence[Any], empty: Any, missing: bool, lay: Lay, take: Take | None = None
+) -> list[Buffer]:
+    """Return the offsets of elements, None replaced by `empty`, and their bytes, made when written."""
     count, take = len(obj), take or obj.__getitem__
 
-    def blocks() -> Iterator[tuple[int, int, Sequence[Any]]]:
+    def blocks() -> Iterator[tuple[Iterable[int], bytes]]:
         for start in range(0, count, _WRITTEN):
-            stop = min(start + _WRITTEN, count)
-            block = take(slice(start, stop))
-            if len(block) != stop - start:
-                raise RuntimeError(CHANGED)
+            block = take(slice(start, min(start + _WRITTEN, count)))
             if missing:
-                block = [layout.empty if value is None else value for value in block]
-            yield start, stop, block
+                block = [empty if value is None else value for value in block]
+            yield lay(block)
 
     ends = np.zeros(count + 1, "<i8")
+    late = Late(lambda: (data for _, data in blocks()))
     meter = progress.meter()
-    for start, stop, block in blocks():
-        ends[start + 1 : stop + 1] = np.fromiter(layout.lengths(block), "<i8", stop - start)
+    for start, (lengths, data) in zip(range(1, count + 1, _WRITTEN), blocks(), strict=True):
+        found = ends[start : start + _WRITTEN]
+        found[:] = np.fromiter(lengths, "<i8", len(found))
+        late.measured(data)
         if meter is not None:
-            meter.did(len(block))
+            meter.did(len(found))
     np.cumsum(ends, out=ends)
-
-    def made() -> Iterator[npt.NDArray[np.uint8]]:
-        for start, stop, block in blocks():
-            data = layout.data(block)
-            if len(data) != ends[stop] - ends[start]:
-                raise RuntimeError(CHANGED)
-            yield np.frombuffer(data, np.uint8)
-
-    return [ends, Late(int(ends[-1]), made)]
+    return [ends, late]
 
 
-def _lengths(block: Iterable[Any]) -> Iterable[int]:
-    return map(len, block)
+def _lay_bytes(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
+    return map(len, block), b"".join(block)
 
 
-def _lengths_of_integers(block: Iterable[int]) -> Iterable[int]:
-    return (value.bit_length() // 8 + 1 for value in block)
-
-
-def _integers(block: Iterable[int]) -> bytes:
-    return b"".join([value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True) for value in block])
+def _lay_integers(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
+    return _lay_bytes([v.to_bytes(v.bit_length() // 8 + 1, "little", signed=True) for v in block])
 
 
 _TAGS: Final = {bool: "?", int: "q", float: "d", bytes: "b"}
 _NUMBERS: Final = {"?": "?", "q": "<i8", "d": "<f8"}
-_PIECES: Final = {
-    "b": (_Bytes, Layout(b"", _lengths, b"".join)),
-    "i": (_Integers, Layout(0, _lengths_of_integers, _integers)),
-}
+_PIECES: Final = {"b": (_Bytes, b"", _lay_bytes), "i": (_Integers, 0, _lay_integers)}
 
 
 def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None) -> Encoded | None:
@@ -263,7 +245,8 @@ def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None)
         except OverflowError:
             tag = "i"
     if tag in _PIECES:
-        buffers += laid_out(obj, missing, _PIECES[tag][1], take)
+        _, empty, lay = _PIECES[tag]
+        buffers += laid_out(obj, empty, missing, lay, take)
     return Encoded(column_meta(obj, missing, tag), buffers, (), Id.PACKED)
 
 

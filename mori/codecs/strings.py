@@ -7,15 +7,15 @@ surrogates, which UTF-8 has no bytes for, are not written like this: such a list
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.packed import Layout, Pieces, Take, column_meta, cut, laid_out, validity_of
+from mori.codecs.packed import Pieces, Take, column_meta, cut, laid_out, validity_of
 from mori.layout import Codec as Id
 
 __all__ = ["Strings", "StringsCodec", "pack"]
@@ -41,28 +41,21 @@ class Strings(Pieces):
         return cut(text, ends.tolist())
 
 
-def _lengths(block: Sequence[Any]) -> Any:
+def _lay(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
     text = "".join(block)
-    if text.isascii():
-        return map(len, block)
     data = text.encode()
+    if len(data) == len(text):
+        return map(len, block), data
     starts = np.flatnonzero((np.frombuffer(data, np.uint8) & _KIND) != _CONTINUES)
     lengths = np.fromiter(map(len, block), "<i8", len(block))
     ends = np.append(starts, len(data))[np.cumsum(lengths)]
-    return np.diff(ends, prepend=0)
-
-
-def _data(block: Sequence[Any]) -> bytes:
-    return "".join(block).encode()
-
-
-_LAYOUT: Final = Layout("", _lengths, _data)
+    return np.diff(ends, prepend=0), data
 
 
 def pack(obj: Sequence[Any], missing: bool, take: Take | None = None) -> Encoded | None:
     """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
     try:
-        laid = laid_out(obj, missing, _LAYOUT, take)
+        laid = laid_out(obj, "", missing, _lay, take)
     except UnicodeEncodeError:
         return None
     return Encoded(column_meta(obj, missing), [validity_of(obj, missing), *laid], (), Id.STRINGS)

@@ -45,12 +45,13 @@ def test_the_peak_of_sharing_is_hardly_more_than_the_payload(kind):
 
 CHANGES = {
     "strings": lambda x: x.__setitem__(COUNT // 2, "another length"),
+    "text": lambda x: x.__setitem__(5, x[5].replace("ö", "ä")),
     "bytes": lambda x: x.clear(),
     "long integers": lambda x: x.__setitem__(0, 1 << 1000),
     "missing": lambda x: x.pop(),
     "dict of str": lambda x: x.update({"one more": 1}),
     "dict of bytes": lambda x: x.pop(b"word number 5"),
-    "dict of int": lambda x: x.clear(),
+    "dict of int": lambda x: x.pop(9) and x.update({-1: 3}),
     "records": lambda x: x[COUNT - 1].update(name="another length"),
     "tuples": lambda x: x.append(("one more", 1.0)) or x.__setitem__(0, ("another length", 1.0)),
 }
