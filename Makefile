@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/python examples/demo.py
 
 # A file's tests stay in one process, and all of Ray's: see tests/conftest.py. JOBS=0 runs them in this one.
-SPREAD := --numprocesses $(JOBS) --maxprocesses 4 --dist loadgroup
+SPREAD := --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 

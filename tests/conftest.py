@@ -31,14 +31,21 @@ _failed = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process where pytest-xdist spreads them, and all of Ray's, which begin.
-
-    They are the longest: one process would work on them at the end, and the others wait.
-    """
+    """Begin with Ray's tests, the longest: one process would work on them at the end, and the others wait."""
     items.sort(key=lambda item: "mori_ray" not in item.path.parts)
-    for item in items:
-        group = "ray" if "mori_ray" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests in one process where pytest-xdist spreads them, and all of Ray's."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if "/mori_ray/" in file else file
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
