@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Without it, every process that a test or a benchmark starts would compile mori anew, as that of no user does.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 RAYS ?= 2.57.0
 DASKS ?= 2026.7.0
