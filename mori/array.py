@@ -177,6 +177,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return copy.copy(_plain(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if (known := _known_whole(self)) is not None and reference.is_wanted(known[0]):
+            return reference.by_reference(*known)
         node = node_of(self)
         if node is None:
             return _plain(self).__reduce_ex__(protocol)
@@ -193,6 +195,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         same = _is_same_dtype(self.dtype, whole.dtype)
         if same and is_same_view(self, whole) and type(whole) is self._ordinary:
             if reference.is_wanted(mapping):
+                _remember_whole(self, node)
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if not reference.is_wanted(mapping) or not (same or is_plain(self.dtype)):
@@ -279,6 +282,26 @@ def node_of(array: npt.NDArray[Any]) -> Node | None:
 def is_whole(array: SharedArray, node: Node) -> bool:
     """Say whether an array is all of its node."""
     return array._rebuilt is not None or is_same_view(array, decode(node))
+
+
+def _remember_whole(array: SharedArray, node: Node) -> None:
+    """Remember that an array is all of its node: the same one is mostly pickled for each task of many."""
+    wholes = node.mapping.wholes
+    if array._ordinary is np.ndarray and array.size and array.dtype.names is None:
+        if len(wholes) >= _WHOLES:
+            wholes.clear()
+        start = _address(array) - node.mapping.address
+        wholes[start] = node.offset, array.shape, array.strides, array.dtype
+
+
+def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
+    """Return mapping and offset of the node that an array is known to be all of."""
+    if (mapping := held_by(array)) is None:
+        return None
+    offset, *view, dtype = mapping.wholes.get(_address(array) - mapping.address, _NOWHERE)
+    # Of equal dtypes one may have metadata.
+    is_it = dtype is array.dtype and view == [array.shape, array.strides] and array._ordinary is np.ndarray
+    return (mapping, offset) if is_it else None
 
 
 def private_copy(array: SharedArray) -> npt.NDArray[Any]:
@@ -469,6 +492,8 @@ def _count_references() -> int:
 
 
 _REFERENCES: Final = _count_references()
+_WHOLES: Final = 1 << 10  # that a mapping remembers
+_NOWHERE: Final = (0, None)
 _classes: dict[type, type[SharedArray]] = {}
 
 

@@ -11,8 +11,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +41,8 @@ __all__ = [
 Bytes = npt.NDArray[np.uint8]
 Again = Callable[["Mapping"], Any]
 """Opens a node of a mapping again without reading it; returns None if it cannot."""
+Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+"""An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
@@ -93,6 +94,7 @@ class Mapping:
         self.nbytes = header.nbytes
         self.hold = hold
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
+        self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
         self._again: dict[int, Again] = {}
 
     @property
@@ -150,9 +152,8 @@ def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> M
 
 def _map(hold: Hold, header: layout.Header) -> Mapping:
     try:
-        with _opened(hold) as fds:
-            address = map_files(fds, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
-            pages = _Pages(address, header.nbytes)
+        address = _map_held(hold, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
+        pages = _Pages(address, header.nbytes)
     except OSError:
         hold.let_go()
         raise
@@ -161,15 +162,13 @@ def _map(hold: Hold, header: layout.Header) -> Mapping:
     return mapping
 
 
-@contextmanager
-def _opened(hold: Hold) -> Iterator[Sequence[int]]:
-    """Open the files of a hold to be mapped."""
+def _map_held(hold: Hold, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
+    """Map part of a region that is held, and return the address."""
     if hold.path is None:
-        yield hold.fds
-        return
+        return map_files(hold.fds, segment_nbytes, start, nbytes, protection, flags)
     fd = _opened_again(hold.fd, hold.path)
     try:
-        yield (fd,)
+        return map_files((fd,), segment_nbytes, start, nbytes, protection, flags)
     finally:
         os.close(fd)
 
@@ -244,15 +243,8 @@ class _Private:
     def __init__(self, mapping: Mapping, start: int, nbytes: int) -> None:
         hold = mapping.hold
         assert hold is not None
-        with _opened(hold) as fds:
-            self.address = map_files(
-                fds,
-                mapping.header.segment_nbytes,
-                start,
-                nbytes,
-                mmap.PROT_READ | mmap.PROT_WRITE,
-                mmap.MAP_PRIVATE,
-            )
+        both, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
+        self.address = _map_held(hold, mapping.header.segment_nbytes, start, nbytes, both, private)
         self.nbytes = nbytes
         self._mapping = mapping
 

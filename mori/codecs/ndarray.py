@@ -149,7 +149,7 @@ class NdarrayCodec:
 @functools.lru_cache(maxsize=1024)
 def _read(meta: bytes) -> tuple[Any, tuple[int, ...], Any, list[Any]]:
     """Return the dtype, or what is said of the child that is one, the shape, the order and the class."""
-    form, shape, order, *rest = json.loads(meta)
+    form, shape, order, *rest = json.loads(meta.decode())
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise ValueError(f"{shape} is no shape")
     return form if "child" in form else dtype_from_plain(form), tuple(shape), order, rest

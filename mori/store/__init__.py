@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from mori import settings
 from mori.errors import StoreError, StoreWarning
 from mori.identifier import parse_label
+
+if TYPE_CHECKING:
+    from mori.store.memfd import MemfdStore
 
 __all__ = [
     "FILES",
@@ -190,6 +193,13 @@ def _files_dir() -> str:
     return directory
 
 
+@functools.cache
+def _memfd() -> MemfdStore:
+    from mori.store.memfd import MemfdStore
+
+    return MemfdStore()
+
+
 def _open(setting: str) -> Store:
     kind, _, directory = setting.partition(":")
     if kind == "memfd" and not directory:
@@ -197,9 +207,9 @@ def _open(setting: str) -> Store:
             raise StoreError(
                 store=setting, found=f"{sys.platform} has no memfd", remedy="Set MORI_STORE=files"
             )
-        from mori.store.memfd import MemfdStore
-
-        return MemfdStore()
+        home = _memfd()
+        home.prepare()
+        return home
     if kind == "files":
         if os.name != "posix":
             raise StoreError(store=setting, found="it needs a POSIX system", remedy="Use one")
@@ -225,6 +235,8 @@ def current() -> Store:
 
 def of_kind(kind: int) -> Store:
     """Return the store that a reference of this kind is looked up in."""
+    if kind == MEMFD and sys.platform == "linux":
+        return _memfd()  # whether or not one could be made
     store = current()
     if store.kind == kind:
         return store

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -29,6 +30,7 @@ __all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]
 _ADD_SEALS: Final = 1033
 _GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
+_FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING if sys.platform == "linux" else 0
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
 _MOST_SEGMENTS: Final = 8
@@ -44,27 +46,18 @@ class MemfdStore:
     name = "memfd"
 
     def __init__(self) -> None:
-        self._flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | _NOEXEC
-        found = None
+        self._flags = _FLAGS | _NOEXEC
         if not os.path.isdir("/proc/self/fd"):
-            found = "regions are found through /proc, which is not mounted here"
-        elif os.stat("/proc/self/fd").st_uid != os.geteuid():
-            found = (
+            raise self._unusable("regions are found through /proc, which is not mounted here")
+        if os.stat("/proc/self/fd").st_uid != os.geteuid():
+            raise self._unusable(
                 "other processes of this user may not look into this one in /proc: it has changed its user "
                 "since it was started, or has itself forbidden it (PR_SET_DUMPABLE)"
             )
-        elif (refused := self._try()) is not None:
-            found = f"the system refuses to make anonymous files ({refused.strerror})"
-        if found is not None:
-            raise StoreError(
-                store=self.name,
-                found=found,
-                remedy="Set MORI_STORE=files, or MORI_STORE=files:DIR for a directory of your own",
-            )
 
-    def _try(self) -> OSError | None:
-        """Find out whether memfds can be made; kernels before 6.3 know no `_NOEXEC`."""
-        for flags in (self._flags, self._flags & ~_NOEXEC):
+    def prepare(self) -> None:
+        """Find out how memfds are made; kernels before 6.3 know no `_NOEXEC`. StoreError if they are not."""
+        for flags in (_FLAGS | _NOEXEC, _FLAGS):
             try:
                 os.close(os.memfd_create("mori", flags))
             except OSError as error:
@@ -73,9 +66,17 @@ class MemfdStore:
                     break
             else:
                 self._flags = flags
-                return None
+                return
         # What has no descriptor left has its own error, when a region is made.
-        return None if limits.is_out_of_descriptors(refused) else refused
+        if not limits.is_out_of_descriptors(refused):
+            raise self._unusable(f"the system refuses to make anonymous files ({refused.strerror})")
+
+    def _unusable(self, found: str) -> StoreError:
+        return StoreError(
+            store=self.name,
+            found=found,
+            remedy="Set MORI_STORE=files, or MORI_STORE=files:DIR for a directory of your own",
+        )
 
     def domain(self) -> str:
         # A region is found through /proc/PID/fd: the pid namespace decides, and the user.

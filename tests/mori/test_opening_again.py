@@ -1,4 +1,7 @@
-"""What is open already is opened again without reading its node, and each opening stays its holder's own."""
+"""What is open already is opened again without reading its node, and pickled again without looking for it.
+
+Each opening stays its holder's own.
+"""
 
 import gc
 import pickle
@@ -254,3 +257,53 @@ def test_threads_that_open_the_same_frame_at_once_have_frames_of_their_own(store
     assert not faults
     pdt.assert_frame_equal(kept, plain)
     pdt.assert_frame_equal(pickle.loads(payload), plain)
+
+
+def test_pickled_again_an_array_is_found_without_reading_its_node(monkeypatch):
+    parts = mori.share([np.arange(5.0), np.arange(3)])
+    for array in (mori.share(np.arange(12.0).reshape(3, 4)), parts[1], parts[0]):
+        first = pickle.dumps(array, 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(Node, "__init__", None)
+            assert pickle.dumps(array, 5) == first
+        opened = pickle.loads(first)
+        np.testing.assert_array_equal(opened, array)
+        assert mori.shared_name(opened) == mori.shared_name(array)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.T,
+        lambda array: array[:2],
+        lambda array: array.reshape(4, 3),
+        lambda array: array.view("i8"),
+        lambda array: array.view(np.dtype("f8", metadata={"unit": "m"})),
+        lambda array: array.view(np.ndarray),
+        lambda array: array.view(np.recarray),
+    ],
+    ids=["transposed", "slice", "reshaped", "other elements", "metadata", "plain", "subclass"],
+)
+def test_what_starts_where_a_pickled_array_does_stays_what_it_is(change):
+    shared = mori.share(np.arange(12.0).reshape(3, 4))
+    pickle.dumps(shared, 5)
+    wanted = change(np.arange(12.0).reshape(3, 4))
+    found = pickle.loads(pickle.dumps(change(shared), 5))
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype
+    assert found.dtype.metadata == wanted.dtype.metadata
+    assert isinstance(found, np.recarray) == isinstance(wanted, np.recarray)
+
+
+def test_an_array_whose_shape_was_set_in_place_is_pickled_as_it_is():
+    shared = mori.share(np.arange(12.0))
+    pickle.dumps(shared, 5)
+    shared.shape = (3, 4)
+    assert pickle.loads(pickle.dumps(shared, 5)).shape == (3, 4)
+
+
+def test_an_array_that_was_pickled_is_pickled_by_value_where_that_is_said():
+    shared = mori.share(np.arange(1000.0))
+    assert len(pickle.dumps(shared, 5)) < 200
+    with mori.by_value():
+        assert len(pickle.dumps(shared, 5)) > 8000
