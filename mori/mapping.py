@@ -6,11 +6,13 @@ buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anythin
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import sys
 import threading
 import weakref
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -48,6 +50,8 @@ _FEW: Final = 4  # pages that are copied rather than mapped once more
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
+_counter = itertools.count()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 
 
@@ -159,7 +163,19 @@ def _map(hold: Hold, header: layout.Header) -> Mapping:
         raise
     mapping = Mapping(header, address, hold, pages)
     _mappings[header.region_id] = mapping
+    _place(mapping)
     return mapping
+
+
+def _place(mapping: Mapping) -> None:
+    """Note where a mapping lies, and forget, at times, where those lay that are gone."""
+    with _lock:
+        number = next(_counter)
+        insort(_placed, (mapping.address, number, weakref.ref(mapping)))
+        if len(_placed) > 2 * len(_mappings) + _FEW:
+            left = [each for each in _placed if each[2]() is not None]
+            if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
+                _placed[:] = left
 
 
 def _map_held(hold: Hold, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
@@ -279,9 +295,13 @@ def writable(array: Bytes) -> Bytes:
 
 def at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
-    for mapping in live():
-        if mapping.address <= address and address + nbytes <= mapping.address + mapping.nbytes:
-            return mapping
+    with _lock:
+        place = bisect_left(_placed, (address + 1,))
+        while place:
+            place -= 1
+            start, _, ref = _placed[place]
+            if (mapping := ref()) is not None:  # the nearest below: they do not overlap
+                return mapping if address + nbytes <= start + mapping.nbytes else None
     return None
 
 
