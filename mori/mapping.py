@@ -32,11 +32,11 @@ __all__ = [
     "Mapping",
     "at",
     "held_by",
-    "is_used",
     "known",
     "live",
     "mapped",
     "over",
+    "used",
     "writable",
 ]
 
@@ -48,6 +48,22 @@ Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
+
+
+class _Used:
+    """Whether anything that this process pickles can refer to a region: not so until it has had one.
+
+    An adapter that passes references on without opening them says so, too. It is asked for all that an engine
+    sends: an attribute, since a call would take longer.
+    """
+
+    __slots__ = ("ever",)
+
+    def __init__(self) -> None:
+        self.ever = False
+
+
+used: Final = _Used()
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
@@ -89,8 +105,7 @@ class Mapping:
     """
 
     def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
-        global _used
-        _used = True
+        used.ever = True
         # The pages go first: in the pool, whoever has them mapped holds them.
         self._owner = _Pages(address, header.nbytes) if owner is None else owner
         self.header = header
@@ -303,14 +318,6 @@ def at(address: int, nbytes: int) -> Mapping | None:
             if (mapping := ref()) is not None:  # the nearest below: they do not overlap
                 return mapping if address + nbytes <= start + mapping.nbytes else None
     return None
-
-
-_used = False
-
-
-def is_used() -> bool:
-    """Say whether this process has had a region: until then, nothing that it pickles refers to one."""
-    return _used
 
 
 def live() -> list[Mapping]:

@@ -12,7 +12,7 @@ import os
 import pickle
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
@@ -52,6 +52,7 @@ __all__ = [
     "region_of",
     "span",
     "travel",
+    "way",
     "where_of",
 ]
 
@@ -71,7 +72,8 @@ Way = Literal["reference", "value"] | Carrier
 arrivals: Final[list[Callable[[Mapping], Mapping]]] = []
 """Functions of adapters that say, in turn, which mapping is opened where a region has come as bytes."""
 
-_way: ContextVar[Way | Callable[[], Way]] = ContextVar("mori_way", default="reference")
+way: Final[ContextVar[Way | Callable[[], Way]]] = ContextVar("mori_way", default="reference")
+"""What `travel` sets; who makes all messages of an engine sets it directly, which takes less."""
 _raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
 
 # kind, region id, creator, its number, holder, its descriptor, node
@@ -94,35 +96,25 @@ class Strides(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Travel:
-    """What `travel` returns: it is entered for every message of an engine, and a generator takes longer."""
-
-    __slots__ = ("_token", "_way")
-
-    def __init__(self, way: Way | Callable[[], Way]) -> None:
-        self._way: Final = way
-
-    def __enter__(self) -> None:
-        self._token = _way.set(self._way)
-
-    def __exit__(self, *raised: object) -> None:
-        _way.reset(self._token)
-
-
-def travel(way: Way | Callable[[], Way]) -> AbstractContextManager[None]:
+@contextmanager
+def travel(by: Way | Callable[[], Way]) -> Iterator[None]:
     """Pickle by reference or by value inside; adapters say which, by what they know of the other end.
 
     A function is asked when something is pickled that can be either: most messages have no such thing.
     """
-    return _Travel(way)
+    token = way.set(by)
+    try:
+        yield
+    finally:
+        way.reset(token)
 
 
 def _current() -> Way:
-    way = _way.get()
-    if callable(way):
-        way = way()
-        _way.set(way)  # until the end of what it was said for
-    return way
+    found = way.get()
+    if callable(found):
+        found = found()
+        way.set(found)  # until the end of what it was said for
+    return found
 
 
 def is_wanted(mapping: Mapping) -> bool:
@@ -132,8 +124,8 @@ def is_wanted(mapping: Mapping) -> bool:
     """
     if not mapping.shared or engines.meet():
         return False
-    way = _current()
-    return way == "reference" if isinstance(way, str) else way.takes(mapping)
+    by = _current()
+    return by == "reference" if isinstance(by, str) else by.takes(mapping)
 
 
 def is_by_value() -> bool:
@@ -143,7 +135,7 @@ def is_by_value() -> bool:
 
 def is_said() -> bool:
     """Say whether anybody, such as an engine's adapter, has said which way the dump under way is to take."""
-    return _way.get(None) is not None
+    return way.get(None) is not None
 
 
 def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
@@ -170,9 +162,9 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] 
         kind |= _PART
         tail = _RANGE.pack(*view)
     whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), hold.fd, offset)
-    way = _current()
-    if not isinstance(way, str):
-        return way.reduce(whole + tail)
+    by = _current()
+    if not isinstance(by, str):
+        return by.reduce(whole + tail)
     hold.pickled = True
     return load, (whole + tail,)
 

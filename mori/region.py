@@ -19,7 +19,7 @@ from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullErro
 from mori.filling import Put
 from mori.hold import Hold, expire_graces
 from mori.identifier import Name, format_name, parse_name
-from mori.mapping import Again, Bytes, Mapping, at, held_by, is_used, live, over, writable
+from mori.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
 from mori.pages import PAGE, huge_pages
 from mori.store import Draft, Held, Store, Where
 
@@ -35,11 +35,11 @@ __all__ = [
     "find",
     "held_by",
     "hold",
-    "is_used",
     "live",
     "located",
     "over",
     "publish",
+    "used",
     "watch",
     "writable",
 ]

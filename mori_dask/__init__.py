@@ -16,7 +16,19 @@ Examples
 
 import dask
 
-from mori_dask import arrivals, buffers, config, graphs, handshake, plugins, raised, relay, run, serialize
+from mori_dask import (
+    arrivals,
+    buffers,
+    config,
+    graphs,
+    handshake,
+    message,
+    plugins,
+    raised,
+    relay,
+    run,
+    serialize,
+)
 from mori_dask.collections import from_array, from_pandas, shared
 from mori_dask.mapped import regions
 from mori_dask.scatter import gather, scatter
@@ -44,6 +56,7 @@ def _configure() -> None:
 
 config.register()
 handshake.announce()
+message.register()
 serialize.register()
 graphs.register()
 relay.register()

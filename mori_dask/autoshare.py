@@ -19,6 +19,7 @@ from distributed.utils import offload
 
 import mori
 from mori import region
+from mori.region import used
 from mori_dask import config, memory, raised, spill
 
 __all__ = ["begin", "shared"]
@@ -49,7 +50,8 @@ def _in_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
     def run(task: Any, data: Any, time_delay: float) -> Any:
         worker = _asked()
         if worker is None:
-            return raised.without_cycle(plain(task, data, time_delay))
+            outcome = plain(task, data, time_delay)
+            return raised.without_cycle(outcome) if used.ever else outcome
         # As a part of the task: what Dask measures of the result then is what it is.
         shared_task = lambda values: shared(task(values), worker)  # noqa: E731
         return raised.without_cycle(plain(shared_task, data, time_delay))
@@ -62,7 +64,8 @@ def _in_loop(plain: Callable[..., Any]) -> Callable[..., Any]:
     async def run(task: Any, data: Any, time_delay: float) -> Any:
         worker = _asked()
         if worker is None:
-            return raised.without_cycle(await plain(task, data, time_delay))
+            outcome = await plain(task, data, time_delay)
+            return raised.without_cycle(outcome) if used.ever else outcome
 
         async def shared_task(values: Any) -> Any:
             return await offload(shared, await task(values), worker)

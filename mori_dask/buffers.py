@@ -20,7 +20,8 @@ import numpy as np
 
 from mori import reference, region
 from mori.errors import MoriError
-from mori.reference import Lost, is_said, travel
+from mori.reference import Lost, way
+from mori.region import used
 from mori_dask import config
 
 __all__ = ["register"]
@@ -41,10 +42,21 @@ def register() -> None:
 def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def dumps(x: Any, *, buffer_callback: Callable[[Any], object] | None = None, **options: Any) -> Any:
-        if not is_said():  # such as the arguments of client.run: who gets them, is not known
-            with travel("value"):
+        if not used.ever:
+            handed_out: list[Any] = []
+            pickled = plain(x, buffer_callback=buffer_callback and handed_out.append, **options)
+            if not used.ever:
+                for buffer in handed_out:
+                    buffer_callback(buffer)  # type: ignore[misc]
+                return pickled
+            # The first region was made by what was pickled: once more, as it is to travel.
+        if way.get(None) is None:  # such as the arguments of client.run: who gets them, is not known
+            token = way.set("value")
+            try:
                 return plain(x, buffer_callback=buffer_callback, **options)
-        if buffer_callback is None or not region.is_used():
+            finally:
+                way.reset(token)
+        if buffer_callback is None:
             return plain(x, buffer_callback=buffer_callback, **options)
         buffers: list[Any] = []
         pickled = plain(x, buffer_callback=buffers.append, **options)
@@ -78,6 +90,8 @@ def _name(buffer: pickle.PickleBuffer, least: int) -> bytes | None:
 def _finding(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def loads(x: Any, *, buffers: Iterable[Any] = ()) -> Any:
+        if not buffers:
+            return plain(x, buffers=buffers)
         try:
             found = [_found(buffer) for buffer in buffers]
         except MoriError as error:  # what raises in here costs Dask more than the task

@@ -118,8 +118,12 @@ def get(key: str) -> Any:
             value = value[step]
     except (KeyError, TypeError):
         value = dask.config.get(key, default=_defaults[key])
+    read = _read.get(key)
+    if read is not None and read[0] is value:
+        return read[1]
     try:
-        return parse(value)
+        _read[key] = value, parse(value)
+        return _read[key][1]
     except (ValueError, TypeError, OverflowError):
         raise SettingError(setting=key, value=value, wanted=wanted) from None
 
@@ -164,6 +168,7 @@ def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
     return [found for key, inner in value.items() for found in _flat(f"{path}.{key}", inner)]
 
 
+_read: Final[dict[str, tuple[Any, Any]]] = {}  # by key: what was found last, and what that means
 _steps: Final = {key: tuple(key.split(".")) for key in _KEYS}
 _defaults: Final = dict(_flat("mori", _DEFAULTS["mori"]))
 

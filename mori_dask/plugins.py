@@ -20,6 +20,7 @@ from distributed.scheduler import TaskState
 
 import mori
 from mori import store
+from mori.region import used
 from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
 from mori_dask.relay import Relayed
 from mori_dask.serialize import SIZE
@@ -27,7 +28,7 @@ from mori_dask.versions import Versions
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
 
-_PARTS: Final = ("run_spec", "exception")  # of messages, which can have references
+_PARTS: Final = frozenset(("run_spec", "exception"))  # of messages, which can have references
 
 
 class MoriScheduler(SchedulerPlugin):
@@ -134,14 +135,14 @@ class _Log(deque[Any]):
             self.append(messages)
 
     def append(self, messages: Any) -> None:
-        if isinstance(messages, list):
+        if used.ever and isinstance(messages, list):
             messages = [_without_parts(message) for message in messages]
         super().append(messages)
 
 
 def _without_parts(message: Any) -> Any:
-    if isinstance(message, dict) and not message.keys().isdisjoint(_PARTS):
-        return {**message, **{part: None for part in _PARTS if part in message}}
+    if isinstance(message, dict) and (parts := _PARTS & message.keys()):
+        return {**message, **dict.fromkeys(parts)}
     return message
 
 

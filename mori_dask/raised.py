@@ -16,9 +16,9 @@ from typing import Any
 from distributed import core
 from distributed.protocol import pickle
 
-from mori import reference, region
+from mori import reference
 from mori.hold import Hold
-from mori.region import Mapping
+from mori.region import Mapping, used
 from mori_dask import config
 
 __all__ = ["Raised", "register", "with_bytes", "without_cycle"]
@@ -44,7 +44,7 @@ def without_cycle(outcome: Any) -> Any:
     Dask keeps the exception in variables of frames that its traceback leads to, and with them the task's
     arguments. It has been pickled by now; all that is asked for is its class.
     """
-    if region.is_used() and isinstance(outcome, dict) and "actual_exception" in outcome:
+    if isinstance(outcome, dict) and "actual_exception" in outcome:
         cls: Any = type(outcome["actual_exception"])
         with contextlib.suppress(Exception):  # a class of the user's
             outcome["actual_exception"] = cls.__new__(cls)
@@ -91,7 +91,7 @@ def register() -> None:
 def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def error_message(*args: Any, **kwargs: Any) -> Any:
-        if not region.is_used() or not config.enabled():
+        if not used.ever or not config.enabled():
             return plain(*args, **kwargs)
         noted = _Noted()
         with reference.travel(noted):

@@ -1,6 +1,6 @@
 """What a scheduler passes on unopened: references, with a hold on their regions while it has them.
 
-Imports handshake, distributed and mori. A client or worker tells a scheduler of its own domain, in the
+Imports message, distributed and mori. A client or worker tells a scheduler of its own domain, in the
 header of what it serializes, which regions the references in it are to. The scheduler keeps those, maps
 nothing, and hands the frames on as they are; for a receiver of another domain it makes them anew, with the
 bytes.
@@ -12,10 +12,8 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any, Final
 
-import distributed.protocol
 from distributed.protocol.compression import decompress
 from distributed.protocol.serialize import (
     Serialize,
@@ -26,13 +24,13 @@ from distributed.protocol.serialize import (
     serialize_and_split,
 )
 
-from mori import reference, region
+from mori import reference
 from mori.hold import Hold
-from mori.region import Mapping
+from mori.region import Mapping, used
 from mori_dask import raised
-from mori_dask.handshake import receiver_here, relays
+from mori_dask.message import Message, current
 
-__all__ = ["References", "Relayed", "is_needed", "is_opened", "register"]
+__all__ = ["References", "Relayed", "register"]
 
 _KEY: Final = "mori"  # in the header of what is serialized: a reference to each region
 _RAISED: Final = "mori-raised"  # there, too: that the references are in an exception, pickled into bytes
@@ -62,83 +60,21 @@ class References:
         return reference.load, (payload,)
 
 
-class _Message:
-    """What is known of the message that is being made, found out when something in it asks.
-
-    relayed : by a scheduler of this domain: references, or values; None if it is not passed on
-    kept : what is in it, by its sender, until it is answered
-    opened : by its receiver, or by whom that passes it to: it is of this domain
-    made : header and frames of what is made anew for it
-    """
-
-    __slots__ = ("_context", "kept", "made", "opened", "relayed")
-    relayed: str | None
-    opened: bool
-    made: dict[int, tuple[Any, Any]]
-
-    def __init__(self, msg: Any, context: Any) -> None:
-        self._context = context
-        # Who answers with keys keeps them until the other has said OK.
-        self.kept = isinstance(msg, dict) and msg.keys() == {"status", "data"}
-
-    def __getattr__(self, name: str) -> Any:
-        here = receiver_here(self._context)
-        self.relayed = None if here is None else relays(here)
-        self.opened = here is not None
-        self.made = {}
-        return getattr(self, name)
-
-
-_message: ContextVar[_Message | None] = ContextVar("mori_dask_message", default=None)
-
-
 def register() -> None:
     """Have messages to and from schedulers carry references."""
     if getattr(Serialized.__init__, "_mori", False):
         return
-    distributed.protocol.dumps = _knowing(distributed.protocol.dumps)
     for name in ("dask", "pickle"):
         dumps, loads, _ = families[name]
         register_serialization_family(name, _noting(dumps), loads)
     Serialized.__init__ = _holding(Serialized.__init__)
 
 
-_relays = False
-
-
-def is_needed() -> bool:
-    """Say whether a message can have references: this process has had a region, or passes some on.
-
-    What shares its first object in the middle of a message pickles it by value: see `buffers`.
-    """
-    return _relays or region.is_used()
-
-
-def is_opened() -> bool:
-    """Say whether the message that is being made is opened in this domain, by its receiver or further on."""
-    message = _message.get()
-    return message is not None and message.opened
-
-
-def _knowing(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
-        if not is_needed():
-            return plain(msg, *args, context=context, **kwargs)
-        token = _message.set(_Message(msg, context))
-        try:
-            return plain(msg, *args, context=context, **kwargs)
-        finally:
-            _message.reset(token)
-
-    return dumps
-
-
 def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a family of serializers: what is for a scheduler says which regions it refers to."""
 
     def dumps(x: Any, context: Any = None) -> Any:
-        message = _message.get()
+        message = current.get()
         if type(x) is raised.Raised:
             return _raised(plain, x, message, context)
         if message is None or message.relayed is None:
@@ -146,9 +82,12 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
         if message.relayed == "value":
             with reference.travel("value"):
                 return plain(x, context=context)
-        references = References(grace=not message.kept)
-        with reference.travel(references):
+        references = References(grace=not message.is_kept())
+        token = reference.way.set(references)
+        try:
             header, frames = plain(x, context=context)
+        finally:
+            reference.way.reset(token)
         if references.regions:
             header[_KEY] = list(references.regions.values())
         return header, frames
@@ -157,7 +96,7 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _raised(
-    plain: Callable[..., Any], x: raised.Raised, message: _Message | None, context: Any
+    plain: Callable[..., Any], x: raised.Raised, message: Message | None, context: Any
 ) -> tuple[Any, Any]:
     """Serialize an exception, which was pickled with references, for who gets it."""
     if message is None or not message.opened or message.relayed == "value":
@@ -175,10 +114,10 @@ def _holding(plain: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(plain)
     def init(self: Serialized, header: Any, frames: Any) -> None:
         plain(self, header, frames)
-        holds = [reference.hold(whole) for whole in _noted(header)]
-        if holds:
-            global _relays
-            _relays = True
+        if not isinstance(header, dict) or (_KEY not in header and "sub-headers" not in header):
+            return
+        if holds := [reference.hold(whole) for whole in _noted(header)]:
+            used.ever = True  # what is sent on may refer to regions
             self.__class__ = Relayed
             self._mori_holds = holds
 
@@ -220,7 +159,7 @@ class Relayed(Serialized):
         self.__dict__["frames"] = frames
 
     def _for_receiver(self) -> tuple[Any, Any]:
-        message = _message.get()
+        message = current.get()
         own = self.__dict__["header"], self.__dict__["frames"]
         if message is None or message.opened:
             return own

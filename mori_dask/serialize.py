@@ -1,8 +1,8 @@
 """What Dask serializes of mori: decided once a message, applied by the core's own pickling.
 
-Imports distributed and mori. A message to a process of this domain carries references; every other (to
-another host, to a peer that has not said where it is) carries bytes; see `relay` for what a scheduler passes
-on. Nested objects need no care: the way to travel is a context variable.
+Imports message, graphs, distributed and mori. A message to a process of this domain carries references; every
+other (to another host, to a peer that has not said where it is) carries bytes; see `relay` for what a
+scheduler passes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
-import distributed.protocol
 import numpy as np
 from dask.sizeof import sizeof
 from dask.tokenize import normalize_token
@@ -27,16 +26,16 @@ from distributed.protocol.serialize import (
 )
 
 import mori
-from mori import region
 from mori.api import locate
 from mori.masked import SharedMaskedArray
 from mori.modules import imported
 from mori.plain import reduce_reference
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import Way, identity, is_by_value, load, travel
-from mori.region import Mapping
-from mori_dask import config, graphs, relay
+from mori.reference import Way, identity, is_by_value, travel
+from mori.region import used
+from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here
+from mori_dask.message import current
 
 __all__ = ["SIZE", "decided", "register"]
 
@@ -46,14 +45,13 @@ _TYPES = (
 )
 SIZE: Final = 251  # bytes that a shared object weighs for the scheduler, and hardly anything else does
 
-_in_message: ContextVar[bool] = ContextVar("mori_dask_in_message", default=False)
+_decided: ContextVar[bool] = ContextVar("mori_dask_decided", default=False)
 
 
 def register() -> None:
     """Make Dask serialize, measure and tokenize shared objects as what they are."""
-    if getattr(distributed.protocol.dumps, "_mori", False):
+    if dask_serialize.dispatch(np.ndarray) is _serialize_array:
         return
-    distributed.protocol.dumps = _by_recipient(distributed.protocol.dumps)
     dumps, loads, _ = families["pickle"]
     register_serialization_family("pickle", _outside_messages(dumps), loads)
     for cls in _TYPES:
@@ -122,7 +120,7 @@ def _prefer(dispatch: Any, cls: type, ours: Callable[[Any], Any]) -> None:
 
 
 def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
-    plain = type(array) is np.ndarray and array.flags.forc and region.is_used() and not is_by_value()
+    plain = type(array) is np.ndarray and array.flags.forc and used.ever and not is_by_value()
     if (
         plain
         and (least := config.least())
@@ -153,57 +151,12 @@ def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
 @contextmanager
 def decided(way: Way) -> Iterator[None]:
     """Say how what is serialized inside travels: it is known who gets it, and Dask does not say."""
-    token = _in_message.set(True)
+    token = _decided.set(True)
     try:
         with travel(way):
             yield
     finally:
-        _in_message.reset(token)
-
-
-class _Kept:
-    """The way of references to what the sender keeps until the receiver has it: they need no grace."""
-
-    def takes(self, mapping: Mapping) -> bool:
-        return True
-
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        return load, (payload,)
-
-
-def _is_kept(msg: Any) -> bool:
-    """Say whether the sender of a message keeps what is in it, until it is received or not wanted any more.
-
-    A worker that is asked for keys keeps them until the other has said OK. A scheduler keeps a task's
-    arguments until the task is forgotten.
-    """
-    if isinstance(msg, dict):
-        return msg.keys() == {"status", "data"}
-    return isinstance(msg, list) and any(isinstance(one, dict) and "run_spec" in one for one in msg)
-
-
-def _by_recipient(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the function that makes the frames of each message: it alone knows who gets them."""
-
-    @functools.wraps(plain)
-    def dumps(msg: Any, *args: Any, context: Any = None, **kwargs: Any) -> Any:
-        if not relay.is_needed():
-            return plain(msg, *args, context=context, **kwargs)
-
-        def way() -> Way:
-            if not relay.is_opened():
-                return "value"
-            return _Kept() if _is_kept(msg) else "reference"
-
-        token = _in_message.set(True)
-        try:
-            with travel(way):
-                return plain(msg, *args, context=context, **kwargs)
-        finally:
-            _in_message.reset(token)
-
-    dumps._mori = True  # type: ignore[attr-defined]
-    return dumps
+        _decided.reset(token)
 
 
 def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,7 +166,7 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def dumps(x: Any, context: Any = None) -> Any:
-        if _in_message.get():
+        if not used.ever or current.get() is not None or _decided.get():
             return plain(x, context=context)
         with travel(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)

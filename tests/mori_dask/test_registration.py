@@ -25,6 +25,7 @@ import mori_dask
 from mori import reference, region
 from mori.identifier import format_name
 from mori.reference import travel
+from tests.fresh import run_python
 from tests.mori.classes import Metered
 
 
@@ -300,3 +301,29 @@ def test_an_exception_is_passed_on_with_references_here_and_with_bytes_to_others
     del array, exception, got, again, message
     gc.collect()
     assert name not in [entry.name for entry in mori.regions()]
+
+
+def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_and_once():
+    code = """
+        import pickle
+        import mori, mori_dask
+        import numpy as np
+        from distributed.protocol import dumps, loads
+        from distributed.protocol.pickle import dumps as pickled
+        from mori import region
+
+        class Sharing:
+            def __reduce__(self):
+                return list, ((mori.share(np.arange(5000.0)),),)
+
+        buffers = []
+        assert not region.used.ever
+        first = pickled([np.ones(3000), Sharing()], buffer_callback=buffers.append)
+        assert region.used.ever
+        own, (shared,) = pickle.loads(first, buffers=buffers)
+        region.used.ever = False
+        frames = dumps([Sharing()])
+        print(len(buffers), own.sum(), shared.sum() == np.arange(5000.0).sum(), mori.is_shared(shared),
+              sum(map(len, frames)) > 40_000, loads(frames)[0][0][-1])
+    """
+    assert run_python(code) == "2 3000.0 True False True 4999.0"
