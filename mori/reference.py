@@ -111,10 +111,7 @@ def travel(by: Way | Callable[[], Way]) -> Iterator[None]:
 
 def _current() -> Way:
     found = way.get()
-    if callable(found):
-        found = found()
-        way.set(found)  # until the end of what it was said for
-    return found
+    return found() if callable(found) else found
 
 
 def is_wanted(mapping: Mapping) -> bool:

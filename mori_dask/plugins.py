@@ -40,6 +40,7 @@ class MoriScheduler(SchedulerPlugin):
     def __init__(self) -> None:
         self._scheduler: Scheduler = None
         self._versions: Versions | None = None
+        self._forgets = False
         self._raised: dict[Any, Relayed] = {}  # exceptions that refer to regions, by the key of their task
 
     def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
@@ -63,8 +64,6 @@ class MoriScheduler(SchedulerPlugin):
             _keep_replicas(scheduler)
         for worker in scheduler.workers:
             self.add_worker(scheduler, worker)
-        for client in scheduler.client_comms:
-            self._forget_what_is_sent(client)
         page.add(scheduler)
         metrics.add(scheduler)
 
@@ -74,20 +73,21 @@ class MoriScheduler(SchedulerPlugin):
             metrics.remove(self._scheduler)
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        """Have what is sent to a worker forgotten when it was sent."""
-        _forget_messages(scheduler.stream_comms[worker])
+        """Meet a worker."""
         if self._versions is not None:
             self._versions.meet_worker(worker, scheduler.workers[worker].metrics.get("mori"))
+        self._forgets = False
 
     def add_client(self, scheduler: Scheduler, client: str) -> None:
-        """Have what is sent to a client forgotten when it was sent; the connection is there right after."""
-        if self._scheduler is not None:
-            asyncio.get_running_loop().call_soon(self._forget_what_is_sent, client)
+        """Have what is sent to it forgotten, too; its connection is there by the next task."""
+        self._forgets = False
 
-    def _forget_what_is_sent(self, client: str) -> None:
-        stream = self._scheduler.client_comms.get(client)
-        if stream is not None:
-            _forget_messages(stream)
+    def _forget_what_is_sent(self) -> None:
+        """Have no message log keep a reference. Until there is one, they are Dask's own, and faster."""
+        self._forgets = True
+        for stream in (*self._scheduler.stream_comms.values(), *self._scheduler.client_comms.values()):
+            if not isinstance(stream.recent_message_log, _Log):
+                stream.recent_message_log = _Log(stream.recent_message_log)
 
     def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
         """Look at the version of a client with its first graph: now it is connected, and hears of it."""
@@ -104,8 +104,10 @@ class MoriScheduler(SchedulerPlugin):
 
         The same for its exception, which is kept with the last message of its worker.
         """
-        if self._scheduler is None:
+        if self._scheduler is None or not used.ever:
             return
+        if not self._forgets:
+            self._forget_what_is_sent()
         if finish == "erred" and isinstance(raised := self._scheduler.tasks[key].exception, Relayed):
             self._raised[key] = raised
         elif start == "erred" and (raised := self._raised.pop(key, None)) is not None:
@@ -121,11 +123,6 @@ class MoriScheduler(SchedulerPlugin):
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 
 
-def _forget_messages(stream: Any) -> None:
-    if not isinstance(stream.recent_message_log, _Log):
-        stream.recent_message_log = _Log(stream.recent_message_log)
-
-
 class _Log(deque[Any]):
     """The last messages to a worker or client, which Dask keeps, without arguments and errors of tasks."""
 
@@ -135,15 +132,14 @@ class _Log(deque[Any]):
             self.append(messages)
 
     def append(self, messages: Any) -> None:
-        if used.ever and isinstance(messages, list):
-            messages = [_without_parts(message) for message in messages]
-        super().append(messages)
-
-
-def _without_parts(message: Any) -> Any:
-    if isinstance(message, dict) and (parts := _PARTS & message.keys()):
-        return {**message, **dict.fromkeys(parts)}
-    return message
+        if isinstance(messages, list):
+            messages = [
+                {**message, **dict.fromkeys(_PARTS & message.keys())}
+                if isinstance(message, dict) and not _PARTS.isdisjoint(message)
+                else message
+                for message in messages
+            ]
+        deque.append(self, messages)
 
 
 class _KeepShared(ReduceReplicas):

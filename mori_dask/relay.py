@@ -74,7 +74,7 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a family of serializers: what is for a scheduler says which regions it refers to."""
 
     def dumps(x: Any, context: Any = None) -> Any:
-        message = current.get()
+        message = current()
         if type(x) is raised.Raised:
             return _raised(plain, x, message, context)
         if message is None or message.relayed is None:
@@ -159,7 +159,7 @@ class Relayed(Serialized):
         self.__dict__["frames"] = frames
 
     def _for_receiver(self) -> tuple[Any, Any]:
-        message = current.get()
+        message = current()
         own = self.__dict__["header"], self.__dict__["frames"]
         if message is None or message.opened:
             return own

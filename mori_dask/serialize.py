@@ -1,17 +1,15 @@
 """What Dask serializes of mori: decided once a message, applied by the core's own pickling.
 
-Imports message, graphs, distributed and mori. A message to a process of this domain carries references; every
+Imports graphs, distributed and mori. A message to a process of this domain carries references; every
 other (to another host, to a peer that has not said where it is) carries bytes; see `relay` for what a
-scheduler passes on.
+scheduler passes on, and `message` for who gets it.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -31,21 +29,18 @@ from mori.masked import SharedMaskedArray
 from mori.modules import imported
 from mori.plain import reduce_reference
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import Way, identity, is_by_value, travel
+from mori.reference import identity, is_by_value, is_said, travel
 from mori.region import used
 from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here
-from mori_dask.message import current
 
-__all__ = ["SIZE", "decided", "register"]
+__all__ = ["SIZE", "register"]
 
 _TYPES = (
     *(mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
     *(mori.SharedSet, mori.SharedFrozenSet, SharedMaskedArray, SharedRecords, SharedMatrix),
 )
 SIZE: Final = 251  # bytes that a shared object weighs for the scheduler, and hardly anything else does
-
-_decided: ContextVar[bool] = ContextVar("mori_dask_decided", default=False)
 
 
 def register() -> None:
@@ -148,17 +143,6 @@ def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
     return plain(table)
 
 
-@contextmanager
-def decided(way: Way) -> Iterator[None]:
-    """Say how what is serialized inside travels: it is known who gets it, and Dask does not say."""
-    token = _decided.set(True)
-    try:
-        with travel(way):
-            yield
-    finally:
-        _decided.reset(token)
-
-
 def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap Dask's pickle family, for what is pickled before it is part of a message.
 
@@ -166,7 +150,7 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def dumps(x: Any, context: Any = None) -> Any:
-        if not used.ever or current.get() is not None or _decided.get():
+        if not used.ever or is_said():
             return plain(x, context=context)
         with travel(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)

@@ -1,6 +1,6 @@
 """What a worker writes of shared objects when it spills: references, with the regions kept for them.
 
-Imports distributed, the core's references and serialize. Invariant: a file with references in it has the
+Imports distributed and the core's references. Invariant: a file with references in it has the
 holds of its regions beside it, for as long as it is there.
 """
 
@@ -15,7 +15,6 @@ from mori import reference
 from mori.hold import Hold
 from mori.region import Mapping
 from mori_dask import config
-from mori_dask.serialize import decided
 
 __all__ = ["held", "refer"]
 
@@ -45,7 +44,7 @@ class _ReferringSlow(Slow):
             super().__setitem__(key, value)
             return
         kept = _Kept()
-        with decided(kept):
+        with reference.travel(kept):
             super().__setitem__(key, value)
         if kept.holds:
             self.mori_holds[key] = kept.holds
