@@ -1,4 +1,4 @@
-"""What is measured of mori without peers: its import, its references, and `allocate`."""
+"""What is measured of mori without peers: its import, its references, `allocate`, and huge pages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 import mori
 from benchmarks.memory import private_bytes, settle
 from benchmarks.results import Results
 
-__all__ = ["measure"]
+__all__ = ["FIGURES", "HUGE", "measure", "measure_huge_pages"]
+
+HUGE: Final = ("never", "advise", "within_size")
+"""To whom the system gives huge pages for shared memory: nobody, who asks, all whose files are as large."""
+FIGURES: Final = ("share", "first pass", "pass", "free")
+_SETTING: Final = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
 
 _IMPORT: Final = """
 import time
@@ -107,3 +114,39 @@ def measure(results: Results, rounds: int, nbytes: int) -> None:
         "an element of a list": listed[1],
     }.items():
         add(f"bytes of {what}", len(pickle.dumps(obj, 5)))
+
+
+def measure_huge_pages(results: Results, rounds: int, nbytes: int) -> None:
+    """Add figures of an array that is written, read twice and freed, with huge pages and without.
+
+    The system's setting, which root alone may change, is as before in the end.
+    """
+    source = np.ones(nbytes // 8)
+    target = source.copy()
+    before = _SETTING.read_text(encoding="ascii").partition("[")[2].partition("]")[0]
+    try:
+        for _ in range(rounds):
+            for to in HUGE:
+                _SETTING.write_text(to, encoding="ascii")
+                for figure, ratio in _life(source, target).items():
+                    results.alone.setdefault(f"huge {to}, {figure}", []).append(ratio)
+    finally:
+        _SETTING.write_text(before, encoding="ascii")
+
+
+def _life(source: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Return what each step in the life of a shared array takes, in units of a copy."""
+    clock = time.perf_counter
+    times = [clock()]
+    np.copyto(target, source)
+    times.append(clock())
+    shared = mori.share(source)
+    times.append(clock())
+    shared.sum()
+    times.append(clock())
+    shared.sum()
+    times.append(clock())
+    del shared
+    times.append(clock())
+    unit, *taken = np.diff(times)
+    return {figure: float(each / unit) for figure, each in zip(FIGURES, taken, strict=True)}

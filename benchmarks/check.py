@@ -80,6 +80,16 @@ def _alone(figure: str, unit: float) -> Measured:
     return lambda results: median(results.alone[figure]) / unit if figure in results.alone else None
 
 
+def _of_the_usual(figure: str) -> Measured:
+    """Return what huge pages leave of the time of a figure."""
+
+    def measured(results: Results) -> float | None:
+        huge, usual = (results.alone.get(f"huge {to}, {figure}") for to in ("within_size", "never"))
+        return median(huge) / median(usual) if huge and usual else None
+
+    return measured
+
+
 def _references(results: Results) -> float | None:
     sizes = [cell.median("bytes") for _, cell in results.cells(_MORI)]
     return max((size for size in sizes if size is not None), default=None)
@@ -108,6 +118,13 @@ TARGETS: Final = (
     Target(
         "a frame of 200 MB, again, MORI_POOL=1G", 1.3, "x memcpy", _memcpy("frame", "again", "unit", _POOL)
     ),
+    Target(
+        "share 200 MB of float64, first, with huge pages for all",
+        2,
+        "x memcpy",
+        _alone("huge within_size, share", 1),
+    ),
+    Target("its first pass, with huge pages", 0.5, "of the usual", _of_the_usual("first pass")),
     Target("allocate … share(): private memory", 1, "MB", _alone("allocate private", 1e6)),
     Target("allocate … share(): new shared memory", 1, "MB", _alone("allocate shared", 1e6)),
     Target("array: reference to first element, first", 0.25, "ms", _figure("array", "open", 1e-3)),

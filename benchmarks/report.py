@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks import check
+from benchmarks import alone, check
 from benchmarks.jobs import JOBS
 from benchmarks.results import FILE, Cell, Results
 
@@ -114,6 +114,18 @@ def _alone(results: Results) -> str:
     )
 
 
+def _huge(results: Results) -> str:
+    rows = [
+        [f"`{to}`", *(f"{median(results.alone[f'huge {to}, {figure}']):.2f}" for figure in alone.FIGURES)]
+        for to in alone.HUGE
+    ]
+    return (
+        "## mori with huge pages\n\nAn array of the same size, in units of a warm memcpy, by what "
+        "`/sys/kernel/mm/transparent_hugepage/shmem_enabled` is.\n\n"
+        + _table(["huge pages", *alone.FIGURES], rows)
+    )
+
+
 def _time(seconds: float) -> str:
     unit, name = next(
         (unit, name) for unit, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (0, "")) if seconds >= unit
@@ -177,8 +189,10 @@ def write(results: Results, folder: Path) -> None:
     text += "".join(f"- {name}: {note}\n" for name, note in machine["notes"].items()) + "\n"
     text += "## The targets\n\n`make bench-check` prints this table.\n\n" + check.table(results) + "\n"
     text += "\n".join(_job(name, results) for name in results.jobs)
-    if results.alone:
+    if "import" in results.alone:
         text += "\n" + _alone(results)
+    if f"huge {alone.HUGE[0]}, share" in results.alone:
+        text += "\n" + _huge(results)
     if results.scaling:
         text += "\n" + scaling_table(results)
     if results.calls:

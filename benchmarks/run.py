@@ -105,6 +105,11 @@ def _alone(results: Results, options: argparse.Namespace) -> None:
     alone.measure(results, options.rounds, int(200e6 * options.scale))
 
 
+def _huge(results: Results, options: argparse.Namespace) -> None:
+    if options.huge:
+        alone.measure_huge_pages(results, options.rounds, int(200e6 * options.scale))
+
+
 def _scaling(results: Results, options: argparse.Namespace) -> None:
     scaling.measure(results, options.largest, options.most, options.patience, options.minutes * 30)
 
@@ -115,7 +120,7 @@ def _calls(results: Results, options: argparse.Namespace) -> None:
     results.calls = calls.measure()
 
 
-_PARTS: Final = {"alone": _alone, "scaling": _scaling, "calls": _calls}
+_PARTS: Final = {"alone": _alone, "huge": _huge, "scaling": _scaling, "calls": _calls}
 
 
 def _write(results: Results, out: Path) -> None:
@@ -142,6 +147,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--largest", type=int, default=1 << 30, help="bytes of the largest array (1 GiB)")
     parser.add_argument(
         "--most", type=int, default=10_000_000, help="elements of the largest list (10,000,000)"
+    )
+    parser.add_argument(
+        "--huge", action="store_true", help="give huge pages to shared memory for a moment, as root may"
     )
     return parser.parse_args(arguments)
 

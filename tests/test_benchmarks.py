@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import check, report, run, scaling
+from benchmarks import alone, check, report, run, scaling
 from benchmarks.jobs import JOBS
 from benchmarks.peer import Peer, Published
 from benchmarks.peers import PEERS
@@ -41,6 +41,19 @@ def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) ->
     assert "0.001 of their full size" in text
     assert "| stdlib SharedMemory | — | — |" in text
     assert shm() == before
+
+
+def test_huge_pages_are_given_where_that_is_asked_for_and_the_setting_is_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "shmem_enabled"
+    setting.write_text("always within_size advise [never] deny force\n")
+    monkeypatch.setattr(alone, "_SETTING", setting)
+    arguments = ["--scale", "0.001", "--rounds", "2", "--jobs", "array", "--peers", "mori", "--huge"]
+    run.main([*arguments, "--without", "alone", "scaling", "calls", "--out", str(tmp_path)])
+    assert setting.read_text() == "never"
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert all(f"| `{to}` |" in text for to in alone.HUGE)
 
 
 @pytest.mark.timeout(180)
@@ -107,8 +120,12 @@ def _full() -> Results:
             results.jobs.setdefault(job, {})[way] = Cell({name: [value] for name, value in figures.items()})
         results.payloads[job] = 1
     results.scaling["size"] = [{"way": "mori", "x": 1, "peak": 1.0, "open": 1e-6}]
-    alone = ("allocate private", "allocate shared", "bytes of a slice of an array", "import")
-    results.alone = {figure: [0.0] for figure in alone}
+    by_itself = ("allocate private", "allocate shared", "bytes of a slice of an array", "import")
+    results.alone = {figure: [0.0] for figure in by_itself}
+    results.alone |= {
+        f"huge {to}, {figure}": [1.0] for to in alone.HUGE for figure in ("share", "first pass")
+    }
+    results.alone["huge within_size, first pass"] = [0.5]
     return results
 
 
