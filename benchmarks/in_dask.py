@@ -1,38 +1,44 @@
 """`make bench-dask`: what mori costs Dask where nothing is shared, and what it saves where something is.
 
-Three parts, each of which can be left out: the processor time of small tasks that share nothing, plain and
-with mori; an array given to all workers of this host; the examples at full size. Prints Markdown, and ends
-within eleven minutes on two cores that have nothing else to do.
+Three parts, each of which can be left out: the processor time of small tasks that share nothing, without
+mori and with it; an array given to all workers of this host; the examples at full size. Prints Markdown, and
+ends within fourteen minutes on two cores that have nothing else to do.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import os
 import platform
+import random
 import subprocess
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import dask
+import distributed
 import numpy as np
 import numpy.typing as npt
-from distributed import Client, LocalCluster, wait
+from distributed import Client, LocalCluster
+from distributed.protocol.serialize import Serialized, families
 
 _EXAMPLES: Final = Path(__file__).parent.parent / "examples"
 _KINDS: Final = {
     "plain": "plain",
     "again": "plain, once more",
     "mori": "mori installed",
-    "used": "mori, when all processes have a region",
+    "used": "mori, when a region has been there",
 }
 
 
@@ -52,32 +58,6 @@ def _small_task(number: int) -> int:
     return number + 1
 
 
-def _processor(client: Client) -> float:
-    """Return the processor time of client and scheduler, which are in this process, and of all workers."""
-    return time.process_time() + sum(client.run(time.process_time).values())
-
-
-def serve(kind: str) -> None:
-    """Be one of the clusters that are compared: run as many tasks as is said, and tell what they took."""
-    if kind in ("mori", "used"):
-        import mori
-        import mori_dask
-
-    with _cluster(1) as client:
-        if kind in ("mori", "used"):
-            mori_dask.install(client)
-        kept: list[Any] = []
-        if kind == "used":
-            kept += [mori.share(np.arange(1000.0))]
-            kept += [client.submit(lambda x: x, kept[0])]
-            wait(kept[1:])
-        print("ready", flush=True)
-        for line in sys.stdin:
-            before = _processor(client)
-            client.gather(client.map(_small_task, range(int(line)), pure=False))
-            print(_processor(client) - before, flush=True)
-
-
 def _rounds(seconds: float, least: int = 3) -> Iterator[int]:
     """Count rounds, until a time is over."""
     until = time.monotonic() + seconds
@@ -87,6 +67,79 @@ def _rounds(seconds: float, least: int = 3) -> Iterator[int]:
             return
 
 
+class _Hooks:
+    """What mori has replaced in distributed and in a running cluster, to be taken out and put in again."""
+
+    def __init__(self) -> None:
+        assert "mori_dask" not in sys.modules, "what is replaced is seen as it is replaced"
+        holders = [module for name, module in sys.modules.items() if name.startswith("distributed")]
+        holders += [distributed.Client, Serialized, distributed.comm.Comm]
+        self._before = [(holder, dict(vars(holder))) for holder in holders]
+        self._families = dict(families)
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
+
+    def found(self, cluster: LocalCluster) -> None:
+        """Take down what is there now."""
+        for holder, before in self._before:
+            now = dict(vars(holder))
+            self._replaced += [
+                (holder, name, plain, now[name])
+                for name, plain in before.items()
+                if now.get(name, plain) is not plain
+            ]
+        self._ours = dict(families)
+        self._scheduler = cluster.scheduler
+        self._plugin = self._scheduler.plugins["mori"]
+
+    def put(self, kind: str) -> None:
+        """Run without mori, as with mori where nothing was shared, or as where everybody has a region."""
+        from mori import region
+
+        is_plain = kind in ("plain", "again")
+        for holder, name, plain, ours in self._replaced:
+            setattr(holder, name, plain if is_plain else ours)
+        families.clear()
+        families.update(self._families if is_plain else self._ours)
+        self._scheduler.plugins.pop("mori", None)
+        for stream in (*self._scheduler.stream_comms.values(), *self._scheduler.client_comms.values()):
+            stream.recent_message_log = deque(maxlen=stream.recent_message_log.maxlen)
+        if not is_plain:
+            self._scheduler.plugins["mori"] = self._plugin
+            self._plugin.add_client(self._scheduler, "")  # its connection's log is new
+        region.used.ever = kind == "used"
+
+
+async def _overhead(tasks: int, seconds: float) -> dict[str, list[float]]:
+    hooks = _Hooks()
+    import mori_dask
+
+    cluster = LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,  # and yet all that is sent is serialized
+        protocol="tcp://",
+        dashboard_address=":0",
+        silence_logs=logging.ERROR,
+        asynchronous=True,
+    )
+    found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+    async with cluster, Client(cluster, asynchronous=True) as client:
+        await mori_dask.install(client)
+        hooks.found(cluster)
+        chance = random.Random(1)
+        for number in _rounds(seconds):
+            for kind in chance.sample([*_KINDS], len(_KINDS)):
+                hooks.put(kind)
+                gc.collect()
+                before = time.process_time()
+                await client.gather(client.map(_small_task, range(tasks), pure=False))
+                await asyncio.sleep(0.05)  # the futures' end is part of it
+                if number > 1:  # the first ones import, and fill pools
+                    found[kind].append(time.process_time() - before)
+        hooks.put("mori")
+    return found
+
+
 def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return medians of samples drawn from the rounds with replacement (bootstrap)."""
     drawn = np.random.default_rng(1).choice(ratios, (10_000, ratios.size))
@@ -94,51 +147,26 @@ def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 
 def overhead(tasks: int, seconds: float) -> str:
-    """Compare clusters that run in turns, the others idle; return a table."""
-    children = {
-        kind: subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.in_dask", "--serve", kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for kind in _KINDS
-    }
-
-    def ask(kind: str) -> float:
-        pipe = children[kind]
-        assert pipe.stdin is not None
-        assert pipe.stdout is not None
-        pipe.stdin.write(f"{tasks}\n")
-        pipe.stdin.flush()
-        return float(pipe.stdout.readline())
-
-    found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-    for child in children.values():
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    for kind in [*_KINDS] * 2:  # the first ones import, and fill pools
-        ask(kind)
-    for number in _rounds(seconds):
-        for kind in list(_KINDS) if number % 2 else reversed(_KINDS):
-            found[kind].append(ask(kind))
-    for child in children.values():
-        child.communicate()
-    rounds = len(found["plain"])
+    """Compare one cluster as it is with mori and as it is without, in turns; return a table."""
+    found = asyncio.run(_overhead(tasks, seconds))
+    plain = (np.array(found["plain"]) + found["again"]) / 2
     rows = []
     for kind, name in _KINDS.items():
-        ratios = np.divide(found[kind], found["plain"])
+        ratios = np.divide(found[kind], plain)
         low, high = np.quantile(_medians_of_samples(ratios), (0.025, 0.975))
         quarter, rest = np.quantile(ratios, (0.25, 0.75))
         rows.append(
-            f"| {name} | {median(found[kind]):.3f} | {np.median(ratios) - 1:+.1%} ({low - 1:+.1%} to "
-            f"{high - 1:+.1%}) | {quarter - 1:+.1%} to {rest - 1:+.1%} |"
+            f"| {name} | {median(found[kind]) / tasks * 1e6:,.0f} | {np.median(ratios) - 1:+.1%} "
+            f"({low - 1:+.1%} to {high - 1:+.1%}) | {quarter - 1:+.1%} to {rest - 1:+.1%} |"
         )
     return "\n".join(
         [
-            f"## {tasks:,} small tasks, none shares anything, {rounds} rounds in turns",
+            f"## {tasks:,} small tasks, none shares anything, {plain.size} rounds in turns",
             "",
-            "| cluster of one worker | processor s | more than plain: median (95 % interval) | middle half |",
+            "Client, scheduler and worker in one process, which speak TCP; compared with the mean of both "
+            "plain turns.",
+            "",
+            "| cluster | processor µs a task | more than plain: median (95 % interval) | middle half |",
             "|---|---|---|---|",
             *rows,
         ]
@@ -250,10 +278,9 @@ def _machine() -> str:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", choices=_KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--parts", nargs="*", default=["overhead", "scatter", "examples"])
-    parser.add_argument("--tasks", type=int, default=200, help="a round (200)")
-    parser.add_argument("--seconds", type=float, default=300, help="for the rounds of tasks (300)")
+    parser.add_argument("--tasks", type=int, default=100, help="a round (100)")
+    parser.add_argument("--seconds", type=float, default=480, help="for the rounds of tasks (480)")
     parser.add_argument(
         "--megabytes", type=int, default=200, help="that are scattered, and of examples (200)"
     )
@@ -264,9 +291,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file to write the tables to, too")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "Sending large graph")
-    if options.serve:
-        serve(options.serve)
-        return
     size = options.megabytes
     sizes = {
         "dask_bootstrap.py": ["--megabytes", f"{size}", "--workers", "4"],

@@ -41,10 +41,16 @@ def register() -> None:
 
 def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
-    def dumps(x: Any, *, buffer_callback: Callable[[Any], object] | None = None, **options: Any) -> Any:
+    def dumps(
+        x: Any,
+        *,
+        buffer_callback: Callable[[Any], object] | None = None,
+        protocol: int = pickle.HIGHEST_PROTOCOL,
+    ) -> Any:
         if not used.ever:
             handed_out: list[Any] = []
-            pickled = plain(x, buffer_callback=buffer_callback and handed_out.append, **options)
+            collect = None if buffer_callback is None else handed_out.append
+            pickled = plain(x, buffer_callback=collect, protocol=protocol)
             if not used.ever:
                 for buffer in handed_out:
                     buffer_callback(buffer)  # type: ignore[misc]
@@ -53,13 +59,13 @@ def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
         if way.get(None) is None:  # such as the arguments of client.run: who gets them, is not known
             token = way.set("value")
             try:
-                return plain(x, buffer_callback=buffer_callback, **options)
+                return plain(x, buffer_callback=buffer_callback, protocol=protocol)
             finally:
                 way.reset(token)
         if buffer_callback is None:
-            return plain(x, buffer_callback=buffer_callback, **options)
+            return plain(x, buffer_callback=buffer_callback, protocol=protocol)
         buffers: list[Any] = []
-        pickled = plain(x, buffer_callback=buffers.append, **options)
+        pickled = plain(x, buffer_callback=buffers.append, protocol=protocol)
         least = config.least() if buffers else None
         for buffer in buffers:
             buffer_callback((_name(buffer, least) if least else None) or buffer)

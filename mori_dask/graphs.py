@@ -87,10 +87,11 @@ def _holding(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _releasing(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def release_key(self: Client, key: Any) -> Any:
-        state = self.futures.get(key)
-        for sent, is_new in vars(self).get(_SENT, {}).pop(key, ()):
-            if is_new and state is not None and state.status in _HEARD:
-                sent.received = True
+        if graphs := vars(self).get(_SENT):
+            state = self.futures.get(key)
+            for sent, is_new in graphs.pop(key, ()):
+                if is_new and state is not None and state.status in _HEARD:
+                    sent.received = True
         return plain(self, key)
 
     return release_key

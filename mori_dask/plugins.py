@@ -104,7 +104,7 @@ class MoriScheduler(SchedulerPlugin):
 
         The same for its exception, which is kept with the last message of its worker.
         """
-        if self._scheduler is None or not used.ever:
+        if not used.ever or self._scheduler is None:
             return
         if not self._forgets:
             self._forget_what_is_sent()

@@ -26,38 +26,15 @@ from distributed.protocol.serialize import (
 
 from mori import reference
 from mori.hold import Hold
-from mori.region import Mapping, used
+from mori.region import used
 from mori_dask import raised
 from mori_dask.message import Message, current
 
-__all__ = ["References", "Relayed", "register"]
+__all__ = ["Relayed", "register"]
 
 _KEY: Final = "mori"  # in the header of what is serialized: a reference to each region
 _RAISED: Final = "mori-raised"  # there, too: that the references are in an exception, pickled into bytes
 _logger = logging.getLogger("distributed.scheduler.mori")
-
-
-class References:
-    """The way of references whose regions are noted.
-
-    With `grace`, they outlast their last use by the sender, as they do with every reference on its way.
-    """
-
-    def __init__(self, *, grace: bool) -> None:
-        self.regions: dict[bytes, bytes] = {}
-        self._grace = grace
-
-    def takes(self, mapping: Mapping) -> bool:
-        """Take any."""
-        if self._grace and mapping.hold is not None:
-            mapping.hold.pickled = True
-        return True
-
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        """Return what a reference is without an adapter."""
-        region_id, whole = reference.region_of(payload)
-        self.regions[region_id] = whole
-        return reference.load, (payload,)
 
 
 def register() -> None:
@@ -74,6 +51,8 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a family of serializers: what is for a scheduler says which regions it refers to."""
 
     def dumps(x: Any, context: Any = None) -> Any:
+        if not used.ever:
+            return plain(x, context=context)
         message = current()
         if type(x) is raised.Raised:
             return _raised(plain, x, message, context)
@@ -82,14 +61,15 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
         if message.relayed == "value":
             with reference.travel("value"):
                 return plain(x, context=context)
-        references = References(grace=not message.is_kept())
-        token = reference.way.set(references)
+        if message.regions is not None:  # a part of what is noted already
+            return plain(x, context=context)
+        message.regions = {}
         try:
             header, frames = plain(x, context=context)
+            if message.regions:
+                header[_KEY] = list(message.regions.values())
         finally:
-            reference.way.reset(token)
-        if references.regions:
-            header[_KEY] = list(references.regions.values())
+            message.regions = None
         return header, frames
 
     return dumps

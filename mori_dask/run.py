@@ -1,6 +1,6 @@
 """`Client.run` sends references where all workers that it is for are in this domain.
 
-Imports config, handshake, relay, distributed and mori. Its arguments are pickled once for all workers, before
+Imports config, handshake, distributed and mori. Its arguments are pickled once for all workers, before
 any connection is chosen, so the workers are asked first; and only if there is a reference to send.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 import distributed.protocol.pickle
 from distributed import Client
 
-from mori.reference import travel
+from mori.reference import load, travel
+from mori.region import Mapping, used
 from mori_dask import config
 from mori_dask.handshake import domain, hosts_of
-from mori_dask.relay import References
 
 __all__ = ["register"]
 
@@ -29,7 +29,8 @@ def register() -> None:
     @functools.wraps(plain)
     async def run(self: Client, function: Any, *args: Any, **kwargs: Any) -> Any:
         here = (
-            config.get("mori.dask.relay")  # a scheduler passes them on
+            used.ever
+            and config.get("mori.dask.relay")  # a scheduler passes them on
             and _refers((function, args, kwargs))
             and await _are_here(self, kwargs.get("workers"))
         )
@@ -40,11 +41,25 @@ def register() -> None:
     Client._run = run
 
 
+class _Seen:
+    """The way of references that are looked for, and not sent."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+    def takes(self, mapping: Mapping) -> bool:
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        self.any = True
+        return load, (payload,)
+
+
 def _refers(x: Any) -> bool:
-    references = References(grace=False)
-    with travel(references):
+    seen = _Seen()
+    with travel(seen):
         distributed.protocol.pickle.dumps(x, buffer_callback=lambda buffer: None)
-    return bool(references.regions)
+    return seen.any
 
 
 async def _are_here(client: Any, workers: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import pickle
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import mori_dask
 from mori import reference, region
 from mori.identifier import format_name
 from mori.reference import travel
+from mori_dask.message import deciding
 from tests.fresh import run_python
 from tests.mori.classes import Metered
 
@@ -219,6 +221,18 @@ def test_importing_it_again_changes_nothing():
     ):
         module.register()
     assert _reached() == before
+
+
+def test_what_stands_for_a_function_of_dasks_has_its_parameters_and_defaults():
+    for ours in (distributed.protocol.dumps, distributed.protocol.pickle.dumps):
+        names = inspect.signature(ours, follow_wrapped=False).parameters
+        for name, parameter in inspect.signature(ours.__wrapped__).parameters.items():
+            assert (names[name].kind, names[name].default) == (parameter.kind, parameter.default), name
+
+
+def test_what_a_later_dask_passes_on_is_passed_on():
+    with_more = deciding(lambda *args, **kwargs: (args, kwargs))
+    assert with_more([1], context={}, later=2) == (([1], None, "message", {}, None), {"later": 2})
 
 
 def test_a_buffer_is_found_by_its_name_and_a_damaged_name_is_no_error_before_it_is_used():
