@@ -16,14 +16,16 @@ import logging
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
+from types import FrameType
 from typing import Any, Final
 
 import dask
@@ -109,8 +111,39 @@ class _Hooks:
         region.used.ever = kind == "used"
 
 
-async def _overhead(tasks: int, seconds: float) -> dict[str, list[float]]:
-    hooks = _Hooks()
+class _Samples:
+    """Where the processor is at every tick of its clock: how often in mori's code, by kind."""
+
+    def __init__(self) -> None:
+        self.all: Counter[str] = Counter()
+        self.ours: Counter[str] = Counter()
+        self._kind = ""
+        self._folders = tuple(f"{_EXAMPLES.parent / name}{os.sep}" for name in ("mori", "mori_dask"))
+        signal.signal(signal.SIGPROF, self._tick)
+
+    @contextlib.contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Take samples of a kind."""
+        self._kind = kind
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _tick(self, number: int, frame: FrameType | None) -> None:
+        self.all[self._kind] += 1
+        if frame is not None and frame.f_code.co_filename.startswith(self._folders):
+            self.ours[self._kind] += 1
+
+    def share(self, kind: str) -> str:
+        """Return the share of mori's code, with its standard error."""
+        share = self.ours[kind] / self.all[kind]
+        return f"{share:.2%} ± {(share * (1 - share) / self.all[kind]) ** 0.5:.2%}"
+
+
+async def _overhead(tasks: int, seconds: float) -> tuple[dict[str, list[float]], _Samples]:
+    hooks, samples = _Hooks(), _Samples()
     import mori_dask
 
     cluster = LocalCluster(
@@ -132,12 +165,13 @@ async def _overhead(tasks: int, seconds: float) -> dict[str, list[float]]:
                 hooks.put(kind)
                 gc.collect()
                 before = time.process_time()
-                await client.gather(client.map(_small_task, range(tasks), pure=False))
-                await asyncio.sleep(0.05)  # the futures' end is part of it
+                with samples.of(kind if number > 1 else ""):
+                    await client.gather(client.map(_small_task, range(tasks), pure=False))
+                    await asyncio.sleep(0.05)  # the futures' end is part of it
                 if number > 1:  # the first ones import, and fill pools
                     found[kind].append(time.process_time() - before)
         hooks.put("mori")
-    return found
+    return found, samples
 
 
 def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -148,7 +182,7 @@ def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float
 
 def overhead(tasks: int, seconds: float) -> str:
     """Compare one cluster as it is with mori and as it is without, in turns; return a table."""
-    found = asyncio.run(_overhead(tasks, seconds))
+    found, samples = asyncio.run(_overhead(tasks, seconds))
     plain = (np.array(found["plain"]) + found["again"]) / 2
     rows = []
     for kind, name in _KINDS.items():
@@ -157,7 +191,8 @@ def overhead(tasks: int, seconds: float) -> str:
         quarter, rest = np.quantile(ratios, (0.25, 0.75))
         rows.append(
             f"| {name} | {median(found[kind]) / tasks * 1e6:,.0f} | {np.median(ratios) - 1:+.1%} "
-            f"({low - 1:+.1%} to {high - 1:+.1%}) | {quarter - 1:+.1%} to {rest - 1:+.1%} |"
+            f"({low - 1:+.1%} to {high - 1:+.1%}) | {quarter - 1:+.1%} to {rest - 1:+.1%} "
+            f"| {samples.share(kind)} |"
         )
     return "\n".join(
         [
@@ -166,8 +201,9 @@ def overhead(tasks: int, seconds: float) -> str:
             "Client, scheduler and worker in one process, which speak TCP; compared with the mean of both "
             "plain turns.",
             "",
-            "| cluster | processor µs a task | more than plain: median (95 % interval) | middle half |",
-            "|---|---|---|---|",
+            "| cluster | processor µs a task | more than plain: median (95 % interval) | middle half "
+            "| the processor is in mori's code |",
+            "|---|---|---|---|---|",
             *rows,
         ]
     )
