@@ -45,7 +45,7 @@ def measure(results: Results, largest: int, most: int, patience: float, seconds:
     After so many seconds, what is larger is left out.
     """
     limit = time.monotonic() + seconds
-    largest = min(largest, int(_available() / 2.5))  # the source and the region, and what others need
+    largest = min(largest, int(_available() / 3.5))  # the source, the region, the copy that is its unit
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         folders = Path(folder), Path(folder)
 
@@ -56,9 +56,9 @@ def measure(results: Results, largest: int, most: int, patience: float, seconds:
             points = _many(entry(way, "array", min(1, largest / 200e6)))
             results.scaling.setdefault("readers", []).extend(points)
         for job, full, sizes, upper, many in (
+            ("array", 200e6, _SIZES, largest, _LARGE),
             ("strings", 1e6, _COUNTS, most, _MANY),
             ("dict", 1e6, _COUNTS, most, _MANY),
-            ("array", 200e6, _SIZES, largest, _LARGE),
         ):
             points = results.scaling.setdefault("size" if job == "array" else job, [])
             for x, way in itertools.product(sizes, _WAYS):

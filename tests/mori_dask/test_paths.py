@@ -385,3 +385,11 @@ def test_the_graph_of_a_shared_object_is_small(client: Client, array):
     graph = HLGExpr(HighLevelGraph.from_collections("x", {"x": Task("x", look, array)}))
     _, frames = serialize(to_serialize(graph), on_error="raise")
     assert sum(len(frame) for frame in frames) < 3000 < array.nbytes
+
+
+def test_inside_by_value_a_graph_carries_bytes(client: Client, array, counted):
+    before = counted()
+    with mori.by_value():
+        future = client.submit(look, array, pure=False)
+    assert future.result()[-1] == np.arange(_ELEMENTS).sum()
+    assert counted() - before > array.nbytes
