@@ -14,6 +14,7 @@ import threading
 import weakref
 from bisect import bisect_left, insort
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -188,7 +189,9 @@ def _place(mapping: Mapping) -> None:
         number = next(_counter)
         insort(_placed, (mapping.address, number, weakref.ref(mapping)))
         if len(_placed) > 2 * len(_mappings) + _FEW:
-            left = [each for each in _placed if each[2]() is not None]
+            # In one call, which no signal interrupts: it would be longer the next time.
+            found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
+            left = list(itertools.compress(_placed, found))
             if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
                 _placed[:] = left
 
