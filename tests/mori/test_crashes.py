@@ -88,7 +88,7 @@ def test_a_process_killed_among_segments_and_recycled_pages_leaves_nothing(
     assert len(by_act) == 5
     assert all(of[-1]["status"] == 0 and of[0]["calls"] == 1 for of in by_act.values())
     for act in ("share in segments", "share in pages that are written again"):
-        assert by_act[act][-2]["standing"] == ["array"]
+        assert ["array"] in [found["standing"] for found in by_act[act]]  # published, its creator still there
 
 
 def test_processes_killed_at_any_moment_leave_nothing_and_harm_nobody(store: str) -> None:

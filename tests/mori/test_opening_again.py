@@ -295,6 +295,7 @@ def test_what_starts_where_a_pickled_array_does_stays_what_it_is(change):
     assert isinstance(found, np.recarray) == isinstance(wanted, np.recarray)
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
 def test_an_array_whose_shape_was_set_in_place_is_pickled_as_it_is():
     shared = mori.share(np.arange(12.0))
     pickle.dumps(shared, 5)
