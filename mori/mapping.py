@@ -48,6 +48,7 @@ Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 """An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
+_GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
 
 
@@ -188,7 +189,7 @@ def _place(mapping: Mapping) -> None:
     with _lock:
         number = next(_counter)
         insort(_placed, (mapping.address, number, weakref.ref(mapping)))
-        if len(_placed) > 2 * len(_mappings) + _FEW:
+        if len(_placed) > 2 * len(_mappings) + _GONE:
             # In one call, which no signal interrupts: it would be longer the next time.
             found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
             left = list(itertools.compress(_placed, found))

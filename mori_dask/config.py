@@ -122,10 +122,11 @@ def get(key: str) -> Any:
     if read is not None and read[0] is value:
         return read[1]
     try:
-        _read[key] = value, parse(value)
-        return _read[key][1]
+        parsed = parse(value)
     except (ValueError, TypeError, OverflowError):
         raise SettingError(setting=key, value=value, wanted=wanted) from None
+    _read[key] = value, parsed
+    return parsed  # and not what another thread has read meanwhile
 
 
 def enabled() -> bool:

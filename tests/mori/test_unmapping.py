@@ -1,5 +1,10 @@
 """Pages are unmapped when nobody can reach them any more: no other thread, and no finalizer."""
 
+import pickle
+
+import numpy as np
+
+import mori
 from tests.fresh import run_python
 
 
@@ -102,3 +107,15 @@ def test_to_find_an_address_not_every_mapping_is_looked_at():
         print(len(looked) <= 302)
     """
     assert run_python(code) == "True"
+
+
+def test_who_opens_a_memfd_makes_none():
+    shared = mori.share(np.arange(1000))
+    code = f"""
+        import os, pickle
+        import numpy, mori
+
+        os.memfd_create = None
+        print(int(pickle.loads(bytes.fromhex("{pickle.dumps(shared, 5).hex()}")).sum()))
+    """
+    assert run_python(code) == "499500"

@@ -341,3 +341,14 @@ def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_an
               sum(map(len, frames)) > 40_000, loads(frames)[0][0][-1])
     """
     assert run_python(code) == "2 3000.0 True False True 4999.0"
+
+
+def test_a_message_is_asked_once_who_keeps_what_is_in_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(mori_dask.message, "_is_kept", lambda msg: asked.append(1) or True)
+    shared = mori.share(np.arange(1000.0))
+    info = {"mori": mori_dask.handshake.said(relay=True)}
+    parts = [to_serialize(shared) for _ in range(20)]
+    frames = distributed.protocol.dumps(parts, context={"recipient": info})
+    assert len(asked) == 1
+    assert sum(memoryview(frame).nbytes for frame in frames) < shared.nbytes * len(parts)
