@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -57,14 +57,18 @@ __all__ = [
 ]
 
 
-class Carrier(Protocol):
+class Carrier:
     """An adapter's own way for references: one that is taken is kept good by the adapter, without a grace."""
+
+    __slots__ = ()
 
     def takes(self, mapping: Mapping) -> bool:
         """Take a reference to this region, or leave its parts to travel by value."""
+        return True
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         """Return what ``__reduce_ex__`` returns; what it calls there calls `load` on the payload."""
+        return load, (payload,)
 
 
 Way = Literal["reference", "value"] | Carrier
@@ -200,14 +204,11 @@ def _buffer(data: memoryview, protocol: int) -> Any:
     return pickle.PickleBuffer(data) if protocol >= 5 else bytes(data)
 
 
-class _Names:
+class _Names(Carrier):
     """The way of references that are no more than names, the same in every process."""
 
     def __init__(self) -> None:
         self.count = 0
-
-    def takes(self, mapping: Mapping) -> bool:
-        return True
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         kind, region_id, _, _, _, _, offset = _WHOLE.unpack_from(payload)

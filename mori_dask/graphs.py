@@ -14,18 +14,16 @@ from typing import Any, Final
 
 from distributed import Client
 
-from mori import reference
 from mori.hold import Hold
-from mori.reference import Way
+from mori.reference import Carrier, Way
 from mori.region import Mapping
 
 __all__ = ["register", "way"]
 
-_SENT: Final = "_mori_sent"  # in a client: by key, the graphs that it belongs to
 _HEARD: Final = ("finished", "error", "lost")  # what a future is told by the scheduler alone
 
 
-class _Sent:
+class _Sent(Carrier):
     """The way of references in a graph, and the holds on their regions."""
 
     def __init__(self) -> None:
@@ -36,9 +34,6 @@ class _Sent:
         assert mapping.hold is not None
         self.holds[mapping.header.region_id] = mapping.hold
         return True
-
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        return reference.load, (payload,)
 
     def __del__(self) -> None:
         if not self.received:  # it may be on its way: a grace follows
@@ -58,6 +53,7 @@ def register() -> None:
     """Have clients hold what they send."""
     if getattr(Client._graph_to_futures, "_mori", False):
         return
+    Client._mori_sent = None  # in a client that has sent references: by key, the graphs that it belongs to
     Client._graph_to_futures = _holding(Client._graph_to_futures)
     Client._release_key = _releasing(Client._release_key)
     for name in ("_handle_restart", "_reconnect"):  # which drop all futures at once
@@ -75,7 +71,7 @@ def _holding(plain: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _graph.reset(token)
         if sent.holds:
-            graphs = vars(self).setdefault(_SENT, {})
+            graphs = vars(self).setdefault("_mori_sent", {})
             for key in futures:
                 graphs.setdefault(key, []).append((sent, key not in known))
         return futures
@@ -87,7 +83,7 @@ def _holding(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _releasing(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def release_key(self: Client, key: Any) -> Any:
-        if graphs := vars(self).get(_SENT):
+        if graphs := self._mori_sent:
             state = self.futures.get(key)
             for sent, is_new in graphs.pop(key, ()):
                 if is_new and state is not None and state.status in _HEARD:
@@ -100,7 +96,7 @@ def _releasing(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _forgetting(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def forget(self: Client, *args: Any, **kwargs: Any) -> Any:
-        vars(self).pop(_SENT, None)
+        vars(self).pop("_mori_sent", None)
         return plain(self, *args, **kwargs)
 
     return forget

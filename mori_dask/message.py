@@ -15,14 +15,14 @@ from typing import Any
 import distributed.protocol
 
 from mori import reference
-from mori.reference import Way, way
+from mori.reference import Carrier, Way, way
 from mori.region import Mapping, used
 from mori_dask.handshake import receiver_here, relays
 
 __all__ = ["Message", "current", "deciding", "register"]
 
 
-class Message:
+class Message(Carrier):
     """What is known of a message, found out when something in it asks for its way.
 
     relayed : by a scheduler of this domain: references, or values; None if it is not passed on
@@ -63,11 +63,11 @@ class Message:
         return True
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        """Return what a reference is without an adapter."""
+        """Return what a reference is without an adapter, and note its region where that is wanted."""
         if self.regions is not None:
             region_id, whole = reference.region_of(payload)
             self.regions[region_id] = whole
-        return reference.load, (payload,)
+        return super().reduce(payload)
 
 
 def _is_kept(msg: Any) -> bool:

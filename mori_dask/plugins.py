@@ -27,8 +27,7 @@ from mori_dask.serialize import SIZE
 from mori_dask.versions import Versions
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
-
-_PARTS: Final = frozenset(("run_spec", "exception"))  # of messages, which can have references
+_PARTS: Final = ("run_spec", "exception")  # of messages, which can have references
 
 
 class MoriScheduler(SchedulerPlugin):
@@ -134,12 +133,12 @@ class _Log(deque[Any]):
     def append(self, messages: Any) -> None:
         if isinstance(messages, list):
             messages = [
-                {**message, **dict.fromkeys(_PARTS & message.keys())}
-                if isinstance(message, dict) and not _PARTS.isdisjoint(message)
+                {key: None if key in _PARTS else value for key, value in message.items()}
+                if type(message) is dict and ("run_spec" in message or "exception" in message)
                 else message
                 for message in messages
             ]
-        deque.append(self, messages)
+        super().append(messages)
 
 
 class _KeepShared(ReduceReplicas):
@@ -169,6 +168,7 @@ def _keep_replicas(scheduler: Scheduler) -> None:
 class MoriWorker(WorkerPlugin):
     """Measures a worker's own memory, spills references, and shares large results if that is wanted."""
 
+    __slots__ = ("transition",)  # never set: a worker calls what a plugin has of it several times a task
     name = "mori"
     idempotent = True
 

@@ -59,7 +59,7 @@ def with_bytes(pickled: bytes) -> bytes:
     return made
 
 
-class _Noted:
+class _Noted(reference.Carrier):
     """The way of references in an exception, with their regions."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class _Noted:
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         region_id, whole = reference.region_of(payload)
         self.regions[region_id] = whole
-        return reference.load, (payload,)
+        return super().reduce(payload)
 
 
 def register() -> None:

@@ -26,6 +26,7 @@ from distributed.protocol.serialize import (
 
 from mori import reference
 from mori.hold import Hold
+from mori.reference import way
 from mori.region import used
 from mori_dask import raised
 from mori_dask.message import Message, current
@@ -53,10 +54,10 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(x: Any, context: Any = None) -> Any:
         if not used.ever:
             return plain(x, context=context)
-        message = current()
+        message = way.get(None)
         if type(x) is raised.Raised:
-            return _raised(plain, x, message, context)
-        if message is None or message.relayed is None:
+            return _raised(plain, x, current(), context)
+        if type(message) is not Message or message.relayed is None:
             return plain(x, context=context)
         if message.relayed == "value":
             with reference.travel("value"):

@@ -12,8 +12,8 @@ from typing import Any
 import distributed.protocol.pickle
 from distributed import Client
 
-from mori.reference import load, travel
-from mori.region import Mapping, used
+from mori.reference import Carrier, travel
+from mori.region import used
 from mori_dask import config
 from mori_dask.handshake import domain, hosts_of
 
@@ -41,18 +41,15 @@ def register() -> None:
     Client._run = run
 
 
-class _Seen:
+class _Seen(Carrier):
     """The way of references that are looked for, and not sent."""
 
     def __init__(self) -> None:
         self.any = False
 
-    def takes(self, mapping: Mapping) -> bool:
-        return True
-
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         self.any = True
-        return load, (payload,)
+        return super().reduce(payload)
 
 
 def _refers(x: Any) -> bool:

@@ -29,7 +29,7 @@ from mori.masked import SharedMaskedArray
 from mori.modules import imported
 from mori.plain import reduce_reference
 from mori.records import SharedMatrix, SharedRecords
-from mori.reference import identity, is_by_value, is_said, travel
+from mori.reference import identity, is_by_value, travel, way
 from mori.region import used
 from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here
@@ -150,7 +150,7 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def dumps(x: Any, context: Any = None) -> Any:
-        if not used.ever or is_said():
+        if not used.ever or way.get(None) is not None:
             return plain(x, context=context)
         with travel(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)

@@ -19,7 +19,7 @@ from mori_dask import config
 __all__ = ["held", "refer"]
 
 
-class _Kept:
+class _Kept(reference.Carrier):
     """The way of references into a file: their regions are held until the file is gone."""
 
     def __init__(self) -> None:
@@ -29,9 +29,6 @@ class _Kept:
         assert mapping.hold is not None
         self.holds[mapping.header.region_id] = (mapping.hold, mapping.nbytes)
         return True
-
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        return reference.load, (payload,)
 
 
 class _ReferringSlow(Slow):

@@ -30,7 +30,7 @@ __all__ = ["load", "load_argument", "register"]
 _SMALL: Final = 100 << 10  # bytes that Ray sends along with the task
 
 
-class _Put:
+class _Put(reference.Carrier):
     """The way of references in what is put: its owner for Ray is this process, which keeps the region."""
 
     def takes(self, mapping: Mapping) -> bool:
