@@ -1,8 +1,9 @@
 """`make bench-dask`: what mori costs Dask where nothing is shared, and what it saves where something is.
 
-Three parts, each of which can be left out: the processor time of small tasks that share nothing, without
-mori and with it; an array given to all workers of this host; the examples at full size. Prints Markdown, and
-ends within fourteen minutes on two cores that have nothing else to do.
+Three parts, each of which can be left out: what small tasks that share nothing cost, without mori and with
+it, in instructions (counted by valgrind, where it is installed) and in time; an array given to all workers
+of this host; the examples at full size. Prints Markdown. On two cores that have nothing else to do it takes
+half an hour, most of it for the first part.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import json
 import logging
 import os
 import platform
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -29,13 +33,13 @@ from types import FrameType
 from typing import Any, Final
 
 import dask
-import distributed
 import numpy as np
 import numpy.typing as npt
 from distributed import Client, LocalCluster
-from distributed.protocol.serialize import Serialized, families
 
 _EXAMPLES: Final = Path(__file__).parent.parent / "examples"
+_BATCH: Final = 100  # tasks that are submitted at once
+_COUNTING: Final = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 _KINDS: Final = {
     "plain": "plain",
     "again": "plain, once more",
@@ -55,6 +59,21 @@ def _cluster(workers: int) -> Iterator[Client]:
 
 # Tasks that share nothing
 
+# What Dask does as time goes by would be counted with the tasks, under valgrind fifty times.
+_QUIET: Final = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.worker-ttl": None,
+    **{
+        f"distributed.{key}": "1h"
+        for key in (
+            *("admin.tick.interval", "admin.system-monitor.interval", "worker.memory.monitor-interval"),
+            *("client.heartbeat", "comm.timeouts.connect", "comm.timeouts.tcp"),
+        )
+    },
+}
+
 
 def _small_task(number: int) -> int:
     return number + 1
@@ -69,62 +88,17 @@ def _rounds(seconds: float, least: int = 3) -> Iterator[int]:
             return
 
 
-class _Hooks:
-    """What mori has replaced in distributed and in a running cluster, to be taken out and put in again."""
-
-    def __init__(self) -> None:
-        assert "mori_dask" not in sys.modules, "what is replaced is seen as it is replaced"
-        holders = [module for name, module in sys.modules.items() if name.startswith("distributed")]
-        holders += [distributed.Client, Serialized, distributed.comm.Comm]
-        self._before = [(holder, dict(vars(holder))) for holder in holders]
-        self._families = dict(families)
-        self._replaced: list[tuple[Any, str, Any, Any]] = []
-
-    def found(self, cluster: LocalCluster) -> None:
-        """Take down what is there now."""
-        for holder, before in self._before:
-            now = dict(vars(holder))
-            self._replaced += [
-                (holder, name, plain, now[name])
-                for name, plain in before.items()
-                if now.get(name, plain) is not plain
-            ]
-        self._ours = dict(families)
-        self._scheduler = cluster.scheduler
-        self._plugin = self._scheduler.plugins["mori"]
-
-    def put(self, kind: str) -> None:
-        """Run without mori, as with mori where nothing was shared, or as where everybody has a region."""
-        from mori import region
-
-        is_plain = kind in ("plain", "again")
-        for holder, name, plain, ours in self._replaced:
-            setattr(holder, name, plain if is_plain else ours)
-        families.clear()
-        families.update(self._families if is_plain else self._ours)
-        self._scheduler.plugins.pop("mori", None)
-        for stream in (*self._scheduler.stream_comms.values(), *self._scheduler.client_comms.values()):
-            stream.recent_message_log = deque(maxlen=stream.recent_message_log.maxlen)
-        if not is_plain:
-            self._scheduler.plugins["mori"] = self._plugin
-            self._plugin.add_client(self._scheduler, "")  # its connection's log is new
-        region.used.ever = kind == "used"
-
-
 class _Samples:
-    """Where the processor is at every tick of its clock: how often in mori's code, by kind."""
+    """Where the processor is at every tick of its clock, and how often that is in mori's code."""
 
     def __init__(self) -> None:
-        self.all: Counter[str] = Counter()
-        self.ours: Counter[str] = Counter()
-        self._kind = ""
+        self.all = self.ours = 0
         self._folders = tuple(f"{_EXAMPLES.parent / name}{os.sep}" for name in ("mori", "mori_dask"))
-        signal.signal(signal.SIGPROF, self._tick)
 
     @contextlib.contextmanager
-    def of(self, kind: str) -> Iterator[None]:
-        """Take samples of a kind."""
-        self._kind = kind
+    def taken(self) -> Iterator[None]:
+        """Take samples inside."""
+        signal.signal(signal.SIGPROF, self._tick)
         signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
         try:
             yield
@@ -132,20 +106,22 @@ class _Samples:
             signal.setitimer(signal.ITIMER_PROF, 0)
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
-        self.all[self._kind] += 1
-        if frame is not None and frame.f_code.co_filename.startswith(self._folders):
-            self.ours[self._kind] += 1
-
-    def share(self, kind: str) -> str:
-        """Return the share of mori's code, with its standard error."""
-        share = self.ours[kind] / self.all[kind]
-        return f"{share:.2%} ± {(share * (1 - share) / self.all[kind]) ** 0.5:.2%}"
+        self.all += 1
+        self.ours += frame is not None and frame.f_code.co_filename.startswith(self._folders)
 
 
-async def _overhead(tasks: int, seconds: float) -> tuple[dict[str, list[float]], _Samples]:
-    hooks, samples = _Hooks(), _Samples()
-    import mori_dask
+async def _some_tasks(client: Client, count: int) -> None:
+    for _ in range(0, count, _BATCH):
+        await client.gather(client.map(_small_task, range(_BATCH), pure=False))
+        await asyncio.sleep(0.05)  # the futures' end is part of it
 
+
+async def _small_tasks(kind: str, count: int, *, counted: bool) -> tuple[float, int, int]:
+    """Run small tasks; return the processor's seconds, the samples that were taken, and those in mori."""
+    with_mori = kind in ("mori", "used")
+    if with_mori:
+        import mori
+        import mori_dask
     cluster = LocalCluster(
         n_workers=1,
         threads_per_worker=1,
@@ -155,23 +131,44 @@ async def _overhead(tasks: int, seconds: float) -> tuple[dict[str, list[float]],
         silence_logs=logging.ERROR,
         asynchronous=True,
     )
-    found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
     async with cluster, Client(cluster, asynchronous=True) as client:
-        await mori_dask.install(client)
-        hooks.found(cluster)
-        chance = random.Random(1)
-        for number in _rounds(seconds):
-            for kind in chance.sample([*_KINDS], len(_KINDS)):
-                hooks.put(kind)
-                gc.collect()
-                before = time.process_time()
-                with samples.of(kind if number > 1 else ""):
-                    await client.gather(client.map(_small_task, range(tasks), pure=False))
-                    await asyncio.sleep(0.05)  # the futures' end is part of it
-                if number > 1:  # the first ones import, and fill pools
-                    found[kind].append(time.process_time() - before)
-        hooks.put("mori")
-    return found, samples
+        if with_mori:
+            await mori_dask.install(client)
+        if kind == "used":
+            await client.submit(np.sum, mori.share(np.arange(1000.0)))
+        await _some_tasks(client, 2 * _BATCH)  # what is imported late
+        gc.collect()
+        gc.freeze()
+        samples, before = _Samples(), time.process_time()
+        with contextlib.nullcontext() if counted else samples.taken():
+            await _some_tasks(client, count)
+        return time.process_time() - before, samples.all, samples.ours
+
+
+def _run(kind: str, count: int, *, counted: bool) -> subprocess.CompletedProcess[str]:
+    """Run small tasks in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.in_dask", "--run", kind, "--tasks", f"{count}"]
+    if counted:
+        command = [*_COUNTING, *command, "--counted"]
+    # One order of sets, and no threads that wait for work by looking for it.
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+
+def _instructions(kind: str, count: int) -> float:
+    """Return the processor's instructions for a task: those of many, less those of few."""
+    few, many = (
+        int(found.group(1).replace(",", ""))
+        for tasks in (_BATCH, _BATCH + count)
+        if (found := re.search(r"I +refs: +([\d,]+)", _run(kind, tasks, counted=True).stderr))
+    )
+    return (many - few) / count
+
+
+def _compared(values: list[float], plain: npt.NDArray[np.float64], scale: float) -> str:
+    ratios = np.divide(values, plain)
+    low, high = np.quantile(_medians_of_samples(ratios), (0.025, 0.975))
+    return f"{median(values) * scale:,.2f} | {np.median(ratios) - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%})"
 
 
 def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -180,30 +177,40 @@ def _medians_of_samples(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.asarray(np.median(drawn, axis=1))
 
 
-def overhead(tasks: int, seconds: float) -> str:
-    """Compare one cluster as it is with mori and as it is without, in turns; return a table."""
-    found, samples = asyncio.run(_overhead(tasks, seconds))
-    plain = (np.array(found["plain"]) + found["again"]) / 2
+def overhead(count: int, seconds: float) -> str:
+    """Compare a cluster with mori and one without: instructions, time and samples; return a table."""
+    times, instructions = (defaultdict[str, list[float]](list) for _ in range(2))
+    samples, ours = Counter[str](), Counter[str]()
+    counted = shutil.which("valgrind") is not None
+    chance = random.Random(1)
+    _run("used", _BATCH, counted=False)  # compiles
+    for _ in _rounds(seconds):
+        for kind in chance.sample([*_KINDS], len(_KINDS)):
+            if counted:
+                instructions[kind].append(_instructions(kind, count))
+            spent, every, in_ours = json.loads(_run(kind, count, counted=False).stdout)
+            times[kind].append(spent / count)
+            samples[kind] += every
+            ours[kind] += in_ours
     rows = []
     for kind, name in _KINDS.items():
-        ratios = np.divide(found[kind], plain)
-        low, high = np.quantile(_medians_of_samples(ratios), (0.025, 0.975))
-        quarter, rest = np.quantile(ratios, (0.25, 0.75))
-        rows.append(
-            f"| {name} | {median(found[kind]) / tasks * 1e6:,.0f} | {np.median(ratios) - 1:+.1%} "
-            f"({low - 1:+.1%} to {high - 1:+.1%}) | {quarter - 1:+.1%} to {rest - 1:+.1%} "
-            f"| {samples.share(kind)} |"
-        )
+        row = [name]
+        for found, scale in ((instructions, 1e-6), (times, 1e6)):
+            plain = (np.array(found["plain"]) + found["again"]) / 2
+            row.append(_compared(found[kind], plain, scale) if plain.size else "— | —")
+        row.append(f"{ours[kind] / samples[kind]:.2%} of {samples[kind]:,}")
+        rows.append(f"| {' | '.join(row)} |")
     return "\n".join(
         [
-            f"## {tasks:,} small tasks, none shares anything, {plain.size} rounds in turns",
+            f"## {count:,} small tasks, none shares anything, {len(times['plain'])} rounds in turns",
             "",
             "Client, scheduler and worker in one process, which speak TCP; compared with the mean of both "
-            "plain turns.",
+            "plain turns: median and its 95 % interval.",
+            *([] if counted else ["There is no valgrind here, which counts the instructions."]),
             "",
-            "| cluster | processor µs a task | more than plain: median (95 % interval) | middle half "
-            "| the processor is in mori's code |",
-            "|---|---|---|---|---|",
+            "| cluster | million instructions a task | more than plain | processor µs a task "
+            "| more than plain | samples in mori's code |",
+            "|---|---|---|---|---|---|",
             *rows,
         ]
     )
@@ -315,8 +322,10 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", nargs="*", default=["overhead", "scatter", "examples"])
-    parser.add_argument("--tasks", type=int, default=100, help="a round (100)")
-    parser.add_argument("--seconds", type=float, default=480, help="for the rounds of tasks (480)")
+    parser.add_argument("--tasks", type=int, default=1000, help="a round (1000)")
+    parser.add_argument("--seconds", type=float, default=900, help="for the rounds of tasks (900)")
+    parser.add_argument("--run", choices=_KINDS, help=argparse.SUPPRESS)  # the tasks, in this process
+    parser.add_argument("--counted", action="store_true", help=argparse.SUPPRESS)  # under valgrind
     parser.add_argument(
         "--megabytes", type=int, default=200, help="that are scattered, and of examples (200)"
     )
@@ -326,6 +335,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="a file to write the tables to, too")
     options = parser.parse_args()
+    if options.run is not None:
+        with dask.config.set(_QUIET):
+            print(json.dumps(asyncio.run(_small_tasks(options.run, options.tasks, counted=options.counted))))
+        return
     warnings.filterwarnings("ignore", "Sending large graph")
     size = options.megabytes
     sizes = {

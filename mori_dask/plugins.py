@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Generator
-from typing import Any, Final
+from typing import Any
 
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.active_memory_manager import ReduceReplicas
@@ -27,7 +27,6 @@ from mori_dask.serialize import SIZE
 from mori_dask.versions import Versions
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
-_PARTS: Final = ("run_spec", "exception")  # of messages, which can have references
 
 
 class MoriScheduler(SchedulerPlugin):
@@ -82,11 +81,10 @@ class MoriScheduler(SchedulerPlugin):
         self._forgets = False
 
     def _forget_what_is_sent(self) -> None:
-        """Have no message log keep a reference. Until there is one, they are Dask's own, and faster."""
+        """Have no connection keep its last messages, and the references in them. Dask itself reads none."""
         self._forgets = True
         for stream in (*self._scheduler.stream_comms.values(), *self._scheduler.client_comms.values()):
-            if not isinstance(stream.recent_message_log, _Log):
-                stream.recent_message_log = _Log(stream.recent_message_log)
+            stream.recent_message_log = deque(maxlen=0)
 
     def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
         """Look at the version of a client with its first graph: now it is connected, and hears of it."""
@@ -122,25 +120,6 @@ class MoriScheduler(SchedulerPlugin):
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 
 
-class _Log(deque[Any]):
-    """The last messages to a worker or client, which Dask keeps, without arguments and errors of tasks."""
-
-    def __init__(self, before: deque[Any]) -> None:
-        super().__init__(maxlen=before.maxlen)
-        for messages in before:
-            self.append(messages)
-
-    def append(self, messages: Any) -> None:
-        if isinstance(messages, list):
-            messages = [
-                {key: None if key in _PARTS else value for key, value in message.items()}
-                if type(message) is dict and ("run_spec" in message or "exception" in message)
-                else message
-                for message in messages
-            ]
-        super().append(messages)
-
-
 class _KeepShared(ReduceReplicas):
     """Dask's policy for replicas, for what takes memory."""
 
@@ -168,7 +147,6 @@ def _keep_replicas(scheduler: Scheduler) -> None:
 class MoriWorker(WorkerPlugin):
     """Measures a worker's own memory, spills references, and shares large results if that is wanted."""
 
-    __slots__ = ("transition",)  # never set: a worker calls what a plugin has of it several times a task
     name = "mori"
     idempotent = True
 

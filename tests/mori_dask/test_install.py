@@ -5,7 +5,7 @@ import asyncio
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster
 
 import mori
 import mori_dask
@@ -41,14 +41,6 @@ def test_a_cluster_that_was_started_from_here_has_it_installed(client: Client):
     assert _plugins(client) == ["mori"]
     assert _installed(client) == _installed(client, nanny=True) == [True] * 3
     assert all("mori" in w["metrics"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
-
-
-def test_a_worker_does_not_tell_mori_what_each_of_its_tasks_is_at(client: Client):
-    def told(dask_worker):
-        mori, other = dask_worker.plugins["mori"], WorkerPlugin()
-        return hasattr(mori, "transition"), hasattr(other, "transition")
-
-    assert set(client.run(told).values()) == {(False, True)}  # Dask asks so, before it calls
 
 
 def test_dask_shows_the_code_of_its_user_and_not_what_mori_has_put_between(client: Client):
