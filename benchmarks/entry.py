@@ -20,23 +20,31 @@ from benchmarks.workers import PeerError, Publisher, Reader
 __all__ = ["Entry", "Unit"]
 
 _READERS: Final = 2  # that have the object at once when memory is measured
-_STEADY: Final = 15
+_BLOCK: Final = 256 << 20  # bytes
+_STEADY: Final = 50  # more openings, of what does not take long
 _PAUSE: Final = 0.5  # seconds in which a pool makes ready what was freed
 _SENT: Final = 1 << 16  # bytes of a message from which on its way through the pipe counts
 
 
 class Unit:
-    """A copy of so many bytes into memory that exists: what publishing is measured in."""
+    """A copy of so many bytes into memory that exists: what publishing is measured in.
+
+    Of many bytes it is a block, which no cache has room for, copied as often: an object of gigabytes, its
+    region and twice as much for the unit would not fit into memory that has room for the first two.
+    """
 
     def __init__(self, nbytes: int) -> None:
-        self._source = np.ones(max(nbytes // 8, 1))
+        self._source = np.ones(max(min(nbytes, _BLOCK) // 8, 1))
         self._target = self._source.copy()
+        self._times = max(nbytes / _BLOCK, 1)
 
     def measure(self) -> float:
         """Return the seconds of a copy now."""
+        copies = int(self._times)
         start = time.perf_counter()
-        np.copyto(self._target, self._source)
-        return time.perf_counter() - start
+        for _ in range(copies):
+            np.copyto(self._target, self._source)
+        return (time.perf_counter() - start) * self._times / copies
 
 
 class Entry:
@@ -121,7 +129,7 @@ class Entry:
         seconds = self._open(reader)
         by_pipe = sent if len(messages[0]) > _SENT else 0.0
         add("open", seconds + by_pipe)
-        add("steady", by_pipe + reader.call("again", _STEADY if seconds < 0.05 else 2))
+        add("steady", by_pipe + reader.call("again", _STEADY if seconds < 0.02 else 2))
         if self.job.look_up is not None:
             add("lookup", reader.call("look_up"))
         add("scan", self._scan(reader))

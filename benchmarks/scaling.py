@@ -45,7 +45,7 @@ def measure(results: Results, largest: int, most: int, patience: float, seconds:
     After so many seconds, what is larger is left out.
     """
     limit = time.monotonic() + seconds
-    largest = min(largest, int(_available() / 3.5))  # the source, the region, the copy that is its unit
+    largest = min(largest, int(_available() / 2.2))  # the source, the region, and what the unit takes
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         folders = Path(folder), Path(folder)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mori import progress
 from mori.codec import Buffer, Late
-from mori.codecs.kinds import kinds_of
+from mori.codecs.kinds import PIECE, kinds_of, pieces_of
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
 
@@ -31,7 +31,6 @@ _FACTOR: Final = 0x9E3779B97F4A7C15  # 2**64 by the golden ratio: neighbours com
 _WORD: Final = (1 << 64) - 1
 _MOST_BITS: Final = 32
 _BLOCK: Final = 1 << 12  # keys that are decoded together
-_PIECE: Final = 1 << 14  # keys that are encoded together
 _OUTSIDE: Final = "a bucket of its index lies outside of it"
 _NOWHERE: Final = "a position of its index lies outside of it"
 _STRANGE: Final = "a key of its index stands in another's bucket"
@@ -47,18 +46,11 @@ class Indexed(NamedTuple):
 def kind_of(keys: Collection[object]) -> bytes:
     """Return ``b"s"``, ``b"b"`` or ``b"i"`` where all keys are of exactly one type, else an empty one."""
     types: set[type] = set()
-    for block in _blocks(keys):
+    for block in pieces_of(keys):
         types |= kinds_of(block)
         if len(types) != 1:
             return b""
     return _KINDS.get(types.pop(), b"") if types else b""
-
-
-def _blocks(keys: Collection[Any]) -> Iterator[list[Any]]:
-    """Yield the keys in pieces: a list of all of them is as large as the hashes."""
-    iterator = iter(keys)
-    while block := list(itertools.islice(iterator, _PIECE)):
-        yield block
 
 
 def build(keys: Collection[Any]) -> Indexed | None:
@@ -75,12 +67,12 @@ def build(keys: Collection[Any]) -> Indexed | None:
             hashes = np.fromiter(keys, "<i8", count).view("<u8")
         except OverflowError:
             return None
-        late = Late(lambda: (np.fromiter(block, "<i8", len(block)) for block in _blocks(keys)))
-        for start in range(0, count, _PIECE):
-            late.measured(hashes[start : start + _PIECE])
+        late = Late(lambda: (np.fromiter(block, "<i8", len(block)) for block in pieces_of(keys)))
+        for start in range(0, count, PIECE):
+            late.measured(hashes[start : start + PIECE])
         stored = [late]
     else:
-        late = Late(lambda: (b"".join(_encoded(block, kind)) for block in _blocks(keys)))
+        late = Late(lambda: (b"".join(_encoded(block, kind)) for block in pieces_of(keys)))
         offsets, hashes = _measured(keys, kind, late)
         stored = [offsets, late]
     bits = (count - 1).bit_length()
@@ -98,8 +90,8 @@ def _sorted(hashes: npt.NDArray[np.uint64], bits: int) -> tuple[npt.NDArray[Any]
     np.cumsum(starts, out=starts)
     # One number sorts by bucket and then by position, so the same keys give the same bytes everywhere.
     buckets <<= np.uint64(_MOST_BITS)
-    for start in range(0, len(buckets), _PIECE):
-        piece = buckets[start : start + _PIECE]
+    for start in range(0, len(buckets), PIECE):
+        piece = buckets[start : start + PIECE]
         piece |= np.arange(start, start + len(piece), dtype="<u8")
     buckets.sort()
     return starts, buckets.astype("<u4")
@@ -119,7 +111,7 @@ def _measured(keys: Collection[Any], kind: bytes, late: Late) -> tuple[npt.NDArr
     offsets, hashes = np.zeros(len(keys) + 1, "<i8"), np.empty(len(keys), "<u8")
     meter = progress.meter()
     end = 0
-    for block in _blocks(keys):
+    for block in pieces_of(keys):
         start, end = end, end + len(block)
         pieces = _encoded(block, kind)
         offsets[start + 1 : end + 1] = np.fromiter(map(len, pieces), "<i8", len(block))

@@ -10,6 +10,7 @@ from typing import Any
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs import packed
 from mori.codecs.containers import Values
 from mori.codecs.index import Index, build
 from mori.layout import Codec as Id
@@ -24,6 +25,8 @@ class DictCodec:
 
     def encode(self, obj: dict[Any, Any]) -> Encoded:
         index = build(obj)
+        if index is not None and (numbers := packed.numbers(obj.values())) is not None:
+            return Encoded(index.meta, index.buffers, (numbers,))
         values = Values(obj.values())
         values.of = obj
         if index is not None:

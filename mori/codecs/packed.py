@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ import numpy.typing as npt
 from mori import codec, progress
 from mori.codec import Buffer, Buffers, Encoded, Late
 from mori.codecs.binary import LEAST
+from mori.codecs.kinds import kinds_of, pieces_of
 from mori.layout import Codec as Id
 
 __all__ = [
     "Column",
+    "Numbers",
     "PackedCodec",
     "Pieces",
     "Take",
@@ -30,6 +32,7 @@ __all__ = [
     "column_meta",
     "cut",
     "laid_out",
+    "numbers",
     "opened",
     "pack",
     "validity_of",
@@ -253,7 +256,10 @@ def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None)
 def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
     """Return the meta of a column: what it is, of what, how long, and how many are missing."""
     kind = "tuple" if isinstance(obj, tuple) else "list"
-    plain = [kind, *tag, len(obj), obj.count(None) if missing else 0]
+    return _meta(kind, *tag, len(obj), obj.count(None) if missing else 0)
+
+
+def _meta(*plain: str | int) -> bytes:
     return json.dumps(plain, separators=(",", ":")).encode()
 
 
@@ -270,13 +276,52 @@ def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
     return _Numbers(head, _NUMBERS[tag], validity, values)
 
 
+class Numbers(NamedTuple):
+    """A list of numbers as it is written, which was never there as a list."""
+
+    column: Encoded
+
+
+def numbers(values: Collection[Any]) -> Numbers | None:
+    """Return the column of a dict's values; None if they are no numbers of one kind, or too large.
+
+    Raises
+    ------
+    RuntimeError
+        If the dict is changed meanwhile.
+    """
+    array: npt.NDArray[Any] | None = None
+    end = 0
+    for piece in pieces_of(values):
+        cls, *others = kinds_of(piece)
+        if others or _TAGS.get(cls) not in _NUMBERS:
+            return None
+        dtype = np.dtype(_NUMBERS[_TAGS[cls]])
+        if array is None:
+            array = np.empty(len(values), dtype)
+        if array.dtype != dtype:
+            return None
+        start, end = end, end + len(piece)
+        try:
+            array[start:end] = np.fromiter(piece, dtype, len(piece))
+        except OverflowError:
+            return None
+    if array is None:
+        return None
+    if end != len(array):
+        raise RuntimeError("dictionary changed while it was shared")
+    return Numbers(
+        Encoded(_meta("list", _TAGS[cls], len(array), 0), [validity_of((), False), array], (), Id.PACKED)
+    )
+
+
 class PackedCodec:
     """A list or tuple of int, float, bool or bytes."""
 
     id = Id.PACKED
 
-    def encode(self, obj: Sequence[Any]) -> Encoded | None:
-        raise AssertionError("lists are packed by the codecs of lists and tuples")
+    def encode(self, obj: Numbers) -> Encoded | None:
+        return obj.column  # lists are packed by the codecs of lists and tuples
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Column:
         kind, tag, *numbers = json.loads(meta)
@@ -286,4 +331,4 @@ class PackedCodec:
         raise AssertionError("a packed list has no parts that could fail")
 
 
-codec.register(PackedCodec())
+codec.register(PackedCodec(), Numbers)

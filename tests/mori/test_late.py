@@ -6,6 +6,7 @@ import pytest
 
 import mori
 from mori import region
+from mori.codecs import packed
 
 COUNT = 100_000
 KINDS = {
@@ -41,6 +42,45 @@ def test_the_peak_of_sharing_is_hardly_more_than_the_payload(kind):
         tracemalloc.stop()
     assert peak < 1.2 * PAYLOADS[kind](plain) + BLOCKS
     assert len(shared) == len(plain)
+
+
+def test_numbers_in_a_dict_are_taken_without_a_list_of_them():
+    plain = {3 * i: i for i in range(10 * COUNT)}
+    tracemalloc.start()
+    try:
+        shared = mori.share(plain)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.25 * 16 * len(plain)
+    assert shared == plain
+
+
+@pytest.mark.parametrize("change", [lambda x: x.popitem(), lambda x: (x.popitem(), x.update({-1: 0}))])
+def test_a_dict_that_changes_while_its_numbers_are_taken_is_refused(change, monkeypatch):
+    plain = {i: i for i in range(COUNT)}
+    kinds_of = packed.kinds_of
+    changes = [change]
+
+    def change_once(piece):
+        while changes:
+            changes.pop()(plain)
+        return kinds_of(piece)
+
+    monkeypatch.setattr(packed, "kinds_of", change_once)
+    with pytest.raises((mori.NotShareableError, RuntimeError), match="changed"):
+        mori.share(plain)
+    monkeypatch.undo()
+    assert mori.share(plain) == plain
+
+
+@pytest.mark.parametrize("odd", [True, 0.5, None, "text", 1 << 70])
+def test_numbers_and_one_that_is_none_of_them(odd):
+    plain = {i: i for i in range(40_000)} | {30_000: odd}
+    shared = mori.share(plain)
+    assert shared == plain
+    assert type(shared[30_000]) is type(odd)
+    assert [*map(type, shared.values())] == [*map(type, plain.values())]
 
 
 CHANGES = {
