@@ -1,4 +1,4 @@
-"""Filling: the bytes of a new region go to its files, in order, a thread for each file.
+"""Filling: the bytes of a new region go to its files, in order, by a thread for each file.
 
 Imports progress alone. The kernel allocates the pages of a file under one lock, and that, not copying, is
 what writing to shared memory costs; so a large region stands in several files, written side by side.
@@ -6,6 +6,7 @@ what writing to shared memory costs; so a large region stands in several files, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
@@ -23,6 +24,7 @@ __all__ = ["Put", "filling"]
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
 _TEMPORARIES: Final = 4  # that wait to be written: a MB each, as a rule
 _HEAD: Final = 64
+_ALONE: Final = 1 << 24  # bytes that one thread copies
 
 
 class Put(Protocol):
@@ -53,7 +55,7 @@ def filling(
         The first that a file gave, at the end or from what takes the bytes.
     """
     if memory is not None:
-        copying = _Copying(memory)
+        copying = _Copying(memory, len(fds))
         yield copying
         copying.finish()
         return
@@ -99,8 +101,9 @@ class _InOrder:
 class _Copying:
     """Copies into pages that are there already. The head, which makes them a region, comes last."""
 
-    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, memory: npt.NDArray[np.uint8], threads: int) -> None:
         self._memory = memory
+        self._threads = threads
         self._position = 0
         self._head = b""
 
@@ -110,12 +113,67 @@ class _Copying:
         self._head += given[:missing].tobytes()
         start = self._position
         self._position += given.nbytes
-        self._memory[max(start, _HEAD) : self._position] = given[missing:]
+        _copy(self._memory[max(start, _HEAD) : self._position], given[missing:], self._threads)
         if (meter := progress.meter()) is not None:
             meter.did(given.nbytes)
 
     def finish(self) -> None:
         self._memory[:_HEAD] = np.frombuffer(self._head, np.uint8)
+
+
+def _copy(target: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8], most: int) -> None:
+    """Copy bytes, by several threads if there are many; none of them copies any more when this ends."""
+    count = max(min(most, source.nbytes // _ALONE), 1)
+    bounds = [source.nbytes * number // count for number in range(count + 1)]
+    pieces = [_Piece(target[start:stop], source[start:stop]) for start, stop in itertools.pairwise(bounds)]
+    try:
+        for piece in pieces[1:]:
+            try:
+                threading.Thread(target=piece.copy, name="mori-copying", daemon=True).start()
+            except RuntimeError:  # no thread can be started any more
+                piece.copy()
+        pieces[0].copy()
+        for piece in pieces:
+            piece.wait()
+    except BaseException as error:  # a signal's: what the threads write to may be unmapped soon
+        while pieces:
+            try:
+                pieces[-1].cancel()
+                pieces.pop()
+            except BaseException:  # one more
+                continue
+        raise error
+
+
+class _Piece:
+    """Bytes that a thread is to copy, unless that is cancelled before it begins."""
+
+    def __init__(self, target: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8]) -> None:
+        self._target, self._source = target, source
+        self._is_begun = self._is_cancelled = self._is_copied = False
+        self._end = threading.Event()
+
+    def copy(self) -> None:
+        """Copy them."""
+        self._is_begun = True  # before it is looked whether this is still wanted
+        try:
+            if not self._is_cancelled:
+                self._target[:] = self._source
+                self._is_copied = True
+        finally:
+            self._end.set()
+
+    def wait(self) -> None:
+        """Wait until they are copied."""
+        self._end.wait()
+        if not self._is_copied:
+            raise RuntimeError("a thread that was to copy a part of a region has failed")
+
+    def cancel(self) -> None:
+        """Have nobody copy them, nor begin to."""
+        self._is_cancelled = True
+        if self._is_begun:
+            self._end.wait()
 
 
 class _Lanes:

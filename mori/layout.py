@@ -184,7 +184,7 @@ def unpack_header(data: Any) -> Header | str:
 
 def head_nbytes(meta_nbytes: int, buffers: int) -> int:
     """Return the size of record, meta and buffer table: what a node's checksum covers."""
-    return NODE.size + align(meta_nbytes, SMALL_ALIGNMENT) + buffers * BUFFER.size
+    return NODE.size + (meta_nbytes + SMALL_ALIGNMENT - 1 & -SMALL_ALIGNMENT) + buffers * BUFFER.size
 
 
 def pack_head(

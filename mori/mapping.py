@@ -98,6 +98,8 @@ class _Pages(int):
 class Mapping:
     """A region mapped into this process, read-only, or one that lies in somebody's buffer.
 
+    `sealed` says that nobody, its owner included, can have changed it since it was written.
+
     numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
     keeps it alive, and the pages go when the last of them does.
 
@@ -114,6 +116,7 @@ class Mapping:
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
+        self.sealed = hold is not None and hold.home.kind == store.MEMFD and not hold.is_recycled
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
         self._again: dict[int, Again] = {}
@@ -131,11 +134,6 @@ class Mapping:
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
         return self.hold is not None and not self.hold.is_given_back
-
-    @property
-    def sealed(self) -> bool:
-        """Whether nobody, its owner included, can have changed it since it was written."""
-        return self.hold is not None and self.kind == store.MEMFD and not self.hold.is_recycled
 
     @property
     def kind(self) -> int:

@@ -190,9 +190,10 @@ class _Children(Sequence[Any]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
+        count = self._node.record.children
+        if not -count <= index < count:
             raise IndexError(index)
-        return open_node(self._node.child(index + len(self) if index < 0 else index))
+        return open_node(self._node.child(index + count if index < 0 else index))
 
 
 _openers: dict[int, Callable[[Node], Any]] = {}

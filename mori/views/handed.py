@@ -124,6 +124,8 @@ class Instances:
 
     def get(self, offset: int) -> Any:
         """Return an instance; None if it is not kept."""
+        if offset not in self._parts:
+            return None
         with lock:
             kept = self._parts.get(offset)
             return None if kept is None else kept.obj

@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 from mori import layout
+from mori.array import SharedArray
 from mori.codecs import small
 from mori.codecs.rows import Rows
 from mori.layout import Codec as Id
@@ -93,6 +94,8 @@ class Opening:
         return part
 
     def _watched(self, node: Node, part: Any) -> Any:
+        if type(part) is SharedArray:  # it tells of a write itself
+            return part
         if hasattr(part, "_mori_is_intact"):
             # pandas writes to a frame without telling anyone: keep it, and look when pickling.
             return self._frames.setdefault(node.offset, part)

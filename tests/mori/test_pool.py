@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import layout, pool, region, writer
+from mori import filling, layout, pool, region, writer
 from mori import store as stores
 from mori.hold import expire_graces
 from mori.identifier import format_name, parse_name
@@ -480,3 +480,67 @@ def test_threads_and_processes_that_share_and_drop_at_once_read_what_was_shared(
         thread.join()
     assert not wrong
     assert counted[0] > len(threads)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, (1 << 25) - 1, 1 << 25, (1 << 25) + 7, 3 << 24])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_bytes_are_copied_by_several_threads(nbytes: int, threads: int, rng: Any) -> None:
+    source, target = rng.integers(0, 256, nbytes, np.uint8), np.zeros(nbytes + 2, np.uint8)
+    filling._copy(target[1:-1], source, threads)
+    assert np.array_equal(target[1:-1], source)
+    assert target[0] == target[-1] == 0
+
+
+def test_where_no_thread_can_be_started_one_copies_all(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+    source, target = rng.integers(0, 256, 1 << 25, np.uint8), np.zeros(1 << 25, np.uint8)
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    filling._copy(target, source, 2)
+    assert np.array_equal(target, source)
+
+
+def test_interrupts_wait_for_the_threads_that_copy(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
+    source, target = rng.integers(0, 256, 1 << 25, np.uint8), np.zeros(1 << 25, np.uint8)
+    copy, main = filling._Piece.copy, threading.main_thread()
+    ended = threading.Event()
+
+    def copy_late(self: filling._Piece) -> None:
+        if threading.current_thread() is main:
+            copy(self)
+            return
+        self._is_begun = True
+        for _ in range(3):
+            time.sleep(0.1)
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+        time.sleep(0.1)
+        ended.set()
+        copy(self)
+
+    monkeypatch.setattr(filling._Piece, "copy", copy_late)
+    with pytest.raises(KeyboardInterrupt):
+        filling._copy(target, source, 2)
+    assert ended.is_set()  # or it would write to what is unmapped by now
+
+
+def test_a_thread_that_begins_after_an_interrupt_copies_nothing(
+    monkeypatch: pytest.MonkeyPatch, rng: Any
+) -> None:
+    source, target = rng.integers(0, 256, 1 << 25, np.uint8), np.zeros(1 << 25, np.uint8)
+    late: list[Any] = []
+
+    def begin_later(self: threading.Thread) -> None:
+        late.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", begin_later)
+    with pytest.raises(KeyboardInterrupt):
+        filling._copy(target, source, 2)
+    monkeypatch.undo()
+    for thread in late:
+        thread.start()
+        thread.join()
+    assert len(late) == 1
+    assert not target.any()
