@@ -33,6 +33,7 @@ from types import FrameType
 from typing import Any, Final
 
 import dask
+import distributed.scheduler
 import numpy as np
 import numpy.typing as npt
 from distributed import Client, LocalCluster
@@ -119,6 +120,7 @@ async def _some_tasks(client: Client, count: int) -> None:
 async def _small_tasks(kind: str, count: int, *, counted: bool) -> tuple[float, int, int]:
     """Run small tasks; return the processor's seconds, the samples that were taken, and those in mori."""
     with_mori = kind in ("mori", "used")
+    distributed.scheduler.heartbeat_interval = lambda workers: 3600.0  # as `_QUIET`
     if with_mori:
         import mori
         import mori_dask
@@ -322,8 +324,8 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--parts", nargs="*", default=["overhead", "scatter", "examples"])
-    parser.add_argument("--tasks", type=int, default=1000, help="a round (1000)")
-    parser.add_argument("--seconds", type=float, default=900, help="for the rounds of tasks (900)")
+    parser.add_argument("--tasks", type=int, default=500, help="a round (500)")
+    parser.add_argument("--seconds", type=float, default=600, help="for the rounds of tasks (600)")
     parser.add_argument("--run", choices=_KINDS, help=argparse.SUPPRESS)  # the tasks, in this process
     parser.add_argument("--counted", action="store_true", help=argparse.SUPPRESS)  # under valgrind
     parser.add_argument(
