@@ -6,12 +6,12 @@ what writing to shared memory costs; so a large region stands in several files, 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -34,7 +34,7 @@ class Put(Protocol):
         """Write them, or see to it. What is `borrowed` costs no memory while it waits."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def filling(
     fds: Sequence[int], segment_nbytes: int, memory: npt.NDArray[np.uint8] | None = None
 ) -> Iterator[Put]:
@@ -126,23 +126,24 @@ def _copy(target: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8], most: in
     count = max(min(most, source.nbytes // _ALONE), 1)
     bounds = [source.nbytes * number // count for number in range(count + 1)]
     pieces = [_Piece(target[start:stop], source[start:stop]) for start, stop in itertools.pairwise(bounds)]
+    given: list[_Piece] = []
     try:
         for piece in pieces[1:]:
+            given.append(piece)  # before: its thread may be there when an interrupt ends this
             try:
                 threading.Thread(target=piece.copy, name="mori-copying", daemon=True).start()
             except RuntimeError:  # no thread can be started any more
+                given.pop()
                 piece.copy()
         pieces[0].copy()
         for piece in pieces:
             piece.wait()
-    except BaseException as error:  # a signal's: what the threads write to may be unmapped soon
-        while pieces:
-            try:
-                pieces[-1].cancel()
-                pieces.pop()
-            except BaseException:  # one more
-                continue
-        raise error
+    except BaseException:  # a signal's: what the threads write to may be unmapped soon
+        while given:
+            with contextlib.suppress(BaseException):  # one more
+                given[-1].cancel()
+                given.pop()
+        raise
 
 
 class _Piece:
@@ -155,8 +156,8 @@ class _Piece:
 
     def copy(self) -> None:
         """Copy them."""
-        self._is_begun = True  # before it is looked whether this is still wanted
         try:
+            self._is_begun = True  # before it is looked whether this is still wanted
             if not self._is_cancelled:
                 self._target[:] = self._source
                 self._is_copied = True

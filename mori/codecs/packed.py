@@ -290,29 +290,24 @@ def numbers(values: Collection[Any]) -> Numbers | None:
     RuntimeError
         If the dict is changed meanwhile.
     """
-    array: npt.NDArray[Any] | None = None
+    cls = type(next(iter(values), None))
+    tag = _TAGS.get(cls, "")
+    if tag not in _NUMBERS:
+        return None
+    array = np.empty(len(values), _NUMBERS[tag])  # first, where the hashes of the keys were
     end = 0
     for piece in pieces_of(values):
-        cls, *others = kinds_of(piece)
-        if others or _TAGS.get(cls) not in _NUMBERS:
-            return None
-        dtype = np.dtype(_NUMBERS[_TAGS[cls]])
-        if array is None:
-            array = np.empty(len(values), dtype)
-        if array.dtype != dtype:
+        if kinds_of(piece) != {cls}:
             return None
         start, end = end, end + len(piece)
         try:
-            array[start:end] = np.fromiter(piece, dtype, len(piece))
+            array[start:end] = np.fromiter(piece, array.dtype, len(piece))
         except OverflowError:
             return None
-    if array is None:
-        return None
     if end != len(array):
         raise RuntimeError("dictionary changed while it was shared")
-    return Numbers(
-        Encoded(_meta("list", _TAGS[cls], len(array), 0), [validity_of((), False), array], (), Id.PACKED)
-    )
+    meta = _meta("list", tag, len(array), 0)
+    return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED))
 
 
 class PackedCodec:
