@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import alone, check, report, run, scaling
+from benchmarks import alone, check, in_dask, report, run, scaling
 from benchmarks.jobs import JOBS
 from benchmarks.peer import Peer, Published
 from benchmarks.peers import PEERS
@@ -155,3 +156,16 @@ def test_the_check_does_not_pass_what_was_not_measured(
     results.save(tmp_path / "results.json")
     assert check.main(tmp_path / "results.json") == 1
     assert "| not measured |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["plain", "used"])
+@pytest.mark.parametrize("counted", [False, True])
+def test_small_tasks_are_run_in_a_process_of_their_own(
+    kind: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_dask, "_COUNTING", ())  # the same process, without valgrind
+    seconds, samples, ours = json.loads(in_dask._run(kind, 200, counted=counted).stdout)
+    assert 0 < seconds < 60
+    assert (samples == 0) == counted
+    assert 0 <= ours <= samples
+    assert kind == "used" or not ours
