@@ -22,6 +22,7 @@ __all__ = ["Entry", "Unit"]
 _READERS: Final = 2  # that have the object at once when memory is measured
 _BLOCK: Final = 256 << 20  # bytes
 _STEADY: Final = 50  # more openings, of what does not take long
+_ANEW: Final = 50  # openings after it was let go
 _PAUSE: Final = 0.5  # seconds in which a pool makes ready what was freed
 _SENT: Final = 1 << 16  # bytes of a message from which on its way through the pipe counts
 
@@ -123,16 +124,18 @@ class Entry:
 
     def _read(self, publisher: Publisher) -> None:
         reader, add = self._reader(publisher), self.cell.add
-        messages = publisher.call("messages", _STEADY + 1)
+        messages = publisher.call("messages", 1 + _STEADY + _ANEW)
         sent = reader.take(messages)
         add("bytes", len(messages[0]))
         seconds = self._open(reader)
         by_pipe = sent if len(messages[0]) > _SENT else 0.0
         add("open", seconds + by_pipe)
-        add("steady", by_pipe + reader.call("again", _STEADY if seconds < 0.02 else 2))
+        is_quick = seconds < 0.02
+        add("steady", by_pipe + reader.call("again", _STEADY if is_quick else 2))
         if self.job.look_up is not None:
             add("lookup", reader.call("look_up"))
         add("scan", self._scan(reader))
+        add("anew", by_pipe + reader.call("anew", _ANEW if is_quick else 2))
         reader.call("drop")
         if len(self._readers) > _READERS:
             self._readers.pop().stop()

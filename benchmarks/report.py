@@ -29,9 +29,10 @@ has its turn, in another order each time; in brackets the smallest and the large
   half a second after: its pool makes pages ready in a thread of its own). Memory that a server keeps is
   touched for the first time in the first round alone.
 - *Open*: from the reference to the first value, in a new process that has opened a small object of the
-  kind before. *Steady* is the median of fifty more while the object is open there (of two, where one
-  takes more than 20 ms); *new process* is that small object, with all that is imported for it. A message of
-  more than 64 kB has its way through a pipe added.
+  kind before. *Anew* is the same later in that process, when the object was let go: a first opening where
+  the code is warm. *Steady* is one more while the object is open there. Both are the median of fifty (of
+  two, where one takes more than 20 ms). *New process* is that small object, with all that is imported for
+  it. A message of more than 64 kB has its way through a pipe added.
 - *Private* is the growth of RssAnon in a reader that has opened the object; *USS* and *PSS* grow by so
   much in each of two readers that have read all of it. *Peak* is the most that the publisher's RssAnon
   grew by, looked at every millisecond.
@@ -63,6 +64,7 @@ def _of(cell: Cell, figure: str, unit: float, digits: int) -> str:
 
 _COLUMNS: Final = {
     "open, ms": ("open", 1e-3, 3),
+    "anew, ms": ("anew", 1e-3, 3),
     "steady, ms": ("steady", 1e-3, 3),
     "new process, ms": ("cold", 1e-3, 1),
     "reference, bytes": ("bytes", 1, 0),

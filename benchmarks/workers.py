@@ -245,6 +245,12 @@ class _Reading:
         """Return the seconds of another opening, while the first one is held."""
         return median(self._open()[1] for _ in range(count))
 
+    def anew(self, count: int) -> float:
+        """Return the seconds of an opening while none is held: what a first one takes in a warm process."""
+        self._object = None
+        gc.collect()
+        return median(self._open()[1] for _ in range(count))
+
     def taken(self) -> Taken:
         settle()
         return taken().above(self._base)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from mori import layout, region, writer
 from mori.array import SharedArray
+from mori.codecs.meta import to_json
 from mori.codecs.ndarray import NdarrayCodec
 from mori.layout import Codec as Id
 from mori.pages import map_pages, unmap_pages
@@ -200,7 +201,7 @@ def _meta(shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> bytes:
         raise TypeError(f"an array of {dtype} cannot be allocated: its elements are no plain bytes")
     plain = json.loads(encoded.meta)
     plain[1:3] = shape, order
-    return json.dumps(plain, separators=(",", ":")).encode()
+    return to_json(plain)
 
 
 def allocate(

@@ -6,6 +6,7 @@ its word before a shared object is handed to it.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Final
 
@@ -29,7 +30,9 @@ def meet() -> bool:
     """
     new = False
     for engine, adapter in ADAPTERS.items():
-        if engine not in _met and (module := imported(engine)) is not None:
+        if engine in _met or engine not in sys.modules:  # as always but twice, and it is asked all the time
+            continue
+        if (module := imported(engine)) is not None:
             # Met only when it is ready: until then other threads wait here, for the import's own lock.
             fault: Exception | None = None
             try:

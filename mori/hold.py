@@ -41,9 +41,12 @@ class Hold:
         self.home, self._pickled_by, self._files, self._held = home, 0, None, held
         statuses = held.statuses
         self._files = tuple(map(_file, statuses)) if statuses else _files_of(held)
-        _graces.catch_up()
-        _release_at_exit()
-        if os.getpid() == 1:
+        if _graces.kept:
+            _graces.catch_up()
+        process = os.getpid()
+        if _arranged_in != process:
+            _release_at_exit(process)
+        if process == 1:
             keeper.reap()
         if held.path is not None:
             _files[id(self)] = self
@@ -55,10 +58,10 @@ class Hold:
         return self._held.fds[0]
 
     @property
-    def fds(self) -> tuple[int, ...]:
-        """The descriptors of all its segments."""
+    def held(self) -> Held:
+        """What it holds in the store."""
         assert self._held is not None
-        return self._held.fds
+        return self._held
 
     @property
     def is_recycled(self) -> bool:
@@ -82,12 +85,6 @@ class Hold:
             self._pickled_by = process
             if pickled:
                 _pickled[id(self)] = self
-
-    @property
-    def path(self) -> str | None:
-        """The file that it is held in; None for a store without files."""
-        assert self._held is not None
-        return self._held.path
 
     def let_go(self) -> None:
         """Give it back to the store now, whoever still refers to it."""
@@ -176,7 +173,7 @@ class _Graces:
     """
 
     def __init__(self) -> None:
-        self._kept: list[tuple[float, Callable[[], object]]] = []
+        self.kept: list[tuple[float, Callable[[], object]]] = []
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # for the thread: one will do
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -193,7 +190,7 @@ class _Graces:
         return True
 
     def call(self, action: Callable[[], object], seconds: float) -> None:
-        self._kept.append((time.monotonic() + seconds, action))
+        self.kept.append((time.monotonic() + seconds, action))
         self.wake()
         self._ensure_thread()
 
@@ -203,7 +200,7 @@ class _Graces:
 
     def catch_up(self) -> None:
         """See to what no thread sees to."""
-        if self._thread is None and self._kept:
+        if self._thread is None and self.kept:
             self._ensure_thread()
 
     def _ensure_thread(self) -> None:
@@ -232,11 +229,11 @@ class _Graces:
     def _run(self) -> None:
         while True:
             self.expire()
-            if not self._kept and self._starting.acquire(blocking=False):
+            if not self.kept and self._starting.acquire(blocking=False):
                 self._thread = None
                 self._starting.release()
                 # What arrived while the lock was ours found no thread to start.
-                if self._kept:
+                if self.kept:
                     self._ensure_thread()
                 return
             wait = min((until for until, _ in self.pending()), default=0.0) - time.monotonic()
@@ -245,7 +242,7 @@ class _Graces:
 
     def pending(self) -> list[tuple[float, Callable[[], object]]]:
         """Return what is due, and when."""
-        return [*self._kept]
+        return [*self.kept]
 
     def expire(self, *, everything: bool = False) -> None:
         """Let go of what has had its time, or of everything."""
@@ -255,7 +252,7 @@ class _Graces:
                 if not everything and entry[0] > now:
                     continue
                 try:
-                    self._kept.remove(entry)
+                    self.kept.remove(entry)
                 except ValueError:  # a finalizer that ran meanwhile has come here, too
                     continue
                 with contextlib.suppress(OSError):  # the others are due all the same
@@ -299,14 +296,12 @@ _child = 0  # the process that has a finalizer
 _ended = 0  # the process that has come to its end
 
 
-def _release_at_exit() -> None:
+def _release_at_exit(me: int) -> None:
     """Arrange that files are let go when this process ends: the last holder has to unlink."""
     global _arranged_in
-    if _arranged_in == os.getpid():
-        return
     if not _arranged_in:
         atexit.register(_at_exit)
-    _arranged_in = os.getpid()
+    _arranged_in = me
     _have_children_arrange()
     process = imported("multiprocessing.process")
     if process is not None and process.parent_process() is not None:

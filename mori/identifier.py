@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["MAX_STEPS", "Name", "format_label", "format_name", "parse_label", "parse_name"]
+__all__ = ["LABEL", "MAX_STEPS", "Name", "format_label", "format_name", "parse_label", "parse_name"]
 
 MAX_STEPS = 64
 _MAX_INDEX = 2**31 - 1
 _NUMBER = "[1-9a-f][0-9a-f]{0,7}"
 _LABEL = re.compile(f"mori_({_NUMBER})_({_NUMBER})")
+LABEL = f"mori_{_NUMBER}_{_NUMBER}"
+"""What `format_label` writes, as a pattern."""
+
 _NAME = re.compile(rf"/mori_({_NUMBER})_({_NUMBER})(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
 
 

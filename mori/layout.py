@@ -16,6 +16,7 @@ __all__ = [
     "ALIASED",
     "ALIGNMENT",
     "BUFFER",
+    "CHECKED",
     "CHILD",
     "HEADER",
     "HEADER_FIELDS",
@@ -29,7 +30,6 @@ __all__ = [
     "Header",
     "Record",
     "align",
-    "check_head",
     "head_nbytes",
     "pack_head",
     "pack_header",
@@ -74,6 +74,8 @@ BUFFER: Final = struct.Struct("<QQ")
 CHILD: Final = struct.Struct("<Q")
 _AFTER_CRC: Final = struct.Struct("<HHIIQQQQ")
 _HEADER_CRC: Final = struct.Struct("<I")
+CHECKED: Final = _HEADER_CRC.size
+"""Where in a node begins what its checksum covers, up to the end of its buffer table."""
 
 
 class Codec:
@@ -174,7 +176,7 @@ def unpack_header(data: Any) -> Header | str:
         return f"it has format version {version}, this mori reads version {VERSION}"
     if crc != zlib.crc32(raw[16:]):
         return "the checksum of its header does not match"
-    header = Header(*fields)
+    header: Header = tuple.__new__(Header, fields)  # as all that is made for each region and node
     if header.nbytes < HEADER.size + NODE.size or not HEADER.size <= header.root < header.nbytes:
         return f"its root at {header.root} lies outside its {header.nbytes} bytes"
     if header.root % ALIGNMENT:
@@ -183,7 +185,7 @@ def unpack_header(data: Any) -> Header | str:
 
 
 def head_nbytes(meta_nbytes: int, buffers: int) -> int:
-    """Return the size of record, meta and buffer table: what a node's checksum covers."""
+    """Return the size of record, meta and buffer table."""
     return NODE.size + (meta_nbytes + SMALL_ALIGNMENT - 1 & -SMALL_ALIGNMENT) + buffers * BUFFER.size
 
 
@@ -206,8 +208,3 @@ def pack_head(
     parts += [BUFFER.pack(offset, nbytes) for offset, nbytes in buffers]
     body = b"".join(parts)
     return _HEADER_CRC.pack(zlib.crc32(body)) + body
-
-
-def check_head(head: Any) -> bool:
-    """Say whether the checksum of record, meta and buffer table matches."""
-    return bool(zlib.crc32(head[4:]) == _HEADER_CRC.unpack_from(head)[0])

@@ -48,7 +48,7 @@ Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 """An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
-_GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
+_GONE: Final = 4  # mappings that are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
 
 
@@ -67,8 +67,9 @@ class _Used:
 
 used: Final = _Used()
 
-_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
-_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
+_mappings: dict[bytes, weakref.ref[Mapping]] = {}  # by the id of the region; some may be gone
+_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # the same by address
+_most = 0  # of them there are before those that are gone are forgotten
 _counter = itertools.count()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 
@@ -82,9 +83,6 @@ class _Pages(int):
     """
 
     __slots__ = ()
-
-    def __new__(cls, address: int, nbytes: int) -> _Pages:
-        return super().__new__(cls, (address << 64) + nbytes)
 
     def __del__(
         self,
@@ -111,7 +109,7 @@ class Mapping:
     def __init__(self, header: layout.Header, address: int, hold: Hold | None, owner: object = None) -> None:
         used.ever = True
         # The pages go first: in the pool, whoever has them mapped holds them.
-        self._owner = _Pages(address, header.nbytes) if owner is None else owner
+        self._owner = _Pages((address << 64) + header.nbytes) if owner is None else owner
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
@@ -163,43 +161,49 @@ def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> M
     If it cannot be mapped, it is let go.
     """
     with _lock:  # two threads may have opened it at once
-        if is_new or (mapping := _mappings.get(header.region_id)) is None:
-            return _map(Hold(held, home), header)
+        ref = None if is_new else _mappings.get(header.region_id)
+        if ref is None or (mapping := ref()) is None:
+            return _map(Hold(held, home), held, header)
     home.release(held)
     return mapping
 
 
-def _map(hold: Hold, header: layout.Header) -> Mapping:
+def _map(hold: Hold, held: Held, header: layout.Header) -> Mapping:
     try:
-        address = _map_held(hold, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
-        pages = _Pages(address, header.nbytes)
+        address = _map_held(held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
+        pages = _Pages((address << 64) + header.nbytes)
     except OSError:
         hold.let_go()
         raise
     mapping = Mapping(header, address, hold, pages)
-    _mappings[header.region_id] = mapping
-    _place(mapping)
+    ref = weakref.ref(mapping)
+    _mappings[header.region_id] = ref
+    insort(_placed, (address, next(_counter), ref))
+    if len(_placed) > _most:
+        _forget()
     return mapping
 
 
-def _place(mapping: Mapping) -> None:
-    """Note where a mapping lies, and forget, at times, where those lay that are gone."""
-    with _lock:
-        number = next(_counter)
-        insort(_placed, (mapping.address, number, weakref.ref(mapping)))
-        if len(_placed) > 2 * len(_mappings) + _GONE:
-            # In one call, which no signal interrupts: it would be longer the next time.
-            found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
-            left = list(itertools.compress(_placed, found))
-            if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
-                _placed[:] = left
+def _forget() -> None:
+    """Forget the mappings that are gone, and be called again when there may be as many of them as others."""
+    global _most
+    for region_id, ref in _mappings.copy().items():
+        if ref() is None and _mappings.get(region_id) is ref:
+            del _mappings[region_id]
+    # In one call, which no signal interrupts: it would be longer the next time.
+    number = next(_counter)
+    found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
+    left = list(itertools.compress(_placed, found))
+    if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
+        _placed[:] = left
+        _most = 2 * len(left) + _GONE
 
 
-def _map_held(hold: Hold, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
+def _map_held(held: Held, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
     """Map part of a region that is held, and return the address."""
-    if hold.path is None:
-        return map_files(hold.fds, segment_nbytes, start, nbytes, protection, flags)
-    fd = _opened_again(hold.fd, hold.path)
+    if held.path is None:
+        return map_files(held.fds, segment_nbytes, start, nbytes, protection, flags)
+    fd = _opened_again(held.fds[0], held.path)
     try:
         return map_files((fd,), segment_nbytes, start, nbytes, protection, flags)
     finally:
@@ -228,7 +232,8 @@ def _opened_again(fd: int, path: str) -> int:
 
 def known(region_id: bytes) -> Mapping | None:
     """Return the mapping of a region that this process has mapped already."""
-    return _mappings.get(region_id)
+    ref = _mappings.get(region_id)
+    return None if ref is None else ref()
 
 
 def over(buffer: object, head: bytes | None = None) -> Mapping:
@@ -277,7 +282,7 @@ class _Private:
         hold = mapping.hold
         assert hold is not None
         both, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
-        self.address = _map_held(hold, mapping.header.segment_nbytes, start, nbytes, both, private)
+        self.address = _map_held(hold.held, mapping.header.segment_nbytes, start, nbytes, both, private)
         self.nbytes = nbytes
         self._mapping = mapping
 
@@ -313,18 +318,21 @@ def writable(array: Bytes) -> Bytes:
 def at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
     with _lock:
-        place = bisect_left(_placed, (address + 1,))
-        while place:
+        first = place = bisect_left(_placed, (address + 1,))
+        mapping = None
+        while place and mapping is None:
             place -= 1
             start, _, ref = _placed[place]
-            if (mapping := ref()) is not None:  # the nearest below: they do not overlap
-                return mapping if address + nbytes <= start + mapping.nbytes else None
-    return None
+            mapping = ref()
+        if first - place > _GONE:
+            _forget()
+    # The nearest below, since they do not overlap.
+    return mapping if mapping is not None and address + nbytes <= start + mapping.nbytes else None
 
 
 def live() -> list[Mapping]:
     """Return the regions that this process has mapped."""
-    return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
+    return [mapping for ref in _mappings.copy().values() if (mapping := ref()) is not None]
 
 
 def _after_fork_in_child() -> None:

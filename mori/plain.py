@@ -157,7 +157,9 @@ def meet(is_new: bool) -> None:
         _tell(ForkingPickler.register, 4, ForkingPickler.dumps)
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
-        if name not in _met and (module := imported(name)) is not None:
+        if name in _met or name not in sys.modules:
+            continue
+        if (module := imported(name)) is not None:
             _met.add(name)
             if name != _JOBLIB:
                 _tell(module.register, 5, module.dumps)

@@ -7,6 +7,7 @@ CorruptRegionError and no more memory is asked for than the region has.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, overload
 
@@ -39,12 +40,13 @@ class Node:
         self.offset = offset
         if offset % layout.SMALL_ALIGNMENT or not layout.HEADER.size <= offset <= end - layout.NODE.size:
             raise self._corrupt("it lies outside its parent")
-        record = self.record = layout.Record(*layout.NODE.unpack_from(view, offset))
-        self._head = layout.head_nbytes(record.meta_nbytes, record.buffers)
+        record: layout.Record = tuple.__new__(layout.Record, layout.NODE.unpack_from(view, offset))
+        self.record = record
+        head = self._head = layout.head_nbytes(record.meta_nbytes, record.buffers)
         self.extent = record.extent
-        if not self._head + layout.CHILD.size * record.children <= self.extent <= end - offset:
+        if not head + layout.CHILD.size * record.children <= self.extent <= end - offset:
             raise self._corrupt("its parts do not fit into it")
-        if not layout.check_head(view[offset : offset + self._head]):
+        if zlib.crc32(view[offset + layout.CHECKED : offset + head]) != record.crc32:
             raise self._corrupt("the checksum of its record does not match")
         if record.flags & ~_FLAGS:
             raise self._corrupt(f"it has flags {record.flags:#x}, of a later mori")
@@ -224,7 +226,7 @@ def decode(node: Node) -> Any:
     if by.id == Id.PICKLE:
         return _unpickle(node, by, buffers)
     try:
-        return by.decode(node.meta, buffers, _Children(node))
+        return by.decode(node.meta, buffers, _Children(node) if node.record.children else ())
     except (MoriError, ImportError):
         raise
     except Exception as error:
@@ -245,16 +247,21 @@ def _unpickle(node: Node, by: codec.Codec, buffers: Buffers) -> Any:
 
 def open_node(node: Node) -> Any:
     """Return the object that a user holds of a node."""
-    number = node.record.codec
-    if number not in _openers and codec.is_of_pandas(number):
+    found = _openers.get(node.record.codec)
+    return (_opener_of(node.record.codec) if found is None else found)(node)
+
+
+def _opener_of(number: int) -> Callable[[Node], Any]:
+    """Return what hands the nodes of a codec to the user, imported now if need be."""
+    if codec.is_of_pandas(number):
         codec.for_id(number)  # says what is missing if pandas is
         load("mori.frames")
-    if number not in _openers and Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
+    elif Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
         codec.for_id(number)
         load("mori.tables")
-    if number == Id.NUMPY_MASKED and number not in _openers:
+    elif number == Id.NUMPY_MASKED:
         load("mori.masked")
-    return _openers.get(number, decode)(node)
+    return _openers.setdefault(number, decode)
 
 
 def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
@@ -275,7 +282,8 @@ def root_of(mapping: Mapping) -> Node:
 def node_at(mapping: Mapping, offset: int) -> Node:
     """Return the node at an offset of a region, for a reference."""
     data = mapping.bytes()
-    return _known(Node(mapping, data, memoryview(data), offset, mapping.nbytes))
+    node = Node(mapping, data, memoryview(data), offset, mapping.nbytes)
+    return node if offset == mapping.header.root else _known(node)
 
 
 def _known(node: Node) -> Node:

@@ -307,7 +307,8 @@ def where_of(payload: bytes) -> tuple[Where, int]:
     if form not in (0, _VIEW, _PART) or place not in _STORES:
         name = format_name(Name(pid, number))
         raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
-    return Where(pid, number, region_id, holder, fd), place
+    where: Where = tuple.__new__(Where, (pid, number, region_id, holder, fd))
+    return where, place
 
 
 def mapping_of(payload: bytes) -> Mapping:

@@ -168,8 +168,13 @@ def _twice(attempt: Callable[[], T]) -> T:
     try:
         return attempt()
     except OSError as error:
-        if not _may_help(error):
-            raise
+        return _again(error, attempt)
+
+
+def _again(failed: OSError, attempt: Callable[[], T]) -> T:
+    """Try once more what has failed, if that may help."""
+    if not _may_help(failed):
+        raise failed
     _make_room()
     try:
         return attempt()
@@ -223,7 +228,10 @@ def find(where: Where, kind: int) -> Mapping | None:
     if where.region_id is not None and (found := mapping.known(where.region_id)) is not None:
         return found
     home = store.of_kind(kind)
-    found = _twice(lambda: _find(home, where))
+    try:
+        found = _find(home, where)
+    except OSError as error:
+        found = _again(error, lambda: _find(home, where))
     _tell(is_new=False)
     return found
 
@@ -260,10 +268,13 @@ def _open(home: Store, where: Where) -> tuple[Held, layout.Header] | None:
     if held is None:
         return None
     try:
-        header = _read_header(held, where)
+        header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
+        if fault := header if isinstance(header, str) else _fault(header, held, where):
+            raise CorruptRegionError(name=format_name(Name(where.pid, where.number)), found=fault)
     except BaseException:
         home.release(held)
         raise
+    assert not isinstance(header, str)
     if where.region_id not in (None, header.region_id):
         home.release(held)
         return None
@@ -275,21 +286,12 @@ def _find(home: Store, where: Where) -> Mapping | None:
     return None if found is None else mapping.mapped(found[0], home, found[1], is_new=False)
 
 
-def _read_header(held: Held, where: Where) -> layout.Header:
-    name = Name(where.pid, where.number)
-    header = layout.unpack_header(os.pread(held.fds[0], layout.HEADER.size, 0))
-    if isinstance(header, str):
-        raise CorruptRegionError(name=format_name(name), found=header)
-    if fault := _fault(header, [status.st_size for status in held.statuses], is_exact=not held.pages):
-        raise CorruptRegionError(name=format_name(name), found=fault)
-    if (header.pid, header.number) != name[:2]:
-        found = f"its header says that it is {format_name(Name(header.pid, header.number))}"
-        raise CorruptRegionError(name=format_name(name), found=found)
-    return header
-
-
-def _fault(header: layout.Header, sizes: list[int], *, is_exact: bool) -> str | None:
-    """Say what is wrong with the sizes of a region's files."""
+def _fault(header: layout.Header, held: Held, where: Where) -> str | None:
+    """Say what is wrong with a region whose header is one: its name, or the sizes of its files."""
+    if (header.pid, header.number) != (where.pid, where.number):
+        return f"its header says that it is {format_name(Name(header.pid, header.number))}"
+    sizes = [status.st_size for status in held.statuses]
+    is_exact = not held.pages
     if header.nbytes != sum(sizes) and (is_exact or header.nbytes > sum(sizes)):
         return f"its header says {header.nbytes} bytes, it has {sum(sizes)}"
     each = header.segment_nbytes

@@ -34,7 +34,9 @@ def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) ->
     assert set(results.jobs["dict"]) == set(ways[:2])
     for cell in results.jobs["dict"].values():
         assert cell.failed == ""
-        assert {"first", "again", "open", "steady", "lookup", "scan", "peak", "pss read"} <= set(cell.figures)
+        assert {"first", "again", "open", "anew", "steady", "lookup", "scan", "peak", "pss read"} <= set(
+            cell.figures
+        )
     assert 0 < results.cell("dict", "mori").figures["bytes"][0] <= 100
     assert results.cell("dict", "pickle over a pipe").figures["bytes"][0] > 10_000
     text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
@@ -116,7 +118,9 @@ def _full() -> Results:
     results = Results(machine={"scale": 1})
     for job in JOBS:
         figures = {"unit": 1.0, "first unit": 1.0, "first": 1.0, "again": 1.0, "bytes": 86.0}
-        figures |= dict.fromkeys(("open", "steady", "lookup", "peak", "anon read", "anon opened"), 1e-6)
+        figures |= dict.fromkeys(
+            ("open", "anew", "steady", "lookup", "peak", "anon read", "anon opened"), 1e-6
+        )
         for way in PEERS:
             results.jobs.setdefault(job, {})[way] = Cell({name: [value] for name, value in figures.items()})
         results.payloads[job] = 1

@@ -7,7 +7,6 @@ region's buffers: chunks, field and schema metadata are kept. Scalars, types and
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,13 +22,10 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["ArrayCodec", "ChunkedCodec", "TableCodec"]
-
-
-def _json(**plain: object) -> bytes:
-    return json.dumps(plain, separators=(",", ":")).encode()
 
 
 def _encoded(kind: pa.DataType, chunks: Sequence[pa.Array], name: str) -> Encoded | None:
@@ -41,7 +37,7 @@ def _encoded(kind: pa.DataType, chunks: Sequence[pa.Array], name: str) -> Encode
             put_together(kind, chunk, pieces)
     except (ValueError, NotImplementedError):
         return None
-    return Encoded(_json(schema=schema, **{name: plain if name == "chunks" else plain[0]}), pieces)
+    return Encoded(to_json({"schema": schema, name: plain if name == "chunks" else plain[0]}), pieces)
 
 
 def _kind(plain: dict[str, Any]) -> pa.DataType:
@@ -58,7 +54,7 @@ class ArrayCodec:
         return _encoded(obj.type, [obj], "array")
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pa.Array:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         return checked(put_together(_kind(plain), plain["array"], buffers), sealed=buffers.sealed)
 
     def step(self, obj: Any, index: int) -> str:
@@ -74,7 +70,7 @@ class ChunkedCodec:
         return _encoded(obj.type, obj.chunks, "chunks")
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pa.ChunkedArray:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         kind = _kind(plain)
         chunks = [
             checked(put_together(kind, chunk, buffers), sealed=buffers.sealed) for chunk in plain["chunks"]
@@ -98,10 +94,10 @@ class TableCodec:
             schema = schema_to_plain(obj.schema)
         except ValueError:
             return None
-        return Encoded(_json(schema=schema, rows=obj.num_rows), (), obj.columns)
+        return Encoded(to_json({"schema": schema, "rows": obj.num_rows}), (), obj.columns)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         schema, rows = schema_from_plain(plain["schema"]), plain["rows"]
         columns = list(children)
         if not columns and not len(schema):

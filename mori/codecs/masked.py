@@ -5,7 +5,6 @@ Imports codec, layout and numpy.ma; it is imported when the first masked array i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from mori import codec
 from mori.codec import Buffers, Encoded, Pickled
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["MaskedArrayCodec"]
@@ -42,10 +42,10 @@ class MaskedArrayCodec:
         if obj._optinfo:
             plain["info"] = len(children)
             children.append(Pickled(obj._optinfo))
-        return Encoded(json.dumps(plain, separators=(",", ":")).encode(), (), children)
+        return Encoded(to_json(plain), (), children)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         data = _plain_array(children[0])
         masked = data.view(np.ma.MaskedArray)
         masked._mask = np.ma.nomask

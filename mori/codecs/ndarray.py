@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from mori import codec
 from mori.codec import Buffers, Encoded, Pickled
+from mori.codecs.meta import to_json
 from mori.codecs.objects import encode_objects
 from mori.layout import Codec as Id
 
@@ -41,7 +42,6 @@ with warnings.catch_warnings():
 _names: Final[dict[type, str]] = {cls: name for name, cls in CLASSES.items()}
 
 
-_json: Final = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
 _SHORT: Final = 256  # bytes of a meta that is remembered
 
 
@@ -129,7 +129,7 @@ class NdarrayCodec:
         plain = [form, array.shape, order]
         if (name := _names.get(type(obj))) is not None:
             plain.append(name)
-        return Encoded(_json.encode(plain).encode(), (array,), children)
+        return Encoded(to_json(plain), (array,), children)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
         form, shape, order, rest = (_read if len(meta) <= _SHORT else _read.__wrapped__)(meta)
@@ -149,7 +149,7 @@ class NdarrayCodec:
 @functools.lru_cache(maxsize=1024)
 def _read(meta: bytes) -> tuple[Any, tuple[int, ...], Any, list[Any]]:
     """Return the dtype, or what is said of the child that is one, the shape, the order and the class."""
-    form, shape, order, *rest = json.loads(meta.decode())
+    form, shape, order, *rest = json.loads(meta)
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise ValueError(f"{shape} is no shape")
     return form if "child" in form else dtype_from_plain(form), tuple(shape), order, rest

@@ -6,7 +6,6 @@ among them lie in the region; arrays with objects in their fields, and strings, 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from mori import codec
 from mori.codec import Buffers, Encoded, Pickled
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["ObjectsCodec", "encode_objects"]
@@ -29,9 +29,7 @@ def encode_objects(obj: npt.NDArray[Any]) -> Encoded:
         order = _order_of(obj)
         meta.append(order)
         content = list(obj.view(np.ndarray).ravel(order))
-    return Encoded(
-        json.dumps(meta, separators=(",", ":")).encode(), (), (Pickled(content),), codec=Id.OBJECT_ARRAY
-    )
+    return Encoded(to_json(meta), (), (Pickled(content),), codec=Id.OBJECT_ARRAY)
 
 
 def _order_of(array: npt.NDArray[Any]) -> Literal["C", "F"]:
@@ -54,7 +52,7 @@ class ObjectsCodec:
         return encode_objects(obj)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
-        kind, shape, *order = json.loads(meta)
+        kind, shape, *order = from_json(meta)
         (content,) = children
         array = _filled(content, shape, *order) if order else content
         if not isinstance(array, np.ndarray) or [array.dtype.kind, list(array.shape)] != [kind, shape]:

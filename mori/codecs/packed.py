@@ -8,7 +8,6 @@ no column.
 from __future__ import annotations
 
 import itertools
-import json
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, cast
@@ -20,6 +19,7 @@ from mori import codec, progress
 from mori.codec import Buffer, Buffers, Encoded, Late
 from mori.codecs.binary import LEAST
 from mori.codecs.kinds import kinds_of, pieces_of
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = [
@@ -256,11 +256,7 @@ def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None)
 def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
     """Return the meta of a column: what it is, of what, how long, and how many are missing."""
     kind = "tuple" if isinstance(obj, tuple) else "list"
-    return _meta(kind, *tag, len(obj), obj.count(None) if missing else 0)
-
-
-def _meta(*plain: str | int) -> bytes:
-    return json.dumps(plain, separators=(",", ":")).encode()
+    return to_json((kind, *tag, len(obj), obj.count(None) if missing else 0))
 
 
 def buffers_of(tag: str) -> int:
@@ -306,7 +302,7 @@ def numbers(values: Collection[Any]) -> Numbers | None:
             return None
     if end != len(array):
         raise RuntimeError("dictionary changed while it was shared")
-    meta = _meta("list", tag, len(array), 0)
+    meta = to_json(("list", tag, len(array), 0))
     return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED))
 
 
@@ -319,7 +315,7 @@ class PackedCodec:
         return obj.column  # lists are packed by the codecs of lists and tuples
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Column:
-        kind, tag, *numbers = json.loads(meta)
+        kind, tag, *numbers = from_json(meta)
         return opened(tag, (kind, *numbers), buffers)
 
     def step(self, obj: Any, index: int) -> str:

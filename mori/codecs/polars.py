@@ -6,7 +6,6 @@ bits) goes by pickle, column by column. Lazy frames go by pickle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 
 from mori import codec
 from mori.codec import Buffers, Encoded, Pickled
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["FrameCodec", "SeriesCodec"]
@@ -64,7 +64,7 @@ class FrameCodec:
             plain["pickled"] = pickled
         table = obj.select(carried).to_arrow(compat_level=_NEWEST)
         return Encoded(
-            json.dumps(plain, separators=(",", ":")).encode(),
+            to_json(plain),
             (),
             (table, *(_pickled(columns[place]) for place in pickled)),
         )
@@ -76,7 +76,7 @@ class FrameCodec:
             raise ValueError(f"polars gave up ({error})") from error
 
     def _decode(self, meta: bytes, children: Sequence[Any]) -> pl.DataFrame:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         table, *others = children
         if not isinstance(table, pa.Table):
             raise ValueError(f"columns of {type(table).__name__}")
@@ -105,7 +105,7 @@ class FrameCodec:
     def step(self, obj: Any, index: int) -> str:
         if not index:
             return ""
-        places = json.loads(self.encode(obj).meta)["pickled"]
+        places = from_json(self.encode(obj).meta)["pickled"]
         return f"[{obj.columns[places[index - 1]]!r}]"
 
 

@@ -8,7 +8,6 @@ a block of them, when it is asked to; nothing is scanned when it is opened.
 from __future__ import annotations
 
 import itertools
-import json
 import operator
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from mori import codec
 from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs import packed, strings
 from mori.codecs.kinds import kinds_of
+from mori.codecs.meta import from_json, to_json
 from mori.codecs.packed import Column
 from mori.layout import Codec as Id
 
@@ -48,7 +48,7 @@ class Rows:
     """They are no numbers."""
 
     def __init__(self, meta: bytes, buffers: Buffers) -> None:
-        kind, record, length, fields, columns = json.loads(meta)
+        kind, record, length, fields, columns = from_json(meta)
         self.kind: type = _KINDS[kind]
         self.record: type = _RECORDS[record]
         self.keys: list[Any] = _keys(fields) if self.record is dict else []
@@ -192,13 +192,13 @@ def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
         if columns is None:
             return None
         for column in columns:
-            *tag, _, missing = json.loads(column.meta)[1:]
+            *tag, _, missing = from_json(column.meta)[1:]
             heads.append((place, tag[0] if tag else _STR, missing))
             buffers += column.buffers
     if not heads:
         return None
     plain = [kind, cls.__name__, len(obj), keys if cls is dict else len(keys), heads]
-    return Encoded(json.dumps(plain, separators=(",", ":")).encode(), buffers, (), Id.ROWS)
+    return Encoded(to_json(plain), buffers, (), Id.ROWS)
 
 
 class RowsCodec:

@@ -6,7 +6,6 @@ knows of their order is kept, so that nothing is sorted again. Lists of lists an
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,6 +15,7 @@ from scipy import sparse
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 
 __all__ = ["CompressedCodec", "CoordinatesCodec", "DiagonalsCodec"]
@@ -62,7 +62,7 @@ class _Sparse:
         if not _is_of_scipy(obj.data):
             return None
         plain = {"class": type(obj).__name__, "shape": [int(length) for length in obj.shape], **plain}
-        return Encoded(json.dumps(plain, separators=(",", ":")).encode(), (), parts)
+        return Encoded(to_json(plain), (), parts)
 
     def _made(self, plain: dict[str, Any], dimensions: tuple[int, ...]) -> Any:
         """Return a matrix of a class and a shape that has no arrays yet: the constructors would read them."""
@@ -90,7 +90,7 @@ class CompressedCodec(_Sparse):
         return self._encoded(obj, obj.data, obj.indices, obj.indptr, known=known)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         made = self._made(plain, (1, 2))
         data, indices, pointers = children
         major, minor = (1, *made.shape)[-2:]
@@ -125,7 +125,7 @@ class CoordinatesCodec(_Sparse):
         return self._encoded(obj, obj.data, *obj.coords, canonical=bool(obj.has_canonical_format))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         made = self._made(plain, (1, 2) if len(plain["shape"]) < 3 else (len(plain["shape"]),))
         data, *coords = children
         _need(_is_of_scipy(data) and data.ndim == 1, "values of no kind")
@@ -149,7 +149,7 @@ class DiagonalsCodec(_Sparse):
         return self._encoded(obj, obj.data, obj.offsets)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        made = self._made(json.loads(meta), (2,))
+        made = self._made(from_json(meta), (2,))
         data, offsets = children
         _need(_is_of_scipy(data) and data.ndim == 2, "values of no kind")
         _check_integers(offsets, len(data))

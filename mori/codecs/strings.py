@@ -6,7 +6,6 @@ surrogates, which UTF-8 has no bytes for, are not written like this: such a list
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs.meta import from_json
 from mori.codecs.packed import Pieces, Take, column_meta, cut, laid_out, validity_of
 from mori.layout import Codec as Id
 
@@ -70,7 +70,7 @@ class StringsCodec:
         raise AssertionError("lists are packed by the codecs of lists and tuples")
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Strings:
-        return Strings(json.loads(meta), buffers)
+        return Strings(from_json(meta), buffers)
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("a list of strings has no parts that could fail")

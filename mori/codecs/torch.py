@@ -7,7 +7,6 @@ pages (copy on write), so that reading costs nothing and a write is local. Other
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,6 +16,7 @@ import torch
 
 from mori import codec
 from mori.codec import Buffers, Encoded
+from mori.codecs.meta import from_json, to_json
 from mori.layout import Codec as Id
 from mori.region import writable
 
@@ -74,10 +74,10 @@ class TensorCodec:
             "order": order,
             "grad": obj.requires_grad,
         }
-        return Encoded(json.dumps(plain, separators=(",", ":")).encode(), (data,))
+        return Encoded(to_json(plain), (data,))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> torch.Tensor:
-        plain = json.loads(meta)
+        plain = from_json(meta)
         dtype, shape, order = _DTYPES[plain["dtype"]], plain["shape"], plain["order"]
         (buffer,) = buffers
         if not all(type(length) is int and 0 <= length < 1 << 62 for length in shape):

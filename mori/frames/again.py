@@ -15,7 +15,7 @@ import pandas as pd
 from mori.frames.managers import CAN_PROTECT, guarded
 from mori.reader import Node
 
-__all__ = ["Look", "Pristine", "pristine_of"]
+__all__ = ["Look", "Pristine", "made_of", "pristine_of"]
 
 
 class Look(NamedTuple):
@@ -42,14 +42,19 @@ class Pristine:
         blocks = tuple(map(_same, self._blocks))
         axes = [axis.view() for axis in self._axes]
         is_frame = issubclass(self._cls, pd.DataFrame)
-        made = self._cls._from_mgr(guarded(blocks if is_frame else blocks[0], axes), axes)
-        for name, value in self.look.own.items():
-            object.__setattr__(made, name, value)
-        if self.look.attrs:
-            made.attrs = copy.deepcopy(self.look.attrs)
-        if not self.look.flags:
-            made.flags.allows_duplicate_labels = False
-        return made
+        return made_of(self._cls, guarded(blocks if is_frame else blocks[0], axes), self.look)
+
+
+def made_of(cls: Any, manager: Any, look: Look) -> Any:
+    """Return the frame or series of a class over a manager."""
+    made = cls._from_mgr(manager, manager.axes)
+    for name, value in look.own.items():
+        object.__setattr__(made, name, value)
+    if look.attrs:
+        made.attrs = copy.deepcopy(look.attrs)
+    if not look.flags:
+        made.flags.allows_duplicate_labels = False
+    return made
 
 
 def pristine_of(node: Node, obj: Any, look: Look) -> Pristine | None:

@@ -33,8 +33,8 @@ def _same(values: Any) -> Any:
 
 def _over(cls: Any, strings: Any) -> Any:
     """Return an array of another class over the same memory."""
-    made = cls(strings.__arrow_array__())
-    made._dtype = strings.dtype
+    made = cls.__new__(cls)
+    made.__dict__.update(vars(strings))
     return made
 
 

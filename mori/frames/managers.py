@@ -15,7 +15,7 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori.array import shared_of
 
-__all__ = ["CAN_PROTECT", "guarded", "protect", "unprotected"]
+__all__ = ["CAN_PROTECT", "guarded", "protected", "unprotected"]
 
 LEGACY: Final = int(pd.__version__.partition(".")[0]) < 3
 _WRITERS: Final = (
@@ -119,13 +119,12 @@ else:
         return _SingleManager(blocks, axes[0], verify_integrity=False)
 
 
-def protect(obj: Any) -> None:
-    """Make a frame or series copy before it writes, and its parts travel."""
+def protected(manager: Any) -> Any:
+    """Return the manager of blocks that are copied before they are written to, and travel; or the same."""
     if not CAN_PROTECT:
-        object.__setattr__(obj, "_mori_shadow", obj.copy(deep=False))
-        return
-    blocks, axes = obj._mgr.blocks, obj._mgr.axes
-    obj._mgr = guarded(tuple(blocks) if isinstance(obj, pd.DataFrame) else blocks[0], axes)
+        return manager
+    blocks = manager.blocks
+    return guarded(blocks[0] if isinstance(manager, SingleBlockManager) else tuple(blocks), manager.axes)
 
 
 class _Carried:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from mori import codec, reference
 from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
-from mori.frames.again import Look, Pristine, pristine_of
-from mori.frames.managers import protect, unprotected
+from mori.frames.again import Look, Pristine, made_of, pristine_of
+from mori.frames.managers import CAN_PROTECT, protected, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
 
@@ -31,7 +31,8 @@ def _labels(axis: Any) -> tuple[Any, ...]:
 
 def _look_of(obj: Any) -> Look:
     labels = list(map(_labels, obj._mgr.axes))
-    return Look(labels, copy.deepcopy(obj.attrs), obj.flags.allows_duplicate_labels, metadata_of(obj))
+    attrs = copy.deepcopy(obj.attrs) if obj.attrs else {}
+    return Look(labels, attrs, obj.flags.allows_duplicate_labels, metadata_of(obj))
 
 
 class _Origin:
@@ -131,9 +132,11 @@ class SharedSeries(Shared, pd.Series):
 
 
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
-    shared = remade(cls, plain, metadata_of(plain))
-    protect(shared)
-    object.__setattr__(shared, "_mori", _Origin(node, shared, _look_of(shared)))
+    look = _look_of(plain)
+    shared = made_of(cls, protected(plain._mgr), look)
+    if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
+        object.__setattr__(shared, "_mori_shadow", shared.copy(deep=False))
+    object.__setattr__(shared, "_mori", _Origin(node, shared, look))
     return shared
 
 

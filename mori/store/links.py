@@ -7,18 +7,20 @@ to be looked for; what is found is compared again when it is open.
 from __future__ import annotations
 
 import os
+import re
 from typing import Final, NamedTuple
 
 from mori import layout
-from mori.identifier import format_label, parse_label
+from mori.identifier import LABEL, format_label
 
 __all__ = ["RECYCLED", "Link", "file_name", "parse_link"]
 
 RECYCLED: Final = "mori_recycled"
 """The label of files that are written again and again."""
 
-_PREFIX: Final = "/memfd:"
-_SUFFIX: Final = " (deleted)"
+_LINK: Final = re.compile(
+    rf"/memfd:({RECYCLED}|{LABEL})\.([0-9a-f]{{32}})(?:\.(\d{{1,2}})\.(\d{{1,2}}))? \(deleted\)", re.ASCII
+)
 _MOST_SEGMENTS: Final = 64  # that are believed
 
 
@@ -37,7 +39,7 @@ class Link(NamedTuple):
     @property
     def text(self) -> str:
         """The link as the system has it."""
-        return f"{_PREFIX}{file_name(*self)}{_SUFFIX}"
+        return f"/memfd:{file_name(*self)} (deleted)"
 
     @property
     def is_recycled(self) -> bool:
@@ -50,8 +52,8 @@ class Link(NamedTuple):
 
     def leads_to(self, fd: int, label: str, region_id: bytes | None) -> bool:
         """Say whether the first segment, which is open and locked, is that of the region asked for."""
-        if not self.is_recycled:
-            return self.may_be(label, region_id)
+        if self.label != RECYCLED:
+            return self.label == label and region_id in (None, self.region_id)
         header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
         if isinstance(header, str):
             return False
@@ -65,16 +67,12 @@ def file_name(label: str, region_id: bytes, segment: int, segments: int) -> str:
 
 def parse_link(link: str) -> Link | None:
     """Read a descriptor's link; None for any file that is no segment of a region."""
-    if not link.startswith("/memfd:mori_"):
+    match = _LINK.fullmatch(link)
+    if match is None:
         return None
-    label, *parts = link.removeprefix(_PREFIX).removesuffix(_SUFFIX).split(".")
-    if (label != RECYCLED and parse_label(label) is None) or len(parts) not in (1, 3) or len(parts[0]) != 32:
+    label, region_id, segment, segments = match.groups()
+    place, count = (0, 1) if segment is None else (int(segment), int(segments))
+    if not place < count <= _MOST_SEGMENTS:
         return None
-    try:
-        region_id = bytes.fromhex(parts[0])
-        segment, segments = map(int, parts[1:] or ("0", "1"))
-    except ValueError:
-        return None
-    if not 0 <= segment < segments <= _MOST_SEGMENTS:
-        return None
-    return Link(label, region_id, segment, segments)
+    found: Link = tuple.__new__(Link, (label, bytes.fromhex(region_id), place, count))
+    return found

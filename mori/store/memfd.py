@@ -13,7 +13,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from mori import layout, limits
 from mori.errors import StoreError, UnsafeRegionError
@@ -37,6 +37,9 @@ _MOST_SEGMENTS: Final = 8
 _LEAST_SEGMENT: Final = 1 << 24
 _LEAST_HUGE: Final = 2 * HUGE
 _HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+_Opened = tuple[int, Link, os.stat_result]
+"""A segment that is open: its descriptor, what it is, and what the system says of the file."""
 
 
 class MemfdStore:
@@ -189,8 +192,8 @@ class MemfdStore:
             return None
         opened = [first]
         try:
-            link = first.link
-            if link.segment or not link.leads_to(first.fd, label, region_id):
+            fd, link, _ = first
+            if link.segment or not link.leads_to(fd, label, region_id):
                 self._close(opened)
                 return None
             for segment in range(1, link.segments):
@@ -204,11 +207,12 @@ class MemfdStore:
         if len(opened) < link.segments:  # that process is just letting go of it
             self._close(opened)
             return None
-        fds, statuses = (tuple(one.fd for one in opened), tuple(one.status for one in opened))
-        return Held(fds, pages=-1 if link.is_recycled else 0, statuses=statuses)
+        fds, _, statuses = zip(*opened, strict=True)
+        held: Held = tuple.__new__(Held, (fds, None, -1 if link.is_recycled else 0, statuses))
+        return held
 
     def _close(self, opened: list[_Opened]) -> None:
-        self.release(Held(tuple(one.fd for one in opened)))
+        self.release(Held(tuple(fd for fd, _, _ in opened)))
 
     def _segment(self, pid: int, likely: int, wanted: Link) -> _Opened | None:
         """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
@@ -247,15 +251,7 @@ class MemfdStore:
             if isinstance(error, UnsafeRegionError):
                 raise
             return None
-        return _Opened(fd, link, status)
-
-
-class _Opened(NamedTuple):
-    """A segment that is open."""
-
-    fd: int
-    link: Link
-    status: os.stat_result
+        return fd, link, status
 
 
 class _Found:
@@ -297,7 +293,7 @@ def _gives_huge_pages() -> bool:
 def _is_sealed(fd: int, link: Link) -> bool:
     """Say whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
     seals = fcntl.fcntl(fd, _GET_SEALS)
-    if not link.is_recycled:
+    if link.label != RECYCLED:
         return seals & _SEALS == _SEALS
     return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
 

@@ -118,7 +118,7 @@ def test_in_segments_they_are_written_again_too(
         mapping = region.held_by(x)
         assert mapping is not None
         assert mapping.hold is not None
-        assert len(mapping.hold.fds) == 3
+        assert len(mapping.hold.held.fds) == 3
         files.add(file_of(x))
         assert np.array_equal(x, data)
         assert worker(lambda x: float(x.sum()), x) == data.sum()

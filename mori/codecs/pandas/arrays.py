@@ -15,7 +15,8 @@ from pandas.api.extensions import ExtensionArray
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, bare, from_json, need, need_array, to_json
+from mori.codecs.meta import from_json, to_json
+from mori.codecs.pandas.parts import Parts, as_child, bare, need, need_array
 from mori.layout import Codec as Id
 
 __all__ = ["CategoricalCodec", "IntervalCodec", "MaskedCodec", "SparseCodec"]

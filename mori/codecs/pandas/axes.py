@@ -13,7 +13,8 @@ import pandas as pd
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, extra, from_json, need_array, pack
+from mori.codecs.meta import from_json
+from mori.codecs.pandas.parts import Parts, as_child, extra, need_array, pack
 from mori.codecs.pandas.times import freq_of, set_freq, without_freq
 from mori.layout import Codec as Id
 

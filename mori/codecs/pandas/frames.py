@@ -17,7 +17,8 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, as_child, bare, extra, from_json, need, need_array, pack
+from mori.codecs.meta import from_json
+from mori.codecs.pandas.parts import Parts, as_child, bare, extra, need, need_array, pack
 from mori.codecs.pandas.versions import create_dataframe_from_blocks
 from mori.layout import Codec as Id
 
@@ -98,7 +99,8 @@ def places_of(meta: bytes, block: int) -> npt.NDArray[np.intp]:
 def _check_blocks(values: list[Any], placements: list[npt.NDArray[np.intp]], width: int, length: int) -> None:
     """pandas takes blocks on trust; ones that do not fill the frame exactly would crash it later."""
     taken = np.concatenate([np.empty(0, np.intp), *placements])
-    if len(taken) != width or not np.array_equal(np.sort(taken), np.arange(width)):
+    taken.sort()
+    if len(taken) != width or not (taken == np.arange(width)).all():
         raise ValueError(f"the blocks do not fill {width} columns")
     for block, places in zip(values, placements, strict=True):
         need_array(block)

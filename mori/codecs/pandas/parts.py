@@ -5,10 +5,8 @@ Imports codec and pandas.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,24 +14,9 @@ from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori.codec import Encoded, Pickled
+from mori.codecs.meta import to_json
 
-__all__ = ["Parts", "as_child", "bare", "extra", "from_json", "need", "need_array", "pack", "to_json"]
-
-
-_encoder = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one each time
-
-
-def to_json(plain: object) -> bytes:
-    return _encoder.encode(plain).encode()
-
-
-def from_json(meta: bytes) -> Any:
-    """Read what `to_json` wrote; nobody may change it: short ones, which columns repeat, are remembered."""
-    return (_read if len(meta) <= _SHORT else json.loads)(meta)
-
-
-_SHORT: Final = 256  # bytes
-_read = functools.lru_cache(maxsize=1024)(json.loads)
+__all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack"]
 
 
 def pack(plain: dict[str, Any], children: Sequence[object], **extras: object) -> Encoded:

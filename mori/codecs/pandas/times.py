@@ -18,7 +18,8 @@ from pandas.tseries.offsets import BaseOffset
 
 from mori import codec
 from mori.codec import Buffers, Encoded
-from mori.codecs.pandas.parts import Parts, extra, from_json, need, pack
+from mori.codecs.meta import from_json
+from mori.codecs.pandas.parts import Parts, extra, need, pack
 from mori.layout import Codec as Id
 
 __all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
