@@ -75,6 +75,12 @@ def _open_stdlib(message: bytes) -> Any:
     return pd.DataFrame(values, columns=columns, copy=False)
 
 
+def _detach_stdlib() -> None:
+    for block in _attached.values():
+        block.close()
+    _attached.clear()
+
+
 def _publish_joblib(obj: Any, path: Path) -> Published:
     import joblib
 
@@ -163,6 +169,7 @@ OBJECTS: Final = (
         frozenset({"array", "frame", "strings"}),
         _publish_stdlib,
         _open_stdlib,
+        detach=_detach_stdlib,
         note="of a list, ShareableList",
     ),
     Peer(

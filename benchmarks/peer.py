@@ -44,6 +44,7 @@ class Peer:
         _no_server  # what runs meanwhile; gives its address
     )
     connect: Callable[[str], None] = lambda address: None  # once in each process
+    detach: Callable[[], None] = nothing  # let go of what a reader keeps open after its objects are gone
     is_fresh: bool = False  # recycles inside of the publishing process, so each round has a new one
     is_passed_once: bool = False  # each reader needs a message of its own for each opening
     note: str = ""

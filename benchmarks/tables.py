@@ -114,6 +114,12 @@ class _Entries(Mapping[Any, Any], Sequence[Any]):  # type: ignore[misc]
         return map(_DECODE[self._kind], self._transaction.cursor().iternext(keys=False))
 
 
+def _detach_lmdb() -> None:
+    for store in _attached.values():
+        store.close()
+    _attached.clear()
+
+
 def _key(key: Any) -> bytes:
     return key.encode() if isinstance(key, str) else struct.pack(">Q", key)
 
@@ -207,6 +213,7 @@ TABLES: Final = (
         frozenset(JOBS) - _FRAMES,
         _publish_lmdb,
         _open_lmdb,
+        detach=_detach_lmdb,
         distribution="lmdb",
         note="an entry an element; a record is a pickle",
     ),

@@ -175,7 +175,10 @@ class Index:
                 return None
         if kind == b"i":
             return self._find_number(key)
-        sought = key if kind == b"b" else _encode(key)
+        try:
+            sought = key if kind == b"b" else key.encode()
+        except UnicodeEncodeError:  # lone surrogates
+            sought = key.encode("utf-8", "surrogatepass")
         bucket = (crc32(sought) * _FACTOR & _WORD) >> self._shift
         first, end = self._start(bucket), self._start(bucket + 1)
         if not first <= end <= self._count:
@@ -247,13 +250,6 @@ class Index:
             text = raw.decode("ascii")
             return [text[a:b] for a, b in itertools.pairwise(ends)]
         return [raw[a:b].decode("utf-8", "surrogatepass") for a, b in itertools.pairwise(ends)]
-
-
-def _encode(key: str) -> bytes:
-    try:
-        return key.encode()
-    except UnicodeEncodeError:  # lone surrogates
-        return key.encode("utf-8", "surrogatepass")
 
 
 _KINDS: Final[dict[type, bytes]] = {str: b"s", bytes: b"b", int: b"i"}

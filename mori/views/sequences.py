@@ -60,7 +60,10 @@ class _Elements(View[list[Any]], Sequence[Any]):
         try:
             return self._source()[index]
         except ValueError as error:
-            raise self._node.decode_error(f"its content makes no sense ({error})") from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> Exception:
+        return self._node.decode_error(f"its content makes no sense ({error})")
 
     def _read(self, start: int, stop: int) -> Iterator[list[Any]]:
         """Yield the elements between two places of a column, block by block."""
@@ -69,7 +72,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
             try:
                 block = source.block(start, stop)
             except ValueError as error:
-                raise self._node.decode_error(f"its content makes no sense ({error})") from error
+                raise self._damaged(error) from error
             start += len(block)
             yield block
             del block  # records that nobody holds are let go when the next are asked for
@@ -93,6 +96,14 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return number + length if number < 0 else number
 
     def __getitem__(self, index: Any) -> Any:
+        column = self._column
+        if type(index) is int and index >= 0 and self._own is None and isinstance(column, Column):
+            try:
+                return column[index]
+            except IndexError:
+                pass  # which is said below as Python says it
+            except ValueError as error:
+                raise self._damaged(error) from error
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
