@@ -96,7 +96,7 @@ class Hold:
         if is_finalizing():
             return
         # Taken at once: a weak reference still gives this one out, and the end of the process lets go of all.
-        held, self._held = self._held, None
+        held, self._held = getattr(self, "_held", None), None  # it has none if an interrupt met its beginning
         if held is None:
             return
         last = _Last(held, self._files, self.home)
