@@ -42,9 +42,8 @@ def _way(name: str) -> Peer:
 def measure(results: Results, largest: int, most: int, patience: float, seconds: float) -> None:
     """Add the figures of arrays up to a size, and of lists and dicts up to a number of elements.
 
-    After so many seconds, what is larger is left out.
+    Of each kind, what is larger is left out after so many seconds.
     """
-    limit = time.monotonic() + seconds
     largest = min(largest, int(_available() / 2.2))  # the source, the region, and what the unit takes
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         folders = Path(folder), Path(folder)
@@ -61,6 +60,7 @@ def measure(results: Results, largest: int, most: int, patience: float, seconds:
             ("dict", 1e6, _COUNTS, most, _MANY),
         ):
             points = results.scaling.setdefault("size" if job == "array" else job, [])
+            limit = time.monotonic() + seconds
             for x, way in itertools.product(sizes, _WAYS):
                 if x > upper or (x > many and way != "mori"):
                     continue
