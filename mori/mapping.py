@@ -48,7 +48,7 @@ Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 """An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
-_GONE: Final = 4  # mappings that are not forgotten before there are so many, and as many as are left
+_GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
 
 
@@ -67,9 +67,8 @@ class _Used:
 
 used: Final = _Used()
 
-_mappings: dict[bytes, weakref.ref[Mapping]] = {}  # by the id of the region; some may be gone
-_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # the same by address
-_most = 0  # of them there are before those that are gone are forgotten
+_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
 _counter = itertools.count()
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
 
@@ -161,8 +160,7 @@ def mapped(held: Held, home: Store, header: layout.Header, *, is_new: bool) -> M
     If it cannot be mapped, it is let go.
     """
     with _lock:  # two threads may have opened it at once
-        ref = None if is_new else _mappings.get(header.region_id)
-        if ref is None or (mapping := ref()) is None:
+        if is_new or (mapping := _mappings.get(header.region_id)) is None:
             return _map(Hold(held, home), held, header)
     home.release(held)
     return mapping
@@ -176,27 +174,22 @@ def _map(hold: Hold, held: Held, header: layout.Header) -> Mapping:
         hold.let_go()
         raise
     mapping = Mapping(header, address, hold, pages)
-    ref = weakref.ref(mapping)
-    _mappings[header.region_id] = ref
-    insort(_placed, (address, next(_counter), ref))
-    if len(_placed) > _most:
-        _forget()
+    _mappings[header.region_id] = mapping
+    _place(mapping)
     return mapping
 
 
-def _forget() -> None:
-    """Forget the mappings that are gone, and be called again when there may be as many of them as others."""
-    global _most
-    for region_id, ref in _mappings.copy().items():
-        if ref() is None and _mappings.get(region_id) is ref:
-            del _mappings[region_id]
-    # In one call, which no signal interrupts: it would be longer the next time.
-    number = next(_counter)
-    found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
-    left = list(itertools.compress(_placed, found))
-    if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
-        _placed[:] = left
-        _most = 2 * len(left) + _GONE
+def _place(mapping: Mapping) -> None:
+    """Note where a mapping lies, and forget, at times, where those lay that are gone."""
+    with _lock:
+        number = next(_counter)
+        insort(_placed, (mapping.address, number, weakref.ref(mapping)))
+        if len(_placed) > 2 * len(_mappings) + _GONE:
+            # In one call, which no signal interrupts: it would be longer the next time.
+            found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
+            left = list(itertools.compress(_placed, found))
+            if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
+                _placed[:] = left
 
 
 def _map_held(held: Held, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
@@ -232,8 +225,7 @@ def _opened_again(fd: int, path: str) -> int:
 
 def known(region_id: bytes) -> Mapping | None:
     """Return the mapping of a region that this process has mapped already."""
-    ref = _mappings.get(region_id)
-    return None if ref is None else ref()
+    return _mappings.get(region_id)
 
 
 def over(buffer: object, head: bytes | None = None) -> Mapping:
@@ -318,21 +310,18 @@ def writable(array: Bytes) -> Bytes:
 def at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
     with _lock:
-        first = place = bisect_left(_placed, (address + 1,))
-        mapping = None
-        while place and mapping is None:
+        place = bisect_left(_placed, (address + 1,))
+        while place:
             place -= 1
             start, _, ref = _placed[place]
-            mapping = ref()
-        if first - place > _GONE:
-            _forget()
-    # The nearest below, since they do not overlap.
-    return mapping if mapping is not None and address + nbytes <= start + mapping.nbytes else None
+            if (mapping := ref()) is not None:  # the nearest below: they do not overlap
+                return mapping if address + nbytes <= start + mapping.nbytes else None
+    return None
 
 
 def live() -> list[Mapping]:
     """Return the regions that this process has mapped."""
-    return [mapping for ref in _mappings.copy().values() if (mapping := ref()) is not None]
+    return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
 
 
 def _after_fork_in_child() -> None:

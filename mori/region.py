@@ -12,7 +12,7 @@ import gc
 import itertools
 import os
 from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from mori import filling, layout, limits, mapping, pool, settings, store
 from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullError
@@ -44,6 +44,7 @@ __all__ = [
     "writable",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
@@ -163,21 +164,16 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
         raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
 
 
-def _twice(attempt: Callable[[], T]) -> T:
+def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
     """Try something, and once more when what is not needed has been let go, if that may help."""
     try:
-        return attempt()
+        return attempt(*arguments, **keywords)
     except OSError as error:
-        return _again(error, attempt)
-
-
-def _again(failed: OSError, attempt: Callable[[], T]) -> T:
-    """Try once more what has failed, if that may help."""
-    if not _may_help(failed):
-        raise failed
+        if not _may_help(error):
+            raise
     _make_room()
     try:
-        return attempt()
+        return attempt(*arguments, **keywords)
     except OSError as error:
         if limits.is_out_of_descriptors(error):
             raise limits.descriptors_error(error) from error
@@ -228,10 +224,7 @@ def find(where: Where, kind: int) -> Mapping | None:
     if where.region_id is not None and (found := mapping.known(where.region_id)) is not None:
         return found
     home = store.of_kind(kind)
-    try:
-        found = _find(home, where)
-    except OSError as error:
-        found = _again(error, lambda: _find(home, where))
+    found = _twice(_find, home, where)
     _tell(is_new=False)
     return found
 
@@ -241,7 +234,7 @@ def hold(where: Where, kind: int) -> Hold | None:
     if where.region_id is not None and (mapped := mapping.known(where.region_id)) is not None:
         return mapped.hold
     home = store.of_kind(kind)
-    found = _twice(lambda: _open(home, where))
+    found = _twice(_open, home, where)
     return None if found is None else Hold(found[0], home)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from mori.frames.managers import CAN_PROTECT, guarded
 from mori.reader import Node
 
-__all__ = ["Look", "Pristine", "made_of", "pristine_of"]
+__all__ = ["Look", "Pristine", "is_made_plainly", "made_of", "pristine_of"]
 
 
 class Look(NamedTuple):
@@ -42,16 +42,23 @@ class Pristine:
         blocks = tuple(map(_same, self._blocks))
         axes = [axis.view() for axis in self._axes]
         is_frame = issubclass(self._cls, pd.DataFrame)
-        return made_of(self._cls, guarded(blocks if is_frame else blocks[0], axes), self.look)
+        manager = guarded(blocks if is_frame else blocks[0], axes)
+        attrs = self.look.attrs
+        return made_of(self._cls, manager, self.look, copy.deepcopy(attrs) if attrs else attrs)
 
 
-def made_of(cls: Any, manager: Any, look: Look) -> Any:
+def is_made_plainly(cls: Any) -> bool:
+    """Say whether `made_of` makes all of a class: not so where a user's class unpickles in its own way."""
+    return cls.__setstate__ is pd.DataFrame.__setstate__
+
+
+def made_of(cls: Any, manager: Any, look: Look, attrs: dict[Any, Any]) -> Any:
     """Return the frame or series of a class over a manager."""
     made = cls._from_mgr(manager, manager.axes)
     for name, value in look.own.items():
         object.__setattr__(made, name, value)
-    if look.attrs:
-        made.attrs = copy.deepcopy(look.attrs)
+    if attrs:
+        made.attrs = attrs
     if not look.flags:
         made.flags.allows_duplicate_labels = False
     return made
@@ -60,10 +67,11 @@ def made_of(cls: Any, manager: Any, look: Look) -> Any:
 def pristine_of(node: Node, obj: Any, look: Look) -> Pristine | None:
     """Return what a frame or series, which was just opened, is opened from again.
 
-    None where that could be seen: objects, of which there would be one for both, and arrays and indexes
-    of which nobody knows what can be changed in them.
+    None where that could be seen: objects, of which there would be one for both, arrays and indexes of which
+    nobody knows what can be changed in them, and classes that unpickle in their own way.
     """
-    known = CAN_PROTECT and all(_is_known(block.values) for block in obj._mgr.blocks)
+    known = CAN_PROTECT and is_made_plainly(type(obj))
+    known = known and all(_is_known(block.values) for block in obj._mgr.blocks)
     return Pristine(node, obj, look) if known and all(map(_is_constant, obj._mgr.axes)) else None
 
 

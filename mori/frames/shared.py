@@ -16,7 +16,7 @@ import pandas as pd
 
 from mori import codec, reference
 from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
-from mori.frames.again import Look, Pristine, made_of, pristine_of
+from mori.frames.again import Look, Pristine, is_made_plainly, made_of, pristine_of
 from mori.frames.managers import CAN_PROTECT, protected, unprotected
 from mori.layout import Codec as Id
 from mori.reader import Node, decode, opener
@@ -53,7 +53,7 @@ class _Origin:
             and all(block.values is values for block, values in zip(blocks, self._values, strict=True))
             and all(now is then for now, then in zip(axes, self._axes, strict=True))
             and all(_labels(now) == then for now, then in zip(axes, labels, strict=True))
-            and obj.attrs == attrs
+            and _are_same(obj.attrs, attrs)
             and obj.flags.allows_duplicate_labels == flags
             and _are_same(metadata_of(obj), own)
         )
@@ -132,8 +132,12 @@ class SharedSeries(Shared, pd.Series):
 
 
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
-    look = _look_of(plain)
-    shared = made_of(cls, protected(plain._mgr), look)
+    look, manager = _look_of(plain), protected(plain._mgr)
+    if is_made_plainly(cls):
+        shared = made_of(cls, manager, look, plain.attrs)
+    else:
+        shared = remade(cls, plain, look.own)
+        shared._mgr = manager
     if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
         object.__setattr__(shared, "_mori_shadow", shared.copy(deep=False))
     object.__setattr__(shared, "_mori", _Origin(node, shared, look))

@@ -48,12 +48,12 @@ class Link(NamedTuple):
 
     def may_be(self, label: str, region_id: bytes | None) -> bool:
         """Say whether it may lead to the region of a label, and of an id where that is known."""
-        return self.is_recycled or (self.label == label and region_id in (None, self.region_id))
+        return self.label == RECYCLED or (self.label == label and region_id in (None, self.region_id))
 
     def leads_to(self, fd: int, label: str, region_id: bytes | None) -> bool:
         """Say whether the first segment, which is open and locked, is that of the region asked for."""
         if self.label != RECYCLED:
-            return self.label == label and region_id in (None, self.region_id)
+            return self.may_be(label, region_id)
         header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
         if isinstance(header, str):
             return False

@@ -293,7 +293,7 @@ def _gives_huge_pages() -> bool:
 def _is_sealed(fd: int, link: Link) -> bool:
     """Say whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
     seals = fcntl.fcntl(fd, _GET_SEALS)
-    if link.label != RECYCLED:
+    if not link.is_recycled:
         return seals & _SEALS == _SEALS
     return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
 

@@ -156,6 +156,22 @@ def test_a_limit_of_file_sizes_is_an_error_that_names_it(setting: str) -> None:
     assert out.count("RLIMIT_FSIZE") == out.count("ulimit -f unlimited") == 2
 
 
+def test_what_could_not_be_shared_is_not_kept_by_the_error() -> None:
+    out = run("""
+        import gc, weakref
+        gc.disable()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        array = np.ones(100_000)
+        known = weakref.ref(array)
+        try:
+            mori.share(array)
+        except mori.LimitError:
+            del array
+        print(known())
+    """)
+    assert out.strip() == "None"
+
+
 # what a machine or a container may lack; each in a mount namespace of its own
 
 _ROUND_TRIP = """

@@ -51,6 +51,14 @@ class Sealed(pd.DataFrame):
         return Sealed, (self.to_dict(),)
 
 
+class Counted(Field):
+    """One that makes something of its own when it is unpickled."""
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        object.__setattr__(self, "rows", len(self))
+
+
 def field() -> Field:
     made = Field({"a": np.arange(1000.0), "b": np.arange(1000), "c": np.ones(1000)})
     made.unit, made.origin = "m", {"x": 1}
@@ -117,6 +125,25 @@ def test_a_subclass_of_a_series_comes_back_as_one(store, worker):
     for made in (shared, worker(lambda x: x, shared), mori.materialize(shared)):
         assert isinstance(made, Ray)
         assert (made.unit, made.name, made.tolist(), made.index.tolist()) == ("s", "r", [1.5, 2], ["x", "y"])
+
+
+def test_a_subclass_is_told_its_state_whenever_it_is_opened(store, worker):
+    shared = mori.share(Counted({"a": [1.5, 2, 3]}))
+    opened = [pickle.loads(pickle.dumps(shared)) for _ in range(2)]
+    assert [made.rows for made in (shared, *opened)] == [3, 3, 3]
+    assert [worker(lambda x: x.rows, shared) for _ in range(2)] == [3, 3]
+    shared.loc[0, "a"] = 7.0
+    assert [made.loc[0, "a"] for made in (shared, *opened)] == [7.0, 1.5, 1.5]
+
+
+def test_arrays_in_the_attrs_stay_in_the_region_and_travel(store, worker):
+    plain = pd.DataFrame({"a": np.arange(1000.0)})
+    plain.attrs["weights"] = np.arange(5000.0)
+    shared = mori.share(plain)
+    assert mori.is_shared(shared.attrs["weights"])
+    assert len(pickle.dumps(shared)) < 5000
+    assert pickle.loads(pickle.dumps(shared)).attrs["weights"].sum() == plain.attrs["weights"].sum()
+    assert worker(lambda x: x.attrs["weights"].sum(), shared) == plain.attrs["weights"].sum()
 
 
 def test_a_subclass_that_pickles_its_own_way_goes_that_way(store):
