@@ -30,7 +30,7 @@ def meet() -> bool:
     """
     new = False
     for engine, adapter in ADAPTERS.items():
-        if engine in _met or engine not in sys.modules:  # as always but twice, and it is asked all the time
+        if engine in _met or engine not in sys.modules:  # nearly always, and this is asked all the time
             continue
         if (module := imported(engine)) is not None:
             # Met only when it is ready: until then other threads wait here, for the import's own lock.

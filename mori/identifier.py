@@ -14,11 +14,11 @@ __all__ = ["LABEL", "MAX_STEPS", "Name", "format_label", "format_name", "parse_l
 MAX_STEPS = 64
 _MAX_INDEX = 2**31 - 1
 _NUMBER = "[1-9a-f][0-9a-f]{0,7}"
-_LABEL = re.compile(f"mori_({_NUMBER})_({_NUMBER})")
-LABEL = f"mori_{_NUMBER}_{_NUMBER}"
-"""What `format_label` writes, as a pattern."""
+LABEL = f"mori_({_NUMBER})_({_NUMBER})"
+"""What `format_label` writes, as a pattern with a group for each number."""
 
-_NAME = re.compile(rf"/mori_({_NUMBER})_({_NUMBER})(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
+_LABEL = re.compile(LABEL)
+_NAME = re.compile(rf"/{LABEL}(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
 
 
 class Name(NamedTuple):

@@ -70,7 +70,7 @@ def parse_link(link: str) -> Link | None:
     match = _LINK.fullmatch(link)
     if match is None:
         return None
-    label, region_id, segment, segments = match.groups()
+    label, _, _, region_id, segment, segments = match.groups()
     place, count = (0, 1) if segment is None else (int(segment), int(segments))
     if not place < count <= _MOST_SEGMENTS:
         return None

@@ -19,6 +19,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from mori.hold import Hold
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 
@@ -276,3 +277,10 @@ def share_and_say(connection, environment) -> None:
     os.environ.update(environment)
     kept.append(mori.share(np.arange(10)))
     connection.send(mori.shared_name(kept[0]))
+
+
+def test_a_hold_that_an_interrupt_kept_from_beginning_goes_without_a_word(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    Hold.__new__(Hold)
+    assert said == []
