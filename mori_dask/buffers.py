@@ -2,17 +2,17 @@
 
 Imports distributed, mori and config. A plain array that looks into a region (`numpy.asarray(x)`, a frame made
 over one, a view that a library has taken) has no way of its own to pickle; its memory leaves the pickle as an
-out-of-band buffer. Where references are wanted, a name of the bytes goes in its place. Here is said, too,
-how what is pickled for nobody in particular travels: by value.
+out-of-band buffer. Where references are wanted, the pickle is put into another one, which refers to that
+buffer. Nothing is recognised by the bytes of a buffer: those are the user's. Here is said, too, how what is
+pickled for nobody in particular travels: by value.
 """
 
 from __future__ import annotations
 
 import functools
 import pickle
-import struct
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import distributed.client
 import distributed.protocol.pickle
@@ -26,20 +26,16 @@ from mori_dask import config
 
 __all__ = ["register"]
 
-_MAGIC: Final = bytes.fromhex("8f3c1d6ae2b94705916d0cf2a7583be4")
-_NAME: Final = struct.Struct("<16sQQ41s")  # magic, offset in the region, bytes, reference to the region
-
 
 def register() -> None:
-    """Have Dask's pickling name the buffers that lie in regions."""
+    """Patch Dask's `dumps` to refer to buffers that lie in regions."""
     module = distributed.protocol.pickle
     if getattr(module.dumps, "_mori", False):
         return
-    module.dumps = distributed.client.dumps = _naming(module.dumps)
-    module.loads = distributed.client.loads = _finding(module.loads)
+    module.dumps = distributed.client.dumps = _referring(module.dumps)
 
 
-def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     def dumps(
         x: Any,
@@ -66,17 +62,22 @@ def _naming(plain: Callable[..., Any]) -> Callable[..., Any]:
             return plain(x, buffer_callback=buffer_callback, protocol=protocol)
         buffers: list[Any] = []
         pickled = plain(x, buffer_callback=buffers.append, protocol=protocol)
-        least = config.least() if buffers else None
+        if buffers and (least := config.least()):
+            places = [_place(buffer, least) for buffer in buffers]
+            if any(places):
+                found = [place or buffer for place, buffer in zip(places, buffers, strict=True)]
+                whole = _Referring(pickled, found)
+                return pickle.dumps(whole, pickle.HIGHEST_PROTOCOL, buffer_callback=buffer_callback)
         for buffer in buffers:
-            buffer_callback((_name(buffer, least) if least else None) or buffer)
+            buffer_callback(buffer)
         return pickled
 
     dumps._mori = True  # type: ignore[attr-defined]
     return dumps
 
 
-def _name(buffer: pickle.PickleBuffer, least: int) -> bytes | None:
-    """Return what stands for a buffer; None if it lies in no region, or its bytes are wanted."""
+def _place(buffer: pickle.PickleBuffer, least: int) -> tuple[bytes, int, int] | None:
+    """Return what `reference.span` takes for a buffer; None if it lies in no region, or bytes are wanted."""
     try:
         data = np.frombuffer(buffer.raw(), np.uint8)
     except BufferError:  # not contiguous
@@ -88,28 +89,28 @@ def _name(buffer: pickle.PickleBuffer, least: int) -> bytes | None:
     if mapping is None or not reference.is_wanted(mapping):
         return None
     function, arguments = reference.by_reference(mapping, mapping.header.root)[:2]
-    if function is not reference.load or len(arguments[0]) != 41:
+    if function is not reference.load:
         return None
-    return _NAME.pack(_MAGIC, address - mapping.address, data.nbytes, arguments[0])
+    return arguments[0], address - mapping.address, data.nbytes
 
 
-def _finding(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def loads(x: Any, *, buffers: Iterable[Any] = ()) -> Any:
-        if not buffers:
-            return plain(x, buffers=buffers)
-        try:
-            found = [_found(buffer) for buffer in buffers]
-        except MoriError as error:  # what raises in here costs Dask more than the task
-            return Lost(error, b"")
-        return plain(x, buffers=found)
+class _Referring:
+    """A pickle and its buffers, with a tuple in place of each that lies in a region."""
 
-    return loads
+    def __init__(self, pickled: bytes, buffers: list[Any]) -> None:
+        self._pickled = pickled
+        self._buffers = buffers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (self._pickled, self._buffers)
 
 
-def _found(buffer: Any) -> Any:
-    view = memoryview(buffer)
-    if view.nbytes != _NAME.size or bytes(view[:16]) != _MAGIC:
-        return buffer
-    _, offset, nbytes, payload = _NAME.unpack(view)
-    return memoryview(reference.span(payload, offset, nbytes))
+def _load(pickled: bytes, buffers: list[Any]) -> Any:
+    """Return the object of a pickle; a `Lost` one where a region that it refers to is gone or damaged."""
+    try:
+        found = [
+            memoryview(reference.span(*buffer)) if isinstance(buffer, tuple) else buffer for buffer in buffers
+        ]
+    except MoriError as error:  # what raises in here costs Dask more than the task
+        return Lost(error, b"")
+    return pickle.loads(pickled, buffers=found)

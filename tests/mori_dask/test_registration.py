@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import inspect
+import io
+import os
 import pickle
 import subprocess
 import sys
@@ -203,7 +205,7 @@ def _reached():
     pickling = distributed.protocol.pickle
     return (
         *(distributed.protocol.dumps, Comm.handshake_info, families["dask"], families["pickle"]),
-        *(pickling.dumps, pickling.loads, distributed.client.dumps, distributed.client.loads),
+        *(pickling.dumps, distributed.client.dumps),
         *(Client._run, core.error_message, worker.error_message, Serialized.__init__, *reference.arrivals),
     )
 
@@ -235,20 +237,34 @@ def test_what_a_later_dask_passes_on_is_passed_on():
     assert with_more([1], context={}, later=2) == (([1], None, "message", {}, None), {"later": 2})
 
 
-def test_a_buffer_is_found_by_its_name_and_a_damaged_name_is_no_error_before_it_is_used():
+def _arguments(pickled: bytes):
+    """Return what a pickled call is with, uncalled."""
+
+    class Uncalled(pickle.Unpickler):
+        def find_class(self, module, name):
+            return lambda *arguments: arguments
+
+    return Uncalled(io.BytesIO(pickled)).load()
+
+
+def test_a_buffer_in_a_region_goes_as_a_reference_and_a_damaged_one_is_no_error_before_it_is_used():
     pickling = distributed.protocol.pickle
     shared = mori.share(np.arange(10_000))
     view, buffers = np.asarray(shared)[100:], []
     with travel("reference"):
         pickled = pickling.dumps(view, buffer_callback=buffers.append)
-    (name,) = buffers
-    assert len(name) < 100
-    found = pickling.loads(pickled, buffers=[memoryview(name)])
+    assert not buffers
+    assert len(pickled) < 500
+    found = pickling.loads(pickled, buffers=buffers)
     assert np.shares_memory(found, view)
     np.testing.assert_array_equal(found, view)
-    for place in (18, 26, 40):  # where it starts, how long it is, the region's id
-        damaged = name[:place] + bytes([name[place] ^ 255]) + name[place + 1 :]
-        seen = pickling.loads(pickled, buffers=[damaged])
+    inner, ((payload, offset, nbytes),) = _arguments(pickled)
+    for damaged in (
+        (payload, 1 << 20, nbytes),
+        (payload, offset, nbytes + 8),
+        (payload[:1] + os.urandom(16) + payload[17:], offset, nbytes),
+    ):
+        seen = mori_dask.buffers._load(inner, [damaged])
         with pytest.raises(mori.MoriError):
             seen.sum()
     with travel("value"):
@@ -256,6 +272,22 @@ def test_a_buffer_is_found_by_its_name_and_a_damaged_name_is_no_error_before_it_
     assert memoryview(buffers[-1]).nbytes == view.nbytes
     pickling.dumps(view, buffer_callback=buffers.append)  # nobody has said where it goes
     assert memoryview(buffers[-1]).nbytes == view.nbytes
+
+
+def test_no_bytes_of_an_array_are_taken_for_a_reference():
+    """Nothing stands for a region among the buffers, so an array may begin like anything that is sent."""
+    shared, sent = mori.share(np.arange(10_000)), []
+    with travel("reference"):
+        pickled = distributed.protocol.pickle.dumps(np.asarray(shared), buffer_callback=sent.append)
+    _, ((payload, *_),) = _arguments(pickled)
+    assert not hasattr(distributed.protocol.pickle.loads, "_mori")
+    former = bytes.fromhex("8f3c1d6ae2b94705916d0cf2a7583be4")  # began a frame of 73 bytes once
+    context = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": False}}}
+    for data in (payload, pickled, former + bytes(57), former + bytes(16) + payload, mori.layout.MAGIC * 9):
+        array = np.frombuffer(data, "u1")
+        frames = distributed.protocol.dumps([to_serialize(array), to_serialize([array])], context=context)
+        got, (inside,) = distributed.protocol.loads(frames)
+        assert got.tobytes() == inside.tobytes() == data
 
 
 def test_what_is_relayed_is_held_and_mapped_by_nobody(monkeypatch: pytest.MonkeyPatch):
