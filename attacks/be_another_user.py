@@ -26,7 +26,7 @@ _OF_VICTIM = """
 import os, pickle, sys
 import numpy, mori
 from attacks.trying import become
-from mori import region
+from mori.memory import region
 first = mori.share(numpy.arange(3))  # imports what it takes: that user may not be able to
 become(65534)
 shared = mori.share(numpy.arange(1000))

@@ -16,8 +16,9 @@ import numpy as np
 
 import mori
 from attacks.trying import attempt, row
-from mori import layout, reference, writer
-from mori.plan import measure
+from mori.format import layout, writer
+from mori.format.plan import measure
+from mori.wire import reference
 
 _NAME = "mori_7_1"
 

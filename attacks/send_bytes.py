@@ -15,8 +15,8 @@ import numpy as np
 
 import mori
 from attacks.trying import attempt, row
-from mori import layout, writer
-from mori.plan import measure
+from mori.format import layout, writer
+from mori.format.plan import measure
 
 
 def region_of(obj: Any, meta: str | None = None, **fields: Any) -> bytearray:

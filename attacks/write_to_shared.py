@@ -14,7 +14,7 @@ import numpy as np
 
 import mori
 from attacks.trying import attempt, row
-from mori import region
+from mori.memory import region
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PUNCH_HOLE = 0x01 | 0x02  # keeps the size
@@ -158,7 +158,7 @@ def outcome(abuse: Callable[[Target], Any], is_reader: bool) -> str:
 
 def _opened_anew(shared: Any, name: str) -> Any:
     """Open it as another process does: with a descriptor and a mapping of its own."""
-    from mori import mapping
+    from mori.memory import mapping
 
     mapping._mappings.clear()
     return mori.map_shared(name)

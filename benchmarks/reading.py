@@ -27,7 +27,7 @@ import pandas as pd
 
 import mori
 from benchmarks.operations import OPERATIONS, build, evaluate, small
-from mori import region
+from mori.memory import region
 
 __all__ = ["Reading", "can_measure", "measure"]
 

@@ -4,7 +4,6 @@
 a name of about a hundred bytes.
 """
 
-from mori.allocation import AllocatedArray, allocate
 from mori.api import (
     by_value,
     frombuffer,
@@ -16,9 +15,6 @@ from mori.api import (
     share,
     shared_name,
 )
-from mori.array import SharedArray
-from mori.buffer import SharedBytes
-from mori.codec import Buffers, Encoded
 from mori.codecs.named import register_codec
 from mori.errors import (
     ClassNotFoundError,
@@ -36,7 +32,11 @@ from mori.errors import (
     StoreWarning,
     UnsafeRegionError,
 )
-from mori.views import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
+from mori.format.codec import Buffers, Encoded
+from mori.objects.allocate import AllocatedArray, allocate
+from mori.objects.array import SharedArray
+from mori.objects.bytes import SharedBytes
+from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 
 __version__ = "0.1.0"
 

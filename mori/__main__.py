@@ -2,6 +2,6 @@
 
 import sys
 
-from mori.cli import main
+from mori.tools.cli import main
 
 sys.exit(main())

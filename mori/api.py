@@ -12,18 +12,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import array, codec, engines, plain, rebuilt, reference, region, store, writer
-from mori.array import SharedArray
+from mori import store
+from mori._imports import imported, importing
+from mori._progress import Meter, shown
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
-from mori.identifier import Name, format_name, parse_name
-from mori.layout import Codec as Id
-from mori.modules import imported, importing
-from mori.plan import measure
-from mori.private import private_copy
-from mori.progress import Meter, shown
-from mori.reader import Node, open_node, root_of
-from mori.store import Entry, Where
-from mori.views import SharedList, SharedTuple, View
+from mori.format import codec, writer
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
+from mori.objects import array, origins
+from mori.objects.array import SharedArray
+from mori.objects.containers import SharedList, SharedTuple, View
+from mori.objects.materialize import private_copy
+from mori.store.base import Entry, Where
+from mori.store.names import Name, format_name, parse_name
+from mori.wire import adapters, picklers, reference
 
 __all__ = [
     "by_value",
@@ -54,7 +58,7 @@ _UNCHANGED: Final = (
 
 _WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL, Id.ROWS)  # what has its elements in one node
 
-region.watch(plain.meet)
+region.watch(picklers.meet)
 
 
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
@@ -101,7 +105,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     >>> int(x.sum()), len(pickle.dumps(x, 5)) <= 100
     (499999500000, True)
     """
-    engines.meet()
+    adapters.meet()
     if strings not in (None, "arrow"):
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
@@ -118,7 +122,7 @@ def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
         nonlocal objects
         if objects is None:
             with importing:
-                from mori.frames import Objects
+                from mori.objects.pandas import Objects
 
             objects = Objects(strings)
         return objects.prepare(frame, path)
@@ -150,10 +154,10 @@ def _node_of(obj: object) -> Node | None:
         return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
-    frames = imported("mori.frames")  # nothing of pandas lies in a region before
+    frames = imported("mori.objects.pandas")  # nothing of pandas lies in a region before
     if frames is not None and (node := frames.node_of(obj)) is not None:
         return node  # type: ignore[no-any-return]
-    return rebuilt.node_of(obj)
+    return origins.node_of(obj)
 
 
 def is_shared(x: object) -> bool:
@@ -168,7 +172,7 @@ def is_shared(x: object) -> bool:
     node = _node_of(x)
     if node is not None:
         return node.mapping.shared
-    pandas, frames = imported("pandas"), imported("mori.frames")
+    pandas, frames = imported("pandas"), imported("mori.objects.pandas")
     if pandas is None or frames is None or not isinstance(x, pandas.DataFrame):
         return False
     return not hasattr(type(x), "_mori_is_intact") and bool(frames.lies_in_region(x))
@@ -192,7 +196,7 @@ def shared_name(x: object) -> str | None:
     name = node.name()
     if name is None and imported("pandas") is not None:
         with importing:
-            from mori.frames import name_of
+            from mori.objects.pandas import name_of
 
         name = name_of(x)
     return None if name is None else format_name(name)
@@ -361,7 +365,7 @@ def frombuffer(buffer: Any) -> Any:
     >>> int(mori.frombuffer(buffers[0])[-1])
     999
     """
-    engines.meet()
+    adapters.meet()
     with memoryview(buffer) as view:
         if not view.contiguous:
             raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")

@@ -20,13 +20,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import codec, hold, layout, region, writer
 from mori.api import by_value as by_value_
 from mori.api import frombuffer, is_shared, materialize, share, shared_name
-from mori.codec import Encoded, Late
 from mori.errors import CorruptRegionError, MoriError
-from mori.plan import PlanNode, measure
-from mori.reader import open_node, root_of
+from mori.format import codec, layout, writer
+from mori.format.codec import Encoded, Late
+from mori.format.node import open_node, root_of
+from mori.format.plan import PlanNode, measure
+from mori.memory import lease, region
 
 __all__ = ["check_codec"]
 
@@ -136,7 +137,7 @@ class _Rules:
                     alive = len(region.live())
                     self.check_store(setting)
                     gc.collect()
-                    hold.expire_graces()
+                    lease.expire_graces()
                     left = len(region.live()) - alive
                     self.need(left <= 0, f"the region stays alive when the object has gone ({setting})")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from distributed import Worker
 from distributed.core import Status
 
-from mori import reference
 from mori.errors import MoriError
-from mori.landing import land
-from mori.region import Mapping
+from mori.memory.adopt import land
+from mori.memory.region import Mapping
+from mori.wire import reference
 from mori_dask import config
 
 __all__ = ["register"]

@@ -18,8 +18,8 @@ from distributed.sizeof import safe_sizeof
 from distributed.utils import offload
 
 import mori
-from mori import region
-from mori.region import used
+from mori.memory import region
+from mori.memory.region import used
 from mori_dask import config, memory, raised, spill
 
 __all__ = ["begin", "shared"]

@@ -18,10 +18,11 @@ import distributed.client
 import distributed.protocol.pickle
 import numpy as np
 
-from mori import reference, region
 from mori.errors import MoriError
-from mori.reference import Lost, way
-from mori.region import used
+from mori.memory import region
+from mori.memory.region import used
+from mori.wire import reference
+from mori.wire.reference import Lost, way
 from mori_dask import config
 
 __all__ = ["register"]

@@ -13,8 +13,8 @@ import numpy as np
 from dask.tokenize import tokenize
 
 import mori
-from mori import reference
-from mori.array import SharedArray
+from mori.objects.array import SharedArray
+from mori.wire import reference
 
 __all__ = ["from_array", "from_pandas", "shared"]
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from distributed import Client
 
-from mori.hold import Hold
-from mori.reference import Carrier, Way
-from mori.region import Mapping
+from mori.memory.lease import Hold
+from mori.memory.region import Mapping
+from mori.wire.reference import Carrier, Way
 
 __all__ = ["register", "way"]
 

@@ -17,6 +17,7 @@ from distributed.comm.core import Comm
 
 import mori
 from mori import store
+from mori.store.base import MEMFD
 from mori_dask import config
 
 __all__ = [
@@ -38,7 +39,7 @@ _REACH: Final = 5.0  # seconds to connect to a worker
 def domain() -> str:
     """Name the set of processes that can open the regions that this one creates."""
     here = store.current()
-    if here.kind != store.MEMFD:
+    if here.kind != MEMFD:
         return here.domain()
     # Asked for each message. A process with threads, as Dask's are, stays in its namespaces; a fork may not.
     user = os.geteuid()

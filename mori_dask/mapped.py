@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from distributed import Client, Scheduler
 
-from mori.identifier import format_label
+from mori.store.names import format_label
 
 __all__ = ["Domain", "Region", "collect", "domains", "names", "regions", "told_to"]
 

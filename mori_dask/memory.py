@@ -14,8 +14,9 @@ from typing import Any, Final
 from distributed import Nanny, Worker
 
 import mori
-from mori import region, store
-from mori.identifier import parse_label
+from mori.memory import region
+from mori.store.base import FILES
+from mori.store.names import parse_label
 from mori_dask import config
 from mori_dask.handshake import domain
 
@@ -42,7 +43,7 @@ def own(pid: int | None = None, *, files: bool = True) -> int | None:
     if len(found) != 3:
         return None
     on_disk = 0
-    if files and (pid or any(m.shared and m.kind == store.FILES for m in region.live())):
+    if files and (pid or any(m.shared and m.kind == FILES for m in region.live())):
         on_disk = min(found["RssFile"], _on_disk(pid))
     return found["VmRSS"] - found["RssShmem"] - on_disk
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import distributed.protocol
 
-from mori import reference
-from mori.reference import Carrier, Way, way
-from mori.region import Mapping, used
+from mori.memory.region import Mapping, used
+from mori.wire import reference
+from mori.wire.reference import Carrier, Way, way
 from mori_dask.handshake import receiver_here, relays
 
 __all__ = ["Message", "current", "deciding", "register"]

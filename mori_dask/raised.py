@@ -16,9 +16,9 @@ from typing import Any
 from distributed import core
 from distributed.protocol import pickle
 
-from mori import reference
-from mori.hold import Hold
-from mori.region import Mapping, used
+from mori.memory.lease import Hold
+from mori.memory.region import Mapping, used
+from mori.wire import reference
 from mori_dask import config
 
 __all__ = ["Raised", "register", "with_bytes", "without_cycle"]

@@ -24,10 +24,10 @@ from distributed.protocol.serialize import (
     serialize_and_split,
 )
 
-from mori import reference
-from mori.hold import Hold
-from mori.reference import way
-from mori.region import used
+from mori.memory.lease import Hold
+from mori.memory.region import used
+from mori.wire import reference
+from mori.wire.reference import way
 from mori_dask import raised
 from mori_dask.message import Message, current
 

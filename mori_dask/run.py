@@ -12,8 +12,8 @@ from typing import Any
 import distributed.protocol.pickle
 from distributed import Client
 
-from mori.reference import Carrier, travel
-from mori.region import used
+from mori.memory.region import used
+from mori.wire.reference import Carrier, travel
 from mori_dask import config
 from mori_dask.handshake import domain, hosts_of
 

@@ -24,13 +24,13 @@ from distributed.protocol.serialize import (
 )
 
 import mori
+from mori._imports import imported
 from mori.api import locate
-from mori.masked import SharedMaskedArray
-from mori.modules import imported
-from mori.plain import reduce_reference
-from mori.records import SharedMatrix, SharedRecords
-from mori.reference import identity, is_by_value, travel, way
-from mori.region import used
+from mori.memory.region import used
+from mori.objects.array_subclasses import SharedMatrix, SharedRecords
+from mori.objects.masked import SharedMaskedArray
+from mori.wire.picklers import reduce_reference
+from mori.wire.reference import identity, is_by_value, travel, way
 from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here
 
@@ -86,7 +86,7 @@ def _when_met(dispatch: Any, library: str, register: Callable[[], None]) -> None
 def _register_pandas(dispatch: Any, ours: Callable[[Any], Any]) -> None:
     import pandas as pd
 
-    from mori.frames.shared import Shared
+    from mori.objects.pandas.shared import Shared
 
     plain = {cls: dispatch.dispatch(cls) for cls in (pd.DataFrame, pd.Series)}
 
@@ -137,7 +137,7 @@ def _register_tables() -> None:
 
 
 def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
-    tables = imported("mori.tables")  # nothing of pyarrow lies in a region before
+    tables = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
     if tables is not None and tables.reference_for_engine(table) is not None:
         raise _ByPickleError("shared tables are pickled")
     return plain(table)

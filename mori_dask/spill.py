@@ -11,9 +11,9 @@ from typing import Any
 
 from distributed.spill import Slow, SpillBuffer
 
-from mori import reference
-from mori.hold import Hold
-from mori.region import Mapping
+from mori.memory.lease import Hold
+from mori.memory.region import Mapping
+from mori.wire import reference
 from mori_dask import config
 
 __all__ = ["held", "refer"]

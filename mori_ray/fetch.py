@@ -21,10 +21,11 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mori import hold, landing, reference, region
 from mori.errors import MoriError, RegionNotFoundError
-from mori.hold import Hold
-from mori.region import Bytes, Mapping
+from mori.memory import adopt, lease, region
+from mori.memory.lease import Hold
+from mori.memory.region import Bytes, Mapping
+from mori.wire import reference
 from mori_ray import hooks, metrics, settings
 from mori_ray.errors import RegionNotFetchedError
 
@@ -91,7 +92,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
 def _copy_here(payload: bytes) -> Mapping | None:
     where, _ = reference.where_of(payload)
     assert where.region_id is not None
-    found = landing.find(where.region_id, (where.pid, where.number))
+    found = adopt.find(where.region_id, (where.pid, where.number))
     if found is not None:
         keep(found)
     return found
@@ -110,7 +111,7 @@ def is_copy(payload: bytes, mapping: Mapping) -> bool:
 
 def _landed(data: Bytes) -> Mapping:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
-        mapping = landing.land(region.over(data))
+        mapping = adopt.land(region.over(data))
         keep(mapping)
         return mapping
     return region.over(data)
@@ -174,7 +175,7 @@ class _Kept:
                 if room < 0:
                     del self._holds[old]
             self._holds[key] = now, mapping.nbytes, held
-        hold.soon(partial(self._expire, key, now), seconds)
+        lease.soon(partial(self._expire, key, now), seconds)
 
     def _expire(self, key: bytes, used: float) -> None:
         with self._lock:

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import ray
 
-from mori import hold
-from mori.hold import Hold
-from mori.region import Mapping
-from mori.store.signs import put_up
+from mori.memory import lease
+from mori.memory.lease import Hold
+from mori.memory.region import Mapping
+from mori.store.process_labels import put_up
 from mori_ray import hooks, metrics, settings
 
 __all__ = ["Session", "session"]
@@ -146,7 +146,7 @@ def session() -> Session | None:
 def _let_go(of: weakref.ref[Session], key: bytes) -> None:
     found = of()
     if found is not None:
-        hold.soon(partial(found._holds.pop, key, None))
+        lease.soon(partial(found._holds.pop, key, None))
 
 
 def _after_fork_in_child() -> None:

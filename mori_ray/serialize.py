@@ -1,6 +1,6 @@
 """What Ray pickles of mori: decided once a dump, applied by the core's own pickling.
 
-Imports hooks, lifetime, fetch and mori.reference. Inside Ray's pickler parts of regions go out as
+Imports hooks, lifetime, fetch and mori.wire.reference. Inside Ray's pickler parts of regions go out as
 bytes unless it is known that the process which Ray takes for the owner of the pickled object keeps the
 region. So what is reached inside other objects, such as the blocks of a plain frame, needs no
 registration of its own.
@@ -16,11 +16,11 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
-from mori import reference
+from mori._imports import imported
 from mori.errors import RegionNotFoundError
-from mori.modules import imported
-from mori.reference import Lost
-from mori.region import Mapping
+from mori.memory.region import Mapping
+from mori.wire import reference
+from mori.wire.reference import Lost
 from mori_ray import fetch, hooks, lifetime
 from mori_ray.hooks import Purpose
 from mori_ray.lifetime import Session
@@ -98,7 +98,7 @@ _ways: dict[Purpose, reference.Way] = {
 
 
 def _way(purpose: Purpose) -> AbstractContextManager[None]:
-    tables = imported("mori.tables")  # nothing of pyarrow lies in a region before
+    tables = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
     if tables is not None:
         hooks.prefer(sys.modules["pyarrow"].Table, tables.reference_for_engine)
     return nullcontext() if reference.is_by_value() else reference.travel(_ways[purpose])

@@ -18,8 +18,8 @@ import pandas as pd  # noqa: F401  (what it opens and starts is no test's)
 import psutil
 import pytest
 
-from mori import hold, region
 from mori import store as stores
+from mori.memory import lease, region
 from tests.worker import Worker
 
 collect_ignore = ["compat"]  # `make compat`: other libraries, and other libraries' tests
@@ -120,7 +120,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
         return  # its traceback holds what it had
     limit = time.monotonic() + _LIMIT
     while True:
-        hold.expire_graces()
+        lease.expire_graces()
         left = _what_there_is() - before
         if not left:
             return

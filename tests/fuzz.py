@@ -104,7 +104,7 @@ class _Referring:
 
     def __init__(self) -> None:
         import mori
-        from mori import reference
+        from mori.wire import reference
         from tests.mori.test_corruption import OBJECTS
 
         self._kept = [mori.share(obj) for obj in OBJECTS.values()]
@@ -118,7 +118,7 @@ class _Referring:
         self._regions = _regions()
 
     def __call__(self, choose: Callable[[int], int]) -> None:
-        from mori import reference
+        from mori.wire import reference
         from tests.mori.test_damaged_references import stays_inside
 
         if choose(4) == 0:

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 import mori
-from mori import pool
 from mori import store as stores
+from mori.memory import pool
 from mori.store.processes import descriptors
 from tests.tracing import Ended, can_trace, run_until_call
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 import mori
-from mori import region
+from mori.memory import region
 from tests.mori.classes import Fit, Metered, Point
 
 N: Final = 30_000

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 import mori
-from mori import hold, region
+from mori.memory import lease, region
 from mori.store.processes import descriptors
 
 PROCESSES = 4
@@ -103,7 +103,7 @@ class Busy:
                 check(found, seed)
                 del found
         self.barrier.wait(_LIMIT)  # everything on its way has come
-        hold.expire_graces()
+        lease.expire_graces()
         gc.collect()
 
     def work(self, seed: float) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mori import codec
-from mori.codec import Buffers
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers
+from mori.format.layout import Codec as Id
 
 __all__ = ["AliasCodec"]
 

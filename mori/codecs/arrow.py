@@ -12,8 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.arrow_buffers import (
     Pieces,
     checked,
@@ -23,7 +21,9 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.codecs.meta import from_json, to_json
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["ArrayCodec", "ChunkedCodec", "TableCodec"]
 

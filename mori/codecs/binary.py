@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.ndarray import NdarrayCodec
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["KINDS", "LEAST", "BytesCodec", "encode_bytes"]
 

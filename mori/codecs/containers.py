@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs import packed, strings
 from mori.codecs.kinds import kinds_of
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["Elements", "SequenceCodec", "Values"]
 

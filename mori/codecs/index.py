@@ -17,9 +17,9 @@ from zlib import crc32
 import numpy as np
 import numpy.typing as npt
 
-from mori import progress
-from mori.codec import Buffer, Late
+from mori import _progress
 from mori.codecs.kinds import PIECE, kinds_of, pieces_of
+from mori.format.codec import Buffer, Late
 
 __all__ = ["FEWEST", "Index", "Indexed", "build", "kind_of"]
 
@@ -109,7 +109,7 @@ def _encoded(block: list[Any], kind: bytes) -> list[bytes]:
 def _measured(keys: Collection[Any], kind: bytes, late: Late) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the offsets of strings or bytes, and their hashes."""
     offsets, hashes = np.zeros(len(keys) + 1, "<i8"), np.empty(len(keys), "<u8")
-    meter = progress.meter()
+    meter = _progress.meter()
     end = 0
     for block in pieces_of(keys):
         start, end = end, end + len(block)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs import packed
 from mori.codecs.containers import Values
 from mori.codecs.index import Index, build
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["DictCodec"]
 

@@ -16,10 +16,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from mori import codec
-from mori.codec import Buffers, Encoded, Late
-from mori.layout import Codec as Id
-from mori.modules import importing
+from mori._imports import importing
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded, Late
+from mori.format.layout import Codec as Id
 
 __all__ = ["GROUP", "NamedCodec", "load", "register_codec", "remake"]
 

@@ -17,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
-from mori.codec import Buffers, Encoded, Pickled
 from mori.codecs.meta import to_json
 from mori.codecs.objects import encode_objects
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.layout import Codec as Id
 
 __all__ = ["CLASSES", "NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain", "register_class"]
 

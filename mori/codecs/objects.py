@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
-from mori.codec import Buffers, Encoded, Pickled
 from mori.codecs.meta import from_json, to_json
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.layout import Codec as Id
 
 __all__ = ["ObjectsCodec", "encode_objects"]
 

@@ -15,12 +15,13 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec, progress
-from mori.codec import Buffer, Buffers, Encoded, Late
+from mori import _progress
 from mori.codecs.binary import LEAST
 from mori.codecs.kinds import kinds_of, pieces_of
 from mori.codecs.meta import from_json, to_json
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffer, Buffers, Encoded, Late
+from mori.format.layout import Codec as Id
 
 __all__ = [
     "Column",
@@ -211,7 +212,7 @@ def laid_out(
 
     ends = np.zeros(count + 1, "<i8")
     late = Late(lambda: (data for _, data in blocks()))
-    meter = progress.meter()
+    meter = _progress.meter()
     for start, (lengths, data) in zip(range(1, count + 1, _WRITTEN), blocks(), strict=True):
         found = ends[start : start + _WRITTEN]
         found[:] = np.fromiter(lengths, "<i8", len(found))

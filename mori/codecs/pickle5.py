@@ -21,12 +21,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from mori import codec
-from mori.codec import Buffers, Encoded, Pickled, UnpicklableError
-from mori.layout import Codec as Id
-from mori.modules import importing
+from mori._imports import importing
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded, PartNumberError, Pickled, UnpicklableError
+from mori.format.layout import Codec as Id
 
-__all__ = ["PartNumberError", "PickleCodec", "Pickles", "dumps", "is_intact", "part", "remake"]
+__all__ = ["PickleCodec", "Pickles", "dumps", "is_intact", "part", "remake"]
 
 _META: Final = struct.Struct("<I")
 _LEAST: Final = 1024  # bytes of an array or a buffer that is worth a place of its own
@@ -147,10 +147,6 @@ def is_intact(meta: bytes, buffers: Buffers) -> bool:
     return bool(buffers) and meta == _META.pack(zlib.crc32(buffers[0]))
 
 
-class PartNumberError(ValueError):
-    """A stream that asks for a part that its node does not have."""
-
-
 def _child(children: Sequence[Any], number: int) -> Any:
     if type(number) is not int or not 0 <= number < len(children):
         raise PartNumberError(f"there is no part {number!r} of {len(children)}")
@@ -175,6 +171,8 @@ class PickleCodec:
     """An object by protocol 5."""
 
     id = Id.PICKLE
+
+    is_intact = staticmethod(is_intact)
 
     def encode(self, obj: Any) -> Encoded:
         value = obj.value if isinstance(obj, Pickled) else obj

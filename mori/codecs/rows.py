@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import codec
-from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs import packed, strings
 from mori.codecs.kinds import kinds_of
 from mori.codecs.meta import from_json, to_json
 from mori.codecs.packed import Column
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffer, Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["FEWEST", "WIDEST", "Rows", "RowsCodec", "pack"]
 
@@ -205,6 +205,12 @@ class RowsCodec:
     """A list or tuple of records."""
 
     id = Id.ROWS
+
+    pack = staticmethod(pack)
+
+    def fewest(self) -> int:
+        """Return how many records are worth columns."""
+        return FEWEST
 
     def encode(self, obj: Sequence[Any]) -> Encoded | None:
         raise AssertionError("records are packed by the plan, which knows what else refers to them")

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.binary import LEAST, encode_bytes
 from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["ScalarCodec"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from typing import Any
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.containers import Elements
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["SetCodec"]
 

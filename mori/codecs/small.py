@@ -11,9 +11,9 @@ import struct
 from collections.abc import Callable, Container, Sequence
 from typing import Any, Final
 
-from mori import codec
-from mori.codec import Buffers, Encoded
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["DEEPEST", "MOST", "SmallCodec", "encode", "is_fixed", "pack"]
 
@@ -226,6 +226,8 @@ class SmallCodec:
     """A small container inside another."""
 
     id = Id.SMALL
+
+    pack = staticmethod(pack)
 
     def encode(self, obj: Any) -> Encoded | None:
         meta = encode(obj)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.meta import from_json
 from mori.codecs.packed import Pieces, Take, column_meta, cut, laid_out, validity_of
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["Strings", "StringsCodec", "pack"]
 

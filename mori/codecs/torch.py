@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.meta import from_json, to_json
-from mori.layout import Codec as Id
-from mori.region import writable
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
+from mori.memory.region import writable
 
 __all__ = ["TensorCodec"]
 

@@ -1,7 +1,6 @@
-"""Stores: where regions live and how a name finds them.
+"""Stores: where regions live and how a name finds them. This file says which one a region goes to.
 
-Imports errors, settings, identifier and layout. A store hands out file descriptors of whole,
-read-only regions; it neither maps nor reads them. `memfd` and `files` keep one interface.
+`memfd` and `files` keep the interface of `base.Store`.
 """
 
 from __future__ import annotations
@@ -9,146 +8,22 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import time
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 from mori import settings
 from mori.errors import StoreError, StoreWarning
-from mori.identifier import parse_label
+from mori.store.base import FILES, MEMFD, Store
 
-if TYPE_CHECKING:
+# At once and not at their first use: a child that another thread forks in the middle of an import would wait
+# for ever for it to end. A Pool forks in a thread while another one opens what arrives.
+if os.name == "posix":
+    from mori.store.files import FilesStore
     from mori.store.memfd import MemfdStore
 
-__all__ = [
-    "FILES",
-    "MEMFD",
-    "Draft",
-    "Entry",
-    "Held",
-    "Store",
-    "Where",
-    "boot_id",
-    "current",
-    "entry_of",
-    "of_kind",
-]
+__all__ = ["FILES", "MEMFD", "current", "of_kind"]
 
-MEMFD: Final = 0
-FILES: Final = 1
 _SHM: Final = "/dev/shm"
-
-
-class Where(NamedTuple):
-    """Where to look for a region: its creator's pid and number, its id, and a process that had it."""
-
-    pid: int
-    number: int
-    region_id: bytes | None = None
-    holder: int = 0
-    fd: int = -1
-
-
-class Held(NamedTuple):
-    """One process's hold on a region: what keeps it alive. `fds` has one entry a segment."""
-
-    fds: tuple[int, ...]
-    path: str | None = None
-    pages: int = 0
-    """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
-    statuses: tuple[os.stat_result, ...] = ()
-    """What the system said of the files when they were opened; empty for those that were made here."""
-
-
-class Draft(NamedTuple):
-    """A region that is being written; nobody else can open it yet."""
-
-    held: Held
-    pid: int
-    number: int
-    path: str | None = None  # of the file while it is written
-    segment_nbytes: int = 0  # of each but the last; 0 where it is in one piece
-    memory: npt.NDArray[np.uint8] | None = None  # to be written to instead of the files
-    is_huge: bool = False  # to be written through huge pages, which the system gives to who asks for them
-
-
-class Entry(NamedTuple):
-    """A region found alive in the store."""
-
-    name: str
-    nbytes: int
-    age: float
-    """Seconds since it was written."""
-    owner: int
-    """The process that wrote it, which may be gone."""
-    holders: tuple[int, ...]
-    """The processes that are seen to hold it."""
-    region_id: bytes | None
-
-
-def entry_of(
-    label: str, status: os.stat_result, nbytes: int, holders: Iterable[int], region_id: bytes | None = None
-) -> Entry:
-    """Return the entry of a region by the label and the status of its first file, and its size."""
-    name = parse_label(label)
-    assert name is not None
-    age = max(0.0, time.time() - status.st_mtime)
-    return Entry(f"/{label}", nbytes, age, name[0], tuple(sorted(holders)), region_id)
-
-
-class Store(Protocol):
-    """What a store can do."""
-
-    kind: int
-    name: str
-
-    def domain(self) -> str:
-        """Name the set of processes that can open each other's regions in this store."""
-
-    def free(self) -> int:
-        """Return the bytes that a new region may have."""
-
-    def remedy(self) -> str:
-        """Say what a user does when it is full."""
-
-    def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
-        """Start a region in as many files as suit its size, in one if that is not told.
-
-        None if that number is taken already.
-        """
-
-    def publish(self, draft: Draft) -> Held | None:
-        """Make a written region readable for others and unwritable; None if its name was taken meanwhile."""
-
-    def discard(self, draft: Draft) -> None:
-        """Drop a region that was not published."""
-
-    def find(self, where: Where) -> Held | None:
-        """Open a region; None if no process holds it."""
-
-    def release(self, held: Held) -> None:
-        """Let go; the last one to do so frees the region."""
-
-    def entries(self) -> Iterator[Entry]:
-        """Yield the regions of this user that are alive."""
-
-    def prune(self) -> list[str]:
-        """Remove what killed processes left; return the names."""
-
-
-@functools.cache
-def boot_id() -> str:
-    """Name this boot of this machine, as far as the system tells."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return os.uname().nodename
-
 
 _stores: dict[str, Store] = {}
 
@@ -195,8 +70,6 @@ def _files_dir() -> str:
 
 @functools.cache
 def _memfd() -> MemfdStore:
-    from mori.store.memfd import MemfdStore
-
     return MemfdStore()
 
 
@@ -213,8 +86,6 @@ def _open(setting: str) -> Store:
     if kind == "files":
         if os.name != "posix":
             raise StoreError(store=setting, found="it needs a POSIX system", remedy="Use one")
-        from mori.store.files import FilesStore
-
         return FilesStore(directory or _files_dir())
     raise StoreError(
         store=setting,
@@ -244,9 +115,3 @@ def of_kind(kind: int) -> Store:
     if setting not in _stores:
         return _stores.setdefault(setting, _open(setting))
     return _stores[setting]
-
-
-if os.name == "posix":
-    # Not at their first use: a child that another thread forks in the middle of it would wait for ever for
-    # that import to end. A Pool forks in a thread while another one opens what arrives.
-    from mori.store import files, memfd  # noqa: F401

@@ -14,11 +14,11 @@ import stat
 import time
 from collections.abc import Iterator
 
-from mori import limits
 from mori.errors import StoreError, UnsafeRegionError
-from mori.identifier import format_label, parse_label
-from mori.store import FILES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store import limits
+from mori.store.base import FILES, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.locks import lock
+from mori.store.names import format_label, parse_label
 from mori.store.processes import descriptors, processes
 
 __all__ = ["FilesStore"]

@@ -10,8 +10,8 @@ import os
 import re
 from typing import Final, NamedTuple
 
-from mori import layout
-from mori.identifier import LABEL, format_label
+from mori.store.header import HEADER, unpack_header
+from mori.store.names import LABEL, format_label
 
 __all__ = ["RECYCLED", "Link", "file_name", "parse_link"]
 
@@ -54,7 +54,7 @@ class Link(NamedTuple):
         """Say whether the first segment, which is open and locked, is that of the region asked for."""
         if self.label != RECYCLED:
             return self.may_be(label, region_id)
-        header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
+        header = unpack_header(os.pread(fd, HEADER.size, 0))
         if isinstance(header, str):
             return False
         return format_label(header.pid, header.number) == label and region_id in (None, header.region_id)

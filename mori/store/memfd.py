@@ -15,13 +15,14 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from mori import layout, limits
 from mori.errors import StoreError, UnsafeRegionError
-from mori.identifier import format_label
-from mori.pages import HUGE
-from mori.store import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store import limits
+from mori.store.base import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.header import HEADER, Header, align, unpack_header
+from mori.store.limits import HUGE
 from mori.store.links import RECYCLED, Link, file_name, parse_link
 from mori.store.locks import lock
+from mori.store.names import format_label
 from mori.store.processes import descriptors, processes
 
 __all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]
@@ -273,7 +274,7 @@ def segments_of(nbytes: int) -> tuple[int, int]:
     count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)
     if count < 2:
         return 1, 0
-    segment_nbytes = layout.align(-(-nbytes // count), HUGE)
+    segment_nbytes = align(-(-nbytes // count), HUGE)
     return -(-nbytes // segment_nbytes), segment_nbytes
 
 
@@ -313,13 +314,13 @@ def _is_creators(pid: int, number: str) -> bool:
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
 
 
-def _peek(path: str) -> layout.Header | None:
+def _peek(path: str) -> Header | None:
     """Return the header of the region that recycled pages hold now; None if they hold none."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not lock(fd, fcntl.LOCK_SH):
             return None
-        header = layout.unpack_header(os.pread(fd, layout.HEADER.size, 0))
+        header = unpack_header(os.pread(fd, HEADER.size, 0))
         return None if isinstance(header, str) else header
     finally:
         os.close(fd)

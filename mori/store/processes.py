@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from mori import limits
+from mori.store import limits
 
 __all__ = ["descriptors", "processes"]
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import mori
-from mori.frames import SharedDataFrame, SharedSeries
+from mori.objects.pandas import SharedDataFrame, SharedSeries
 
 SHARED = (pd.DataFrame, pd.Series, pd.Index, np.ndarray)
 

@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 
 import mori
-from mori import layout, writer
 from mori.codecs.pandas import string_dtype
-from mori.plan import measure
+from mori.format import layout, writer
+from mori.format.plan import measure
 from tests.mori import classes
 
 DIRECTORY: Final = Path(__file__).parent / str(layout.VERSION)

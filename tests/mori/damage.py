@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 import mori
-from mori import layout
-from mori.layout import Codec
+from mori.format import layout
+from mori.format.layout import Codec
 
 __all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate"]
 

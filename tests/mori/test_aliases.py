@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import layout, region, writer
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import layout, writer
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
 from tests.mori.damage import checksummed
 from tests.mori.pandas_versions import str_frame
 

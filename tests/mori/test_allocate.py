@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import mori
-from mori import region
 from mori import store as stores
+from mori.memory import region
 
 
 def _mine() -> list[str]:

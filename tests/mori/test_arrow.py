@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import region
 from mori.codecs.arrow_buffers import (
     Pieces,
     checked,
@@ -28,7 +27,8 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
-from mori.reference import travel
+from mori.memory import region
+from mori.wire.reference import travel
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20

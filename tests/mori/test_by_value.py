@@ -12,7 +12,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori import region
+from mori.memory import region
 from tests.mori.pandas_versions import NAN_STRINGS
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 import mori
-from mori import region
+from mori.memory import region
 
 DATA = bytes(range(256)) * 40
 KINDS = [bytes, bytearray, memoryview]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori.store.signs import put_up
+from mori.store.process_labels import put_up
 
 _ROOT = Path(__file__).parents[2]
 

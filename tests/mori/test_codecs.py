@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import codec, layout, region, writer
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import codec, layout, writer
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
 from mori.testing import check_codec
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -242,12 +243,12 @@ def test_threads_that_meet_a_class_while_its_codec_is_loaded_wait_for_it(tmp_pat
     code = (
         "import threading, time, numpy, mori, grids9\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from mori import rebuilt\n"
+        "from mori.objects import origins\n"
         "def share(wait):\n"
         "    time.sleep(wait)\n"
         "    return mori.share(grids9.Grid(numpy.arange(500)))\n"
         "with ThreadPoolExecutor(4) as pool:\n"
-        "    print([rebuilt.node_of(x).record.codec for x in pool.map(share, (0, 0.1, 0.1, 0.2))])"
+        "    print([origins.node_of(x).record.codec for x in pool.map(share, (0, 0.1, 0.1, 0.2))])"
     )
     assert _run(code, environment).strip() == "[0, 0, 0, 0]"
 

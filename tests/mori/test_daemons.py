@@ -8,7 +8,7 @@ from tests.fresh import run_python
 
 _CLOSED = """
 import os, pickle, sys, time, numpy, mori
-from mori import region
+from mori.memory import region
 def made(number):
     shared = mori.share(numpy.arange(number))
     if PICKLED:

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import hold, layout, reference, region, writer
-from mori.array import SharedArray
-from mori.plan import measure
+from mori.format import layout, writer
+from mori.format.plan import measure
+from mori.memory import lease, region
+from mori.objects.array import SharedArray
+from mori.wire import reference
 from tests.mori.damage import is_printable
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -62,7 +64,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
             "inner": nest["a"],
         }
         del array, frame, nest
-        hold.expire_graces()
+        lease.expire_graces()
 
 
 _byte_bounds: Any = getattr(np.lib, "array_utils", np).byte_bounds  # moved there by numpy 2

@@ -24,10 +24,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import layout, region, writer
 from mori.codecs.index import FEWEST, Index, build
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import layout, writer
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
 
 MANY = 1_000_000
 

@@ -98,7 +98,7 @@ def test_when_both_sides_of_a_fork_drop_at_once_nothing_is_left(store: str) -> N
 
 _THREADS = """
 import gc, os, pickle, random, signal, sys, threading, time, numpy, mori
-from mori import hold, region
+from mori.memory import lease, region
 from mori.store.processes import descriptors
 kept = mori.share({"x": numpy.arange(1000)})
 name, data = mori.shared_name(kept), pickle.dumps(kept)
@@ -152,7 +152,7 @@ for thread in forking:
 done.set()
 for thread in busy:
     thread.join()
-hold.expire_graces()
+lease.expire_graces()
 gc.collect()
 assert faults == [], faults
 assert forked == 45
@@ -218,8 +218,8 @@ _FRAME = "import pandas; assert mori.share(pandas.DataFrame({'a': [1, 2]}))['a']
     ("module", "work"),
     [
         ("mori.codecs.pandas", _FRAME),
-        ("mori.frames.names", _FRAME),
-        ("mori.masked", "assert mori.share(numpy.ma.array([1, 2], mask=[0, 1])).sum() == 1"),
+        ("mori.objects.pandas.names", _FRAME),
+        ("mori.objects.masked", "assert mori.share(numpy.ma.array([1, 2], mask=[0, 1])).sum() == 1"),
         ("multiprocessing.reduction", "assert mori.share(numpy.arange(3)).sum() == 3"),
         ("importlib.metadata", "mori.share(type('Thing', (), {'__module__': 'third_party'})())"),
     ],
@@ -232,8 +232,8 @@ def test_a_child_forked_while_a_thread_imports_what_mori_needs_does_not_wait_for
 
 _WAITING = """
 import importlib.abc, importlib.machinery, os, sys, threading, mori
-from mori import modules
-modules._LIMIT = 0.3
+from mori import _imports
+_imports._LIMIT = 0.3
 reached, forked = threading.Event(), threading.Event()
 class Slow(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -248,14 +248,14 @@ class Slow(importlib.abc.MetaPathFinder):
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
 sys.meta_path.insert(0, Slow())
-importer = threading.Thread(target=modules.load, args=("waits_for_the_fork",))
+importer = threading.Thread(target=_imports.load, args=("waits_for_the_fork",))
 importer.start()
 assert reached.wait(30)
 if not (pid := os.fork()):
     os._exit(0)
 forked.set()
 importer.join()
-print(os.waitpid(pid, 0)[1], type(modules.imported("waits_for_the_fork")).__name__)
+print(os.waitpid(pid, 0)[1], type(_imports.imported("waits_for_the_fork")).__name__)
 """
 
 
@@ -395,7 +395,7 @@ def test_an_exec_lets_go_of_everything(store: str) -> None:
 
 @pytest.mark.parametrize("holder", ["this thread", "another"])
 def test_a_fork_in_the_middle_of_a_list_of_records_leaves_its_lock_usable(holder: str) -> None:
-    from mori.views.lock import lock
+    from mori.objects.containers.lock import lock
 
     rows = mori.share([{"a": n, "b": str(n)} for n in range(100)])
     held, forked = threading.Event(), threading.Event()

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mori import codec, layout, reference
 from mori import store as stores
 from mori.codecs import rows, small
+from mori.format import codec, layout
+from mori.wire import reference
 from tests.mori import classes
 
 _DOC = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 import mori
-from mori import layout, region
-from mori.reader import open_node, root_of
+from mori.format import layout
+from mori.format.node import open_node, root_of
+from mori.memory import region
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
 _FILES = sorted(_GOLDEN.glob("*/*.mori"))

@@ -22,8 +22,8 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 
 import mori
-from mori import hold
 from mori import store as stores
+from mori.memory import lease
 from mori.store.processes import descriptors
 from tests.fresh import run_python
 from tests.worker import settings
@@ -82,7 +82,7 @@ def test_nothing_has_to_be_kept_while_tasks_are_on_their_way(
     store: str, submit: Callable[[], Iterator[Any]]
 ) -> None:
     assert list(submit()) == [(True, True, 1000)] * TIMES
-    hold.expire_graces()
+    lease.expire_graces()
     assert [entry.name for entry in mori.regions() if os.getpid() in (entry.owner, *entry.holders)] == []
     home = stores.current()
     assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
@@ -205,7 +205,7 @@ def test_a_grace_longer_than_any_wait_ends_no_other(
 
 _WITHOUT_THREADS = """
 import atexit, ctypes, gc, os, pickle, resource, signal, sys, threading, time, numpy, mori
-from mori import hold
+from mori.memory import lease
 from mori.store.processes import descriptors
 
 def limit(most):

@@ -9,7 +9,7 @@ import importlib.abc, importlib.machinery, sys, threading, mori, numpy, pandas
 reached, go = threading.Event(), threading.Event()
 class Slow(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "mori.frames.names":
+        if name != "mori.objects.pandas.names":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 import mori
-from mori import layout, region, writer
 from mori.codecs.arrow_buffers import schema_to_plain
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import layout, writer
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
 
 _FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
 _STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import pages, region
+from mori.memory import mmap, region
 from mori.store import memfd
+from mori.store.limits import HUGE
 from tests.mori.pandas_versions import str_frame
 
 _COUNT = 1_000_000  # of 8 bytes
@@ -60,7 +61,7 @@ def test_a_lack_of_memory_is_an_error_and_leaves_nothing(monkeypatch: pytest.Mon
     def refuse(address: int, nbytes: int, advice: int) -> int:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(pages, "_madvise", refuse)
+    monkeypatch.setattr(mmap, "_madvise", refuse)
     with pytest.raises(mori.StoreFullError, match="no room"):
         mori.share(rng.random(_COUNT))
     assert writable_mappings() == []
@@ -69,7 +70,7 @@ def test_a_lack_of_memory_is_an_error_and_leaves_nothing(monkeypatch: pytest.Mon
 def test_where_nobody_gets_huge_pages_or_all_do_nobody_asks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rng: Any
 ) -> None:
-    monkeypatch.setattr(pages, "_madvise", None)
+    monkeypatch.setattr(mmap, "_madvise", None)
     setting = tmp_path / "shmem_enabled"
     monkeypatch.setattr(memfd, "_HUGE_PAGES", str(setting))
     for text in (None, "always within_size advise [never] deny force", "[always] within_size advise never"):
@@ -80,9 +81,9 @@ def test_where_nobody_gets_huge_pages_or_all_do_nobody_asks(
 
 
 def test_segments_lie_where_huge_pages_fit(rng: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memfd, "_LEAST_SEGMENT", pages.HUGE)
+    monkeypatch.setattr(memfd, "_LEAST_SEGMENT", HUGE)
     monkeypatch.setattr(memfd, "_cpus", lambda: 3)
     x = mori.share(rng.random(_COUNT))
     mapping = region.held_by(x)
     assert mapping is not None
-    assert mapping.header.segment_nbytes % pages.HUGE == 0 == mapping.address % pages.HUGE
+    assert mapping.header.segment_nbytes % HUGE == 0 == mapping.address % HUGE

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import reference, region
-from mori.identifier import format_name
-from mori.landing import land
+from mori.memory import region
+from mori.memory.adopt import land
+from mori.store.names import format_name
+from mori.wire import reference
 from tests.worker import Worker
 
 _kept = []

@@ -5,8 +5,8 @@ import tracemalloc
 import pytest
 
 import mori
-from mori import region
 from mori.codecs import packed
+from mori.memory import region
 
 COUNT = 100_000
 KINDS = {

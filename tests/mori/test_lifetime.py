@@ -19,7 +19,7 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.hold import Hold
+from mori.memory.lease import Hold
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import hold
+from mori.memory import lease
 from tests.control_group import control_group
 from tests.fresh import run_python, run_unshared
 
@@ -192,8 +192,8 @@ from mori import store
 print(store.current().name)
 directory = store.current().name.partition(":")[2]
 del kept
-from mori import hold
-hold.expire_graces()
+from mori.memory import lease
+lease.expire_graces()
 assert not [each for each in os.listdir(directory) if each == name[1:]] if directory else True
 """
 
@@ -277,7 +277,8 @@ def test_a_tmpfs_anywhere_is_as_large_as_the_memory_that_it_takes() -> None:
         "mount -t tmpfs -o size=100t none /mnt",
         """
         import os, mori
-        from mori import limits, store
+        from mori.store import limits
+        from mori import store
         os.environ["MORI_STORE"] = "files:/mnt"
         assert store.current().free() < 2 * limits.memory()
         try:
@@ -330,7 +331,7 @@ def test_a_control_group_leaves_what_its_limit_says_its_cached_files_included() 
         "mount -t tmpfs none /sys/fs/cgroup",
         """
         import os, numpy, mori
-        from mori import limits
+        from mori.store import limits
         before = limits.memory()
         with open("/proc/self/cgroup") as lines:
             groups = [line.strip().split(":", 2) for line in lines]
@@ -545,6 +546,6 @@ def test_a_region_of_ten_gigabytes_is_read_by_another_process_and_goes_again(
         del shared
         if how == "allocate":
             del array
-        hold.expire_graces()
+        lease.expire_graces()
         with pytest.raises(mori.RegionNotFoundError):
             mori.map_shared(name)

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import hold, reference
+from mori.memory import lease
+from mori.wire import reference
 from tests.mori.pandas_versions import str_frame
 
 _OBJECTS: dict[str, Callable[[], Any]] = {
@@ -37,7 +38,7 @@ def _vanished(make: Callable[[], Any]) -> tuple[bytes, str | None]:
     shared = mori.share(make())
     pickled, name = pickle.dumps(shared), mori.shared_name(shared)
     del shared
-    hold.expire_graces()
+    lease.expire_graces()
     return pickled, name
 
 

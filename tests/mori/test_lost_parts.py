@@ -15,7 +15,8 @@ import pytest
 from joblib.externals.loky.backend import reduction as loky
 
 import mori
-from mori import hold, reference
+from mori.memory import lease
+from mori.wire import reference
 
 _N = 3000
 
@@ -75,7 +76,7 @@ def test_a_part_that_is_gone_is_lost_and_one_that_is_there_is_equal(kind: str, d
     check(part, got)
     assert type(got) is type(part) or kind == "frame that was written to"
     del got, part, check
-    hold.expire_graces()
+    lease.expire_graces()
     lost, one = pickle.loads(pickled)
     assert one == 1
     assert type(lost) is reference.Lost
@@ -108,7 +109,7 @@ def test_a_pool_does_not_wait_for_a_task_whose_column_is_gone() -> None:
         late = pool.apply_async(_total, (_frame()["f"],))
         for _ in range(100):  # until the thread that pickles the tasks has done so
             late.wait(0.02)
-        hold.expire_graces()
+        lease.expire_graces()
         event.set()
         with pytest.raises(mori.RegionNotFoundError, match="not found"):
             late.get(timeout=30)

@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import writer
-from mori.plan import measure
+from mori.format import writer
+from mori.format.plan import measure
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/smaps_rollup"), reason="/proc/self/smaps_rollup is missing on this system"
@@ -31,7 +31,7 @@ KB = 1 << 10
 _HEAD = """
 import gc, json, sys
 import numpy as np, pandas as pd, mori
-from mori import region
+from mori.memory import region
 
 def field(path, name):
     with open(path) as file:

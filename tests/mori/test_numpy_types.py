@@ -367,7 +367,7 @@ def test_a_memmap_is_written_straight_from_its_mapping(store, tmp_path):
     mapped[:] = np.arange(210_000).reshape(700, 300)
     mapped.flush()
     reading = np.memmap(tmp_path / "file", "f4", mode="r", shape=(700, 300))
-    from mori.plan import measure
+    from mori.format.plan import measure
 
     (buffer,) = measure(reading).buffers
     assert buffer.__array_interface__["data"] == reading.__array_interface__["data"]

@@ -14,8 +14,8 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori import region
-from mori.reader import Node
+from mori.format.node import Node
+from mori.memory import region
 from tests.mori.pandas_versions import NAN_STRINGS
 
 

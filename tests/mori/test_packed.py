@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import layout, region, writer
 from mori.codecs import packed
-from mori.layout import Codec as Id
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import layout, writer
+from mori.format.layout import Codec as Id
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
 
 KINDS = {
     "str": ["b", "", "ä森 🎲", "a longer string", "b"],

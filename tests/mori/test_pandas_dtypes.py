@@ -22,7 +22,7 @@ from pandas.api.extensions import ExtensionArray, ExtensionDtype
 from pandas.arrays import NumpyExtensionArray
 
 import mori
-from mori import region
+from mori.memory import region
 from tests.mori.pandas_versions import IS_LEGACY, NA_STRINGS, NAN_STRINGS
 
 DAYS = pd.date_range("2024-03-30", periods=4, freq="D")

@@ -8,7 +8,7 @@ from pandas._libs.sparse import BlockIndex, IntIndex
 
 import mori
 from mori.codecs.pandas import create_dataframe_from_blocks
-from mori.frames import managers
+from mori.objects.pandas import managers
 from tests.mori.pandas_versions import IS_LEGACY
 
 

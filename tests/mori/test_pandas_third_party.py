@@ -13,7 +13,7 @@ import pytest
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
 import mori
-from mori import region
+from mori.memory import region
 
 
 @register_extension_dtype

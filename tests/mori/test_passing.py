@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import mori
-from mori import hold, region
 from mori import store as stores
+from mori.memory import lease, region
 from tests.fresh import run_python
 from tests.worker import Worker
 
@@ -54,7 +54,7 @@ def test_a_region_outlives_a_creator_that_drops_it_and_its_grace(
     name = mori.shared_name(shared)
     assert worker(_keep, shared) == name
     del shared
-    hold.expire_graces()
+    lease.expire_graces()
     assert [entry.holders for entry in mori.regions() if entry.name == name] == [(worker.process.pid,)]
     assert worker(lambda: int(_kept()["x"].sum())) == 499500
     again = mori.map_shared(name)
@@ -63,7 +63,7 @@ def test_a_region_outlives_a_creator_that_drops_it_and_its_grace(
     worker(_drop)
     assert again["x"][999] == 999
     del again
-    wait(lambda: gc.collect() is not None and hold.expire_graces() is None and _is_gone(name))
+    wait(lambda: gc.collect() is not None and lease.expire_graces() is None and _is_gone(name))
 
 
 @pytest.mark.parametrize("end", ["exits", "is killed"])

@@ -18,9 +18,11 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori import codec, layout, rebuilt, region, writer
-from mori.plan import measure
-from mori.reader import open_node, root_of
+from mori.format import codec, layout, writer
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
+from mori.objects import origins
 from tests.mori.pandas_versions import NAN_STRINGS
 
 
@@ -106,13 +108,13 @@ def test_a_change_is_in_that_object_alone_and_travels_with_it(store: str, worker
 
 def test_the_region_goes_with_the_last_part_of_it(store: str, wait: Any) -> None:
     shared = mori.share(Model())
-    node = rebuilt.node_of(shared)
+    node = origins.node_of(shared)
     assert node is not None
     name, number = mori.shared_name(shared), id(shared)
     array = shared.coef
     del shared, node
     gc.collect()
-    assert number not in rebuilt._origins
+    assert number not in origins._origins
     assert mori.map_shared(name).total() == array.sum()
     del array
     gc.collect()

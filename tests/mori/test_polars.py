@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal, assert_series_equal  # noqa: E402
 from polars.testing.parametric import dataframes  # noqa: E402
 
 import mori  # noqa: E402
-from mori import region  # noqa: E402
+from mori.memory import region  # noqa: E402
 from tests.mori.test_arrow import buffers_of  # noqa: E402
 from tests.mori.test_memory import _name, _run  # noqa: E402
 

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 
 import mori
-from mori import filling, layout, pool, region, writer
 from mori import store as stores
-from mori.hold import expire_graces
-from mori.identifier import format_name, parse_name
-from mori.plan import measure
-from mori.store import Where
+from mori.format import layout, writer
+from mori.format.plan import measure
+from mori.memory import parallel_write, pool, region
+from mori.memory.lease import expire_graces
+from mori.store.base import Where
+from mori.store.names import format_name, parse_name
 
 _COUNT = 400_000  # of 8 bytes
 
@@ -380,7 +381,7 @@ def test_half_of_it_written_is_no_region(wait: Any, rng: Any) -> None:
 
     def half(header: layout.Header, put: Any) -> None:
         nonlocal name
-        name = format_name(mori.identifier.Name(header.pid, header.number))
+        name = format_name(mori.store.names.Name(header.pid, header.number))
         put(layout.pack_header(header))
         put(bytes(1 << 21))
         store = pool.current()
@@ -486,7 +487,7 @@ def test_threads_and_processes_that_share_and_drop_at_once_read_what_was_shared(
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_many_bytes_are_copied_by_several_threads(nbytes: int, threads: int, rng: Any) -> None:
     source, target = rng.integers(0, 256, nbytes, np.uint8), np.zeros(nbytes + 2, np.uint8)
-    filling._copy(target[1:-1], source, threads)
+    parallel_write._copy(target[1:-1], source, threads)
     assert np.array_equal(target[1:-1], source)
     assert target[0] == target[-1] == 0
 
@@ -498,16 +499,16 @@ def test_where_no_thread_can_be_started_one_copies_all(monkeypatch: pytest.Monke
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    filling._copy(target, source, 2)
+    parallel_write._copy(target, source, 2)
     assert np.array_equal(target, source)
 
 
 def test_interrupts_wait_for_the_threads_that_copy(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
     source, target = rng.integers(0, 256, 1 << 25, np.uint8), np.zeros(1 << 25, np.uint8)
-    copy, main = filling._Piece.copy, threading.main_thread()
+    copy, main = parallel_write._Piece.copy, threading.main_thread()
     ended = threading.Event()
 
-    def copy_late(self: filling._Piece) -> None:
+    def copy_late(self: parallel_write._Piece) -> None:
         if threading.current_thread() is main:
             copy(self)
             return
@@ -519,9 +520,9 @@ def test_interrupts_wait_for_the_threads_that_copy(monkeypatch: pytest.MonkeyPat
         ended.set()
         copy(self)
 
-    monkeypatch.setattr(filling._Piece, "copy", copy_late)
+    monkeypatch.setattr(parallel_write._Piece, "copy", copy_late)
     with pytest.raises(KeyboardInterrupt):
-        filling._copy(target, source, 2)
+        parallel_write._copy(target, source, 2)
     assert ended.is_set()  # or it would write to what is unmapped by now
 
 
@@ -537,7 +538,7 @@ def test_a_thread_that_begins_after_an_interrupt_copies_nothing(
 
     monkeypatch.setattr(threading.Thread, "start", begin_later)
     with pytest.raises(KeyboardInterrupt):
-        filling._copy(target, source, 2)
+        parallel_write._copy(target, source, 2)
     monkeypatch.undo()
     for thread in late:
         thread.start()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import progress
+from mori import _progress
 
 _STRINGS = [f"string {i}" for i in range(70_000)]
 
@@ -37,7 +37,7 @@ class _Bar:
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[_Bar]:
     found: list[_Bar] = []
     monkeypatch.setattr(_Bar, "made", found, raising=False)
-    monkeypatch.setattr(progress, "_maker", lambda: _Bar)
+    monkeypatch.setattr(_progress, "_maker", lambda: _Bar)
     return found
 
 
@@ -74,14 +74,14 @@ def test_nothing_is_counted_where_nobody_asked(store: str, bars: list[_Bar]) -> 
     mori.share([np.arange(3), Sharing()], progress=True)
     assert len(bars) == 2
     assert bars[0].done < 100
-    assert progress.meter() is None
+    assert _progress.meter() is None
 
 
 def test_a_failure_takes_the_bar_away(bars: list[_Bar]) -> None:
     with pytest.raises(mori.NotShareableError):
         mori.share([1, (i for i in range(3))], progress=True)
     assert [bar.closed for bar in bars] == [True]
-    assert progress.meter() is None
+    assert _progress.meter() is None
 
 
 _SHOWING = """
@@ -89,8 +89,8 @@ import sys
 if sys.argv[1] == "without tqdm":
     sys.modules["tqdm"] = sys.modules["tqdm.auto"] = None
 import mori
-from mori import progress
-progress._DELAY, progress._EVERY = float(sys.argv[2]), 0
+from mori import _progress
+_progress._DELAY, _progress._EVERY = float(sys.argv[2]), 0
 x = mori.share([f"string {i}" for i in range(400_000)], progress=True)
 assert len(x) == 400_000
 """
@@ -115,8 +115,8 @@ def test_it_is_shown_on_stderr_once_it_takes_long_with_tqdm_or_without(how: str)
 def test_a_line_of_text_is_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
-    monkeypatch.setattr(progress, "_EVERY", 0)
-    line = progress._Line("mori: writing", "B", 0, 2_000_000)
+    monkeypatch.setattr(_progress, "_EVERY", 0)
+    line = _progress._Line("mori: writing", "B", 0, 2_000_000)
     line.update(1_500_000)
     line.update(500_000)
     line.close()

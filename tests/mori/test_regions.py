@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import mori
-from mori import region
+from mori.memory import region
 
 
 def _of(x: Any) -> Any:

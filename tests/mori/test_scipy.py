@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 sparse = pytest.importorskip("scipy.sparse")
 
 import mori  # noqa: E402
-from mori import layout, region, writer  # noqa: E402
-from mori.plan import measure  # noqa: E402
-from mori.reader import open_node, root_of  # noqa: E402
+from mori.format import layout, writer  # noqa: E402
+from mori.format.node import open_node, root_of  # noqa: E402
+from mori.format.plan import measure  # noqa: E402
+from mori.memory import region  # noqa: E402
 from tests.mori.test_memory import _name, _run  # noqa: E402
 
 FORMATS = ("csr", "csc", "coo", "bsr", "dia")

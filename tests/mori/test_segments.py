@@ -16,12 +16,15 @@ import pandas as pd
 import pytest
 
 import mori
-from mori import filling, layout, reference, region, writer
 from mori import store as stores
-from mori.identifier import format_label
-from mori.plan import measure
-from mori.region import Mapping
-from mori.store import Where, memfd
+from mori.format import layout, writer
+from mori.format.plan import measure
+from mori.memory import parallel_write, region
+from mori.memory.region import Mapping
+from mori.store import memfd
+from mori.store.base import Where
+from mori.store.names import format_label
+from mori.wire import reference
 from tests.mori.pandas_versions import str_frame
 from tests.mori.test_landing import dropped, received, sent
 
@@ -124,7 +127,7 @@ def test_it_is_found_when_the_descriptors_of_its_segments_do_not_follow(worker: 
             os.dup2(null.fileno(), fd, inheritable=False)
 
     def total(payload: bytes) -> float:
-        from mori import reference
+        from mori.wire import reference
 
         return float(reference.load(payload).sum())
 
@@ -224,14 +227,14 @@ def test_by_value_it_lands_in_a_store_of_one_piece(worker: Any, rng: Any) -> Non
 
 
 def test_a_failure_in_one_segment_is_the_error_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = filling._write
+    write = parallel_write._write
 
     def fail(fd: int, view: memoryview, position: int, meter: Any) -> int:
         if os.readlink(f"/proc/self/fd/{fd}").partition(" ")[0].endswith(".2.3"):
             raise OSError(28, "No space left on device")
         return write(fd, view, position, meter)
 
-    monkeypatch.setattr(filling, "_write", fail)
+    monkeypatch.setattr(parallel_write, "_write", fail)
     with pytest.raises(mori.StoreFullError, match="no room"):
         mori.share(np.arange(100_000))
     assert not [thread for thread in threading.enumerate() if thread.name == "mori-filling"]
@@ -250,7 +253,7 @@ def test_where_no_thread_can_be_started_one_writes_all(monkeypatch: pytest.Monke
 
 
 def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
-    write, main = filling._write, threading.main_thread().ident
+    write, main = parallel_write._write, threading.main_thread().ident
     assert main is not None
     sent: list[int] = []
     after: list[int] = []
@@ -263,7 +266,7 @@ def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng
         after.append(fd)
         return write(fd, view, position, meter)
 
-    monkeypatch.setattr(filling, "_write", interrupt_and_write)
+    monkeypatch.setattr(parallel_write, "_write", interrupt_and_write)
     before = signal.signal(signal.SIGALRM, _interrupt)
     try:
         with pytest.raises(_InterruptedError):
@@ -277,17 +280,17 @@ def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng
 def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
     monkeypatch: pytest.MonkeyPatch, rng: Any, wait: Any
 ) -> None:
-    write, go = filling._write, threading.Event()
+    write, go = parallel_write._write, threading.Event()
 
     def wait_and_write(fd: int, view: memoryview, position: int, meter: Any) -> int:
         go.wait(10)
         return write(fd, view, position, meter)
 
-    def refuse(self: filling._Lanes) -> None:
+    def refuse(self: parallel_write._Lanes) -> None:
         raise _InterruptedError
 
-    monkeypatch.setattr(filling, "_write", wait_and_write)
-    monkeypatch.setattr(filling._Lanes, "join", refuse)
+    monkeypatch.setattr(parallel_write, "_write", wait_and_write)
+    monkeypatch.setattr(parallel_write._Lanes, "join", refuse)
     with pytest.raises(_InterruptedError):
         mori.share(rng.random(100_000))
     with open(os.devnull, "rb") as null:  # under the numbers of the region's descriptors
@@ -295,7 +298,7 @@ def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
     kinds = [os.fstat(fd).st_ino for fd in others]
     go.set()
     monkeypatch.undo()
-    for lanes in [one for one in gc.get_objects() if isinstance(one, filling._Lanes)]:
+    for lanes in [one for one in gc.get_objects() if isinstance(one, parallel_write._Lanes)]:
         lanes.join()
     wait(lambda: "mori-filling" not in [thread.name for thread in threading.enumerate()])
     assert [os.fstat(fd).st_ino for fd in others] == kinds

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori import layout, region, writer
 from mori.codecs import small
-from mori.layout import Codec as Id
-from mori.plan import measure
-from mori.reader import open_node, root_of
-from mori.views import handed
+from mori.format import layout, writer
+from mori.format.layout import Codec as Id
+from mori.format.node import open_node, root_of
+from mori.format.plan import measure
+from mori.memory import region
+from mori.objects.containers import handed
 
 leaves = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None))),

@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 import mori
-from mori import layout, region
 from mori import store as stores
-from mori.identifier import format_label
-from mori.region import Mapping
-from mori.store import Where
+from mori.format import layout
+from mori.memory import region
+from mori.memory.region import Mapping
+from mori.store.base import Where
+from mori.store.names import format_label
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: 
 
 _HALF = """
 import os, signal, numpy, mori
-from mori import writer
+from mori.format import writer
 def half(root, header, put):
     put(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

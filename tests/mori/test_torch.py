@@ -18,10 +18,11 @@ from hypothesis.extra import numpy as hnp
 torch = pytest.importorskip("torch")
 
 import mori  # noqa: E402
-from mori import layout, region, writer  # noqa: E402
 from mori.codecs.torch import _DTYPES  # noqa: E402
-from mori.plan import measure  # noqa: E402
-from mori.reader import open_node, root_of  # noqa: E402
+from mori.format import layout, writer  # noqa: E402
+from mori.format.node import open_node, root_of  # noqa: E402
+from mori.format.plan import measure  # noqa: E402
+from mori.memory import region  # noqa: E402
 from tests.mori.test_memory import MB, _name, _run  # noqa: E402
 
 

@@ -13,7 +13,7 @@ def test_threads_may_drop_and_open_the_same_region_at_once():
     code = """
         import pickle, sys, threading, time
         import numpy, mori
-        from mori import region
+        from mori.memory import region
 
         sys.setswitchinterval(1e-5)
         first = mori.share(numpy.arange(100_000))
@@ -43,7 +43,7 @@ def test_a_finalizer_in_a_cycle_may_read_what_goes_with_it():
     code = """
         import gc
         import mori
-        from mori import region
+        from mori.memory import region
 
         class Reader:
             def __init__(self, shared):
@@ -64,7 +64,7 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
     code = """
         import random
         import numpy, mori
-        from mori import region
+        from mori.memory import region
 
         chance = random.Random(1)
         held = {}
@@ -93,7 +93,7 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
 def test_to_find_an_address_not_every_mapping_is_looked_at():
     code = """
         import numpy, mori
-        from mori import region, mapping
+        from mori.memory import region, mapping
 
         held = [mori.share(numpy.arange(10)) for _ in range(300)]
         looked = []

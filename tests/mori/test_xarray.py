@@ -16,7 +16,7 @@ xr = pytest.importorskip("xarray")
 from xarray.testing.strategies import variables  # noqa: E402
 
 import mori  # noqa: E402
-from mori import region  # noqa: E402
+from mori.memory import region  # noqa: E402
 from tests.mori.test_memory import MB, _name, _run  # noqa: E402
 
 

@@ -19,7 +19,8 @@ from distributed.scheduler import WorkerState
 from distributed.stealing import WorkStealing
 
 import mori_dask  # noqa: F401  before any cluster: workers inherit the preload
-from mori import hold, store
+from mori import store
+from mori.memory import lease
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def no_region_outlives_its_cluster() -> Iterator[None]:
     limit = time.monotonic() + 20
     while True:
         _forget_heartbeats()
-        hold.expire_graces()
+        lease.expire_graces()
         left = {name: holders for name, holders in _held().items() if name not in before}
         if not left:
             return

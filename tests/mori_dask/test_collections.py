@@ -12,7 +12,7 @@ from distributed import Client, futures_of, wait
 
 import mori
 import mori_dask
-from mori import region
+from mori.memory import region
 
 VALUES = np.random.default_rng(1).random((600, 400))
 FRAME = pd.DataFrame(

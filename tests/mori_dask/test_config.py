@@ -18,7 +18,8 @@ from distributed import Client
 
 import mori
 import mori_dask
-from mori import cli, doctor, settings
+from mori import settings
+from mori.tools import cli, doctor
 from mori_dask import config
 from tests.mori_dask.test_paths import look
 

@@ -12,8 +12,9 @@ from distributed import Client, LocalCluster, wait
 
 import mori
 import mori_dask
-from mori import reference, region
-from mori.landing import find
+from mori.memory import region
+from mori.memory.adopt import find
+from mori.wire import reference
 from mori_dask import arrivals
 from tests.mori_dask.test_paths import look
 

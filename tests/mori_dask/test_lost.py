@@ -9,7 +9,8 @@ import pytest
 from distributed import Client
 
 import mori
-from mori import hold, reference
+from mori.memory import lease
+from mori.wire import reference
 
 
 class Late:
@@ -27,7 +28,7 @@ def gone() -> Late:
     shared = mori.share(np.arange(1000))
     _, (payload,) = shared.__reduce_ex__(5)
     del shared
-    hold.expire_graces()
+    lease.expire_graces()
     return Late(payload)
 
 
@@ -57,7 +58,7 @@ def test_a_column_whose_region_is_gone_fails_its_task_alone(client: Client):
     frame = mori.share(pd.DataFrame({"a": np.arange(1000.0)}))
     late = Unpickled(pickle.dumps(frame["a"]))
     del frame
-    hold.expire_graces()
+    lease.expire_graces()
     with pytest.raises((mori.RegionNotFoundError, RuntimeError), match=r"not found|deserialization"):
         client.submit(len, late, pure=False, retries=0).result(timeout=30)
     assert client.submit(len, [1, 2]).result(timeout=30) == 2

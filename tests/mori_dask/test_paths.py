@@ -16,7 +16,7 @@ from distributed import Client, Queue, Variable, get_client, wait
 
 import mori
 import mori_dask
-from mori import region
+from mori.memory import region
 
 _FEW = 60_000  # bytes of everything that is sent meanwhile, where references are
 _ELEMENTS = 200_000

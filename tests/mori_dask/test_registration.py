@@ -25,9 +25,11 @@ from distributed.protocol.serialize import Serialized, deserialize, families, se
 
 import mori
 import mori_dask
-from mori import reference, region
-from mori.identifier import format_name
-from mori.reference import travel
+from mori.format.layout import MAGIC
+from mori.memory import region
+from mori.store.names import format_name
+from mori.wire import reference
+from mori.wire.reference import travel
 from mori_dask.message import deciding
 from tests.fresh import run_python
 from tests.mori.classes import Metered
@@ -106,7 +108,7 @@ def test_a_table_that_dask_received_first_does_not_change_what_it_sends(tmp_path
     code = """
 import mori, mori_dask, pyarrow as pa
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, serialize
-from mori.reference import travel
+from mori.wire.reference import travel
 dask_deserialize.dispatch(pa.Table)
 shared = mori.share(pa.table({"a": range(10_000)}))
 with travel("reference"):
@@ -283,7 +285,13 @@ def test_no_bytes_of_an_array_are_taken_for_a_reference():
     assert not hasattr(distributed.protocol.pickle.loads, "_mori")
     former = bytes.fromhex("8f3c1d6ae2b94705916d0cf2a7583be4")  # began a frame of 73 bytes once
     context = {"recipient": {"mori": {"domain": mori_dask.domain(), "relay": False}}}
-    for data in (payload, pickled, former + bytes(57), former + bytes(16) + payload, mori.layout.MAGIC * 9):
+    for data in (
+        payload,
+        pickled,
+        former + bytes(57),
+        former + bytes(16) + payload,
+        MAGIC * 9,
+    ):
         array = np.frombuffer(data, "u1")
         frames = distributed.protocol.dumps([to_serialize(array), to_serialize([array])], context=context)
         got, (inside,) = distributed.protocol.loads(frames)
@@ -356,7 +364,7 @@ def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_an
         import numpy as np
         from distributed.protocol import dumps, loads
         from distributed.protocol.pickle import dumps as pickled
-        from mori import region
+        from mori.memory import region
 
         class Sharing:
             def __reduce__(self):

@@ -12,7 +12,7 @@ from distributed import Client, Future, get_client, wait
 
 import mori
 import mori_dask
-from mori import region
+from mori.memory import region
 from mori.store import current
 from tests.mori_dask.conftest import wait_until
 

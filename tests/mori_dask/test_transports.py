@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import mori
-from mori import region
+from mori.memory import region
 
 
 def look(x):

@@ -20,8 +20,8 @@ import pytest
 import ray
 from ray._private import serialization
 
-from mori import hold
 from mori import store as stores
+from mori.memory import lease
 from mori_ray import lifetime
 
 ROOT = Path(__file__).parents[2]
@@ -123,4 +123,4 @@ def wait_until(condition: Callable[[], object], seconds: float = 10, *, end_grac
         time.sleep(0.02)
         gc.collect()
         if end_graces:
-            hold.expire_graces()
+            lease.expire_graces()

@@ -13,8 +13,8 @@ import ray
 from ray.util.metrics import Metric
 
 import mori
-from mori import region
-from mori.identifier import format_name
+from mori.memory import region
+from mori.store.names import format_name
 
 
 @ray.remote

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 import mori
-from mori.hold import expire_graces
+from mori.memory.lease import expire_graces
 from mori_ray import serialize
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
 

@@ -23,7 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mori
 import mori_ray
-from mori import hold, reference, store
+from mori import store
+from mori.memory import lease
+from mori.wire import reference
 from mori_ray import fetch, serialize
 from tests.mori_ray.conftest import ROOT, end, wait_until
 from tests.mori_ray.tasks import (
@@ -373,7 +375,7 @@ def test_where_the_store_has_no_room_what_ray_has_brought_is_used() -> None:
     payload = payload_of(x)
     data = np.array(reference.mapping_of(payload).bytes())
     del x
-    hold.expire_graces()
+    lease.expire_graces()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -408,7 +410,7 @@ def test_tasks_of_a_node_whose_raylet_is_killed_are_served_on_another(no_ray: No
         (raylet,) = doomed.all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
         wait_until(lambda: raylet.process.poll() is not None, 30)
-        hold.expire_graces()  # nothing but Ray's own counting keeps the region now
+        lease.expire_graces()  # nothing but Ray's own counting keeps the region now
         other = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
         (tmp_path / "gate").touch()
         for _, node, found, total in ray.get([running, *queued], timeout=120):

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.pandas.parts import Parts, need
 from mori.codecs.pandas.versions import pa
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["ArrowColumnCodec"]
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.meta import from_json
 from mori.codecs.pandas.parts import Parts, as_child, bare, extra, need, need_array, pack
 from mori.codecs.pandas.versions import create_dataframe_from_blocks
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["FIRST_BLOCK", "places_of"]
 

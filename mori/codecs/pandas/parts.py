@@ -13,8 +13,8 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
-from mori.codec import Encoded, Pickled
 from mori.codecs.meta import to_json
+from mori.format.codec import Encoded, Pickled
 
 __all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack"]
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mori import codec
-from mori.codec import Buffer, Buffers, Encoded
 from mori.codecs.meta import from_json, to_json
 from mori.codecs.pandas.parts import Parts
 from mori.codecs.pandas.versions import STRING_ARRAYS, has_nan, pa, string_dtype
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffer, Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["StringCodec"]
 

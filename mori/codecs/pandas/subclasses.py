@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from mori import codec
-from mori.codec import Buffers, Encoded, Pickled
 from mori.codecs.pandas.parts import Parts, need
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.layout import Codec as Id
 
 __all__ = ["OWN_CLASS", "SubclassCodec", "metadata_of", "plain_of", "remade"]
 

@@ -16,11 +16,11 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
-from mori import codec
-from mori.codec import Buffers, Encoded
 from mori.codecs.meta import from_json
 from mori.codecs.pandas.parts import Parts, extra, need, pack
-from mori.layout import Codec as Id
+from mori.format import codec
+from mori.format.codec import Buffers, Encoded
+from mori.format.layout import Codec as Id
 
 __all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import layout
+from mori.format import layout
 from tests.mori.damage import checksummed
 
 CHILDREN = 16  # offsets of fields in a node's record

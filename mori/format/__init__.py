@@ -1,0 +1,1 @@
+"""The byte format: layout, nodes, codecs, plans and the writer."""

@@ -1,0 +1,292 @@
+"""Bytes become checked nodes, and nodes objects.
+
+Imports codec, region, layout, identifier, modules and errors. Check, slice, allocate, decode, in that order:
+nothing is believed of a record before its checksum and its bounds are, so damaged bytes give a
+CorruptRegionError and no more memory is asked for than the region has.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mori._imports import load
+from mori.errors import CorruptRegionError, MoriError
+from mori.format import codec, layout
+from mori.format.codec import Buffers, PartNumberError
+from mori.format.layout import Codec as Id
+from mori.memory.region import Bytes, Mapping, held_by
+from mori.store.names import MAX_STEPS, Name, format_name
+
+__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "opener", "root_of"]
+
+_FLAGS: Final = layout.ALIASED | layout.LEANS
+_KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
+
+
+class Node:
+    """One checked node of a mapped region."""
+
+    __slots__ = ("_data", "_head", "_view", "extent", "mapping", "offset", "record")
+
+    def __init__(self, mapping: Mapping, data: Bytes, view: memoryview, offset: int, end: int) -> None:
+        self.mapping = mapping
+        self._data = data
+        self._view = view
+        self.offset = offset
+        if offset % layout.SMALL_ALIGNMENT or not layout.HEADER.size <= offset <= end - layout.NODE.size:
+            raise self._corrupt("it lies outside its parent")
+        record: layout.Record = tuple.__new__(layout.Record, layout.NODE.unpack_from(view, offset))
+        self.record = record
+        head = self._head = layout.head_nbytes(record.meta_nbytes, record.buffers)
+        self.extent = record.extent
+        if not head + layout.CHILD.size * record.children <= self.extent <= end - offset:
+            raise self._corrupt("its parts do not fit into it")
+        if zlib.crc32(view[offset + layout.CHECKED : offset + head]) != record.crc32:
+            raise self._corrupt("the checksum of its record does not match")
+        if record.flags & ~_FLAGS:
+            raise self._corrupt(f"it has flags {record.flags:#x}, of a later mori")
+
+    def __len__(self) -> int:
+        return self.record.children
+
+    @property
+    def meta(self) -> bytes:
+        """The codec's own bytes."""
+        start = self.offset + layout.NODE.size
+        return bytes(self._view[start : start + self.record.meta_nbytes])
+
+    def buffers(self) -> Buffers:
+        """Return the node's buffers as read-only arrays over the region."""
+        found = Buffers()
+        found.sealed = self.mapping.sealed
+        start = self.offset + self._head - self.record.buffers * layout.BUFFER.size
+        first = self._head + layout.CHILD.size * self.record.children
+        for number in range(self.record.buffers):
+            offset, nbytes = layout.BUFFER.unpack_from(self._view, start + number * layout.BUFFER.size)
+            if offset % layout.ALIGNMENT or not first <= offset <= offset + nbytes <= self.extent:
+                raise self._corrupt(f"its buffer {number} does not fit into it")
+            found.append(self._data[self.offset + offset : self.offset + offset + nbytes])
+        return found
+
+    def child(self, index: int) -> Node:
+        """Return one child, found without reading the others; for an alias, the node that it refers to."""
+        node = self.here(index)
+        return node.target() if node.record.codec == Id.ALIAS else node
+
+    def target(self) -> Node:
+        """Return the node that an alias refers to."""
+        record = self.record
+        if record.meta_nbytes != layout.CHILD.size or record.buffers or record.children:
+            raise self._corrupt("it is no alias")
+        (back,) = layout.CHILD.unpack(self.meta)
+        offset = self.offset - back
+        if not self.mapping.header.root < offset < self.offset:
+            raise self._corrupt("it is an alias to what lies outside of the region")
+        known = self.mapping.targets
+        if offset in known:
+            node = Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes)
+        else:
+            node = self.at(offset)
+            if len(known) >= _KNOWN:
+                known.clear()
+            known.add(offset)
+        if node.extent > back or node.record.codec == Id.ALIAS or not node.record.flags & layout.ALIASED:
+            raise self._corrupt("it is an alias to a node that has none, or has not ended before it")
+        return node
+
+    def here(self, index: int) -> Node:
+        """Return one child as it stands, an alias included."""
+        back = self._back_of(index)
+        node = Node(self.mapping, self._data, self._view, self.offset + back, self.offset + self.extent)
+        if node.record.back != back or node.record.place != index:
+            raise self._corrupt(f"its child {index} is another's")
+        return node
+
+    def _back_of(self, index: int) -> int:
+        """Return how far from this node's start a child's is, as its table has it."""
+        if not 0 <= index < self.record.children:
+            raise self._corrupt(f"it has no child {index}")
+        table = self.offset + self._head
+        back: int = layout.CHILD.unpack_from(self._view, table + index * layout.CHILD.size)[0]
+        if back < self._head + layout.CHILD.size * self.record.children or back >= self.extent:
+            raise self._corrupt(f"its child {index} lies outside of it")
+        return back
+
+    def at(self, offset: int) -> Node:
+        """Return the node at an offset of the region, for an alias."""
+        return _known(Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes))
+
+    def under(self, offset: int) -> Node:
+        """Return the lowest node that encloses an offset of the region."""
+        node = self
+        while count := node.record.children:
+            start = node.offset + node._head
+            table = np.frombuffer(node._view[start : start + count * layout.CHILD.size], "<u8")
+            place = int(np.searchsorted(table, offset - node.offset, side="right")) - 1
+            if place < 0:
+                break
+            child = node.here(place)
+            if offset >= child.offset + child.extent:
+                break
+            node = child
+        return node
+
+    def parent(self) -> Node | None:
+        """Return the node above; None for the root."""
+        if self.offset == self.mapping.header.root:
+            return None
+        back = self.record.back
+        if not back:
+            raise self._corrupt("it stands in no tree")
+        above = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
+        if above._back_of(self.record.place) != back or back + self.extent > above.extent:
+            raise self._corrupt("its parent does not know it")
+        return above
+
+    def name(self) -> Name | None:
+        """Return the node's name; None for more than 64 steps, or for what is no part of its own."""
+        steps: list[int] = []
+        node: Node = self
+        while (above := node.parent()) is not None:
+            index = node.record.place
+            if above.record.codec == Id.DICT:
+                if node is self or index != len(above) - 1:  # its keys and its list of values are no parts
+                    return None
+            elif above.record.codec in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
+                steps.append(index)
+            else:
+                return None
+            node = above
+            if len(steps) > MAX_STEPS:
+                return None
+        return self.mapping.name._replace(path=tuple(reversed(steps)))
+
+    def decode_error(self, found: str) -> CorruptRegionError:
+        """Return the error for a node whose content makes no sense."""
+        return self._corrupt(found)
+
+    def _corrupt(self, found: str) -> CorruptRegionError:
+        return CorruptRegionError(
+            name=format_name(self.mapping.name), found=f"in the node at byte {self.offset}, {found}"
+        )
+
+
+class _Children(Sequence[Any]):
+    """A node's children, each opened when it is asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __len__(self) -> int:
+        return len(self._node)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        count = self._node.record.children
+        if not -count <= index < count:
+            raise IndexError(index)
+        return open_node(self._node.child(index + count if index < 0 else index))
+
+
+_openers: dict[int, Callable[[Node], Any]] = {}
+
+
+def opener(number: int) -> Callable[[Callable[[Node], Any]], Callable[[Node], Any]]:
+    """Register how nodes of a codec are handed to the user, where that is not what the codec decodes to."""
+
+    def register(function: Callable[[Node], Any]) -> Callable[[Node], Any]:
+        _openers[number] = function
+        return function
+
+    return register
+
+
+def decode(node: Node) -> Any:
+    """Return what a node's codec makes of it.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the node's content makes no sense to its codec, or there is no such codec.
+    """
+    by = codec.for_id(node.record.codec)
+    if by is None:
+        raise node.decode_error(f"there is no codec with the id {node.record.codec}")
+    buffers = node.buffers()
+    if by.id == Id.PICKLE:
+        return _unpickle(node, by, buffers)
+    try:
+        return by.decode(node.meta, buffers, _Children(node) if node.record.children else ())
+    except (MoriError, ImportError):
+        raise
+    except Exception as error:
+        raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
+
+
+def _unpickle(node: Node, by: Any, buffers: Buffers) -> Any:
+    """Unpickle what has passed its checksum: what its own classes raise then is theirs to say."""
+    if not by.is_intact(node.meta, buffers):
+        raise node.decode_error("the checksum of its pickle does not match")
+    try:
+        return by.decode(node.meta, buffers, _Children(node))
+    except PartNumberError as error:
+        raise node.decode_error(str(error)) from error
+
+
+def open_node(node: Node) -> Any:
+    """Return the object that a user holds of a node."""
+    found = _openers.get(node.record.codec)
+    return (_opener_of(node.record.codec) if found is None else found)(node)
+
+
+def _opener_of(number: int) -> Callable[[Node], Any]:
+    """Return what hands the nodes of a codec to the user, imported now if need be."""
+    if codec.is_of_pandas(number):
+        codec.for_id(number)  # says what is missing if pandas is
+        load("mori.objects.pandas")
+    elif Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
+        codec.for_id(number)
+        load("mori.objects.arrow")
+    elif number == Id.NUMPY_MASKED:
+        load("mori.objects.masked")
+    return _openers.setdefault(number, decode)
+
+
+def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
+    """Return the node whose buffer an array's memory lies in, None for private memory."""
+    mapping = held_by(array)
+    if mapping is None:
+        return None
+    start = array.__array_interface__["data"][0] - mapping.address
+    node = root_of(mapping).under(start)
+    return node if node.record.buffers else None
+
+
+def root_of(mapping: Mapping) -> Node:
+    """Return the root node of a region."""
+    return node_at(mapping, mapping.header.root)
+
+
+def node_at(mapping: Mapping, offset: int) -> Node:
+    """Return the node at an offset of a region, for a reference."""
+    data = mapping.bytes()
+    node = Node(mapping, data, memoryview(data), offset, mapping.nbytes)
+    return node if offset == mapping.header.root else _known(node)
+
+
+def _known(node: Node) -> Node:
+    """Return a node that its parents, up to the root, know: an array may hold what looks like one."""
+    above: Node | None = node
+    while above is not None:
+        above = above.parent()
+    return node

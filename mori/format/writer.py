@@ -1,0 +1,125 @@
+"""A plan becomes bytes: written once, in order, straight from the source buffers.
+
+Imports plan, filling and layout. Where the bytes go is the caller's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori.format import layout
+from mori.format.codec import Buffer, Late
+from mori.format.plan import AliasNode, PlanNode
+from mori.memory.parallel_write import Put
+
+__all__ = ["ROOT", "region_nbytes", "to_bytes", "write"]
+
+ROOT: Final = layout.align(layout.HEADER.size)
+_SMALL: Final = 1 << 16  # what is smaller is gathered
+_BLOCK: Final = 1 << 20
+
+
+def region_nbytes(root: PlanNode) -> int:
+    """Return the size of the region of a plan."""
+    return ROOT + root.extent
+
+
+def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
+    """Return a region as bytes, for what travels by value."""
+    region = bytearray()
+
+    def put(data: Any, *, borrowed: bool = False) -> None:
+        region.extend(data)
+
+    write(root, header, put)
+    return region
+
+
+def write(root: PlanNode, header: layout.Header, put: Put) -> None:
+    """Put the bytes of a region, in order."""
+    out = _Gatherer(put)
+    out.put(0, layout.pack_header(header))
+    starts: dict[int, int] = {}
+    pending = [(root, ROOT, 0, 0)]
+    while pending:
+        node, start, back, index = pending.pop()
+        meta = node.meta
+        if node.flags & layout.ALIASED:
+            starts[id(node)] = start
+        if isinstance(node, AliasNode):
+            meta = layout.CHILD.pack(start - starts[id(node.target)])
+        count = len(node.children)
+        out.put(
+            start,
+            layout.pack_head(node.codec, meta, node.table, count, node.extent, back, index, node.flags),
+        )
+        if node.children:
+            table = np.fromiter((child.back for child in node.children), "<u8", len(node.children))
+            out.put(out.position, table.tobytes())
+        for buffer, (offset, _) in zip(node.buffers, node.table, strict=True):
+            out.pad(start + offset)
+            for piece, borrowed in _pieces(buffer):
+                out.put(out.position, piece, borrowed=borrowed)
+        for number in range(len(node.children) - 1, -1, -1):
+            child = node.children[number]
+            pending.append((child, start + child.back, child.back, number))
+    out.pad(region_nbytes(root))
+    out.flush()
+
+
+class _Gatherer:
+    """Puts small pieces together, so that a million nodes are not a million system calls."""
+
+    def __init__(self, put: Put) -> None:
+        self.position = 0
+        self._put = put
+        self._small = bytearray()
+
+    def pad(self, offset: int) -> None:
+        self._small += bytes(offset - self.position)
+        self.position = offset
+
+    def put(self, offset: int, data: Any, *, borrowed: bool = False) -> None:
+        if offset != self.position:
+            self.pad(offset)
+        nbytes = len(data)
+        self.position += nbytes
+        if nbytes < _SMALL:
+            self._small += memoryview(data)
+            if len(self._small) >= _BLOCK:
+                self.flush()
+        else:
+            self.flush()
+            self._put(data, borrowed=borrowed)
+
+    def flush(self) -> None:
+        if self._small:
+            self._put(self._small)
+            self._small = bytearray()
+
+
+def _pieces(buffer: Buffer) -> Iterator[tuple[npt.NDArray[np.uint8], bool]]:
+    """Yield a buffer's bytes as arrays, and whether they are its own memory, or copied block by block."""
+    if isinstance(buffer, Late):
+        for block in buffer:
+            yield block, False
+    elif isinstance(buffer, Sequence):
+        for piece in buffer:
+            yield from _pieces(piece)
+    elif not buffer.nbytes:
+        return
+    elif buffer.flags.c_contiguous or buffer.flags.f_contiguous:
+        yield buffer.ravel(order="K").view(np.uint8), True
+    else:
+        row = buffer[0].nbytes
+        if row > _BLOCK and buffer.ndim > 1:
+            for part in buffer:
+                yield from _pieces(part)
+        else:
+            step = max(1, _BLOCK // max(1, row))
+            for start in range(0, len(buffer), step):
+                yield np.ascontiguousarray(buffer[start : start + step]).ravel().view(np.uint8), False

@@ -1,0 +1,1 @@
+"""Regions in this process: mapped, written, leased and let go."""

@@ -1,0 +1,334 @@
+"""Mappings: regions that lie in this process's memory, once each, and who finds them there.
+
+Imports hold, pages, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers,
+buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import sys
+import threading
+import weakref
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori.errors import CorruptRegionError, UnsafeRegionError
+from mori.memory.lease import Hold
+from mori.memory.mmap import PAGE, map_files, unmap
+from mori.store import limits
+from mori.store.base import MEMFD, Held, Store
+from mori.store.header import ALIGNMENT, SMALL_ALIGNMENT, Header, unpack_header
+from mori.store.names import Name
+
+__all__ = [
+    "Again",
+    "Bytes",
+    "Mapping",
+    "at",
+    "held_by",
+    "known",
+    "live",
+    "mapped",
+    "over",
+    "used",
+    "writable",
+]
+
+Bytes = npt.NDArray[np.uint8]
+Again = Callable[["Mapping"], Any]
+"""Opens a node of a mapping again without reading it; returns None if it cannot."""
+Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+"""An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
+
+_FEW: Final = 4  # pages that are copied rather than mapped once more
+_GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
+_REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
+
+
+class _Used:
+    """Whether anything that this process pickles can refer to a region: not so until it has had one.
+
+    An adapter that passes references on without opening them says so, too. It is asked for all that an engine
+    sends: an attribute, since a call would take longer.
+    """
+
+    __slots__ = ("ever",)
+
+    def __init__(self) -> None:
+        self.ever = False
+
+
+used: Final = _Used()
+
+_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+_placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
+_counter = itertools.count()
+_lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
+
+
+class _Pages(int):
+    """The pages of a mapping, as their address times 2**64 plus their bytes; they go with it.
+
+    A mapping cannot unmap them itself: while its ``__del__`` runs, another thread may still get it from the
+    table of mappings, and read what is no more. An object that the garbage collector knows would be finalized
+    before what else is in the garbage, and may read them. It knows of no int.
+    """
+
+    __slots__ = ()
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = unmap,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if not is_finalizing():
+            munmap(self >> 64, self % (1 << 64))
+
+
+class Mapping:
+    """A region mapped into this process, read-only, or one that lies in somebody's buffer.
+
+    `sealed` says that nobody, its owner included, can have changed it since it was written.
+
+    numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
+    keeps it alive, and the pages go when the last of them does.
+
+    Notes
+    -----
+    Safe on any thread. A forked child inherits it and holds the region on its own account.
+    """
+
+    def __init__(self, header: Header, address: int, hold: Hold | None, owner: object = None) -> None:
+        used.ever = True
+        # The pages go first: in the pool, whoever has them mapped holds them.
+        self._owner = _Pages((address << 64) + header.nbytes) if owner is None else owner
+        self.header = header
+        self.address = address
+        self.nbytes = header.nbytes
+        self.hold = hold
+        self.sealed = hold is not None and hold.home.kind == MEMFD and not hold.is_recycled
+        self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
+        self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
+        self._again: dict[int, Again] = {}
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, True), "version": 3}
+
+    @property
+    def name(self) -> Name:
+        """The region's name, without a path."""
+        return Name(self.header.pid, self.header.number)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it lies in a store, where others can find it; not so for a buffer."""
+        return self.hold is not None and not self.hold.is_given_back
+
+    @property
+    def kind(self) -> int:
+        """The kind of its store."""
+        assert self.hold is not None
+        return self.hold.home.kind
+
+    def bytes(self) -> Bytes:
+        """Return the whole region as a read-only array that holds it."""
+        return np.asarray(self)
+
+    def remember(self, offset: int, again: Again) -> None:
+        """Remember how a node that was read is opened again; `again` may not refer to this mapping."""
+        if len(self._again) >= _REMEMBERED:
+            self._again.clear()
+        self._again[offset] = again
+
+    def again(self, offset: int) -> Any:
+        """Return the object of a node that was opened before; None where it has to be read."""
+        again = self._again.get(offset)
+        return None if again is None else again(self)
+
+
+def mapped(held: Held, home: Store, header: Header, *, is_new: bool) -> Mapping:
+    """Return the mapping of a region that was just opened or written; one that is known already is enough.
+
+    If it cannot be mapped, it is let go.
+    """
+    with _lock:  # two threads may have opened it at once
+        if is_new or (mapping := _mappings.get(header.region_id)) is None:
+            return _map(Hold(held, home), held, header)
+    home.release(held)
+    return mapping
+
+
+def _map(hold: Hold, held: Held, header: Header) -> Mapping:
+    try:
+        address = _map_held(held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
+        pages = _Pages((address << 64) + header.nbytes)
+    except OSError:
+        hold.let_go()
+        raise
+    mapping = Mapping(header, address, hold, pages)
+    _mappings[header.region_id] = mapping
+    _place(mapping)
+    return mapping
+
+
+def _place(mapping: Mapping) -> None:
+    """Note where a mapping lies, and forget, at times, where those lay that are gone."""
+    with _lock:
+        number = next(_counter)
+        insort(_placed, (mapping.address, number, weakref.ref(mapping)))
+        if len(_placed) > 2 * len(_mappings) + _GONE:
+            # In one call, which no signal interrupts: it would be longer the next time.
+            found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
+            left = list(itertools.compress(_placed, found))
+            if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
+                _placed[:] = left
+
+
+def _map_held(held: Held, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
+    """Map part of a region that is held, and return the address."""
+    if held.path is None:
+        return map_files(held.fds, segment_nbytes, start, nbytes, protection, flags)
+    fd = _opened_again(held.fds[0], held.path)
+    try:
+        return map_files((fd,), segment_nbytes, start, nbytes, protection, flags)
+    finally:
+        os.close(fd)
+
+
+def _opened_again(fd: int, path: str) -> int:
+    """Open a held file once more, to be mapped.
+
+    A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
+    at its end, with the pages still mapped, would find itself holding the region, and leave the file.
+    """
+    try:
+        again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
+        raise UnsafeRegionError(
+            name=path, found=f"it was taken away while it was opened ({error})"
+        ) from error
+    if os.path.samestat(os.fstat(again), os.fstat(fd)):
+        return again
+    os.close(again)
+    raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
+
+
+def known(region_id: bytes) -> Mapping | None:
+    """Return the mapping of a region that this process has mapped already."""
+    return _mappings.get(region_id)
+
+
+def over(buffer: object, head: bytes | None = None) -> Mapping:
+    """Return a mapping over a buffer that holds a region; the buffer is kept, its bytes are not copied.
+
+    A buffer that is not aligned to 8 bytes is copied once: numpy and Arrow want aligned memory.
+    `head` is the region's header where it does not stand at the start of the buffer.
+
+    Raises
+    ------
+    CorruptRegionError
+        If the buffer does not start with a whole region.
+    """
+    data = np.frombuffer(buffer, np.uint8)  # type: ignore[call-overload]
+    header = unpack_header(memoryview(data) if head is None else head)
+    if isinstance(header, str):
+        raise CorruptRegionError(name="in a buffer", found=header)
+    if header.nbytes > data.nbytes:
+        raise CorruptRegionError(
+            name="in a buffer", found=f"its header says {header.nbytes} bytes, the buffer has {data.nbytes}"
+        )
+    if data.ctypes.data % SMALL_ALIGNMENT:
+        aligned = np.empty(header.nbytes + ALIGNMENT, np.uint8)
+        start = -aligned.ctypes.data % ALIGNMENT
+        aligned[start : start + header.nbytes] = data[: header.nbytes]
+        data = aligned[start:]
+    return Mapping(header, data.ctypes.data, None, data)
+
+
+def held_by(array: npt.NDArray[Any]) -> Mapping | None:
+    """Return the mapping that an array's memory lies in, None for private memory."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+        while isinstance(base, np.ndarray):
+            base = base.base
+    return base if isinstance(base, Mapping) else None
+
+
+class _Private:
+    """Pages of a region mapped once more, for one owner alone: they are shared until they are written to."""
+
+    def __init__(self, mapping: Mapping, start: int, nbytes: int) -> None:
+        hold = mapping.hold
+        assert hold is not None
+        both, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
+        self.address = _map_held(hold.held, mapping.header.segment_nbytes, start, nbytes, both, private)
+        self.nbytes = nbytes
+        self._mapping = mapping
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+
+    def __del__(
+        self,
+        munmap: Callable[[int, int], int] = unmap,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if hasattr(self, "address") and not is_finalizing():
+            munmap(self.address, self.nbytes)
+
+
+def writable(array: Bytes) -> Bytes:
+    """Return the same bytes for an owner who may write to them: its writes are its own.
+
+    For libraries that know no read-only memory, where a write to a sealed mapping would end the
+    process. The pages are those of the region until they are written to (copy on write). Bytes that
+    lie in no store, and few ones, are copied.
+    """
+    mapping = held_by(array)
+    if mapping is None or not mapping.shared or array.nbytes < _FEW * PAGE:
+        return array.copy()
+    offset = array.__array_interface__["data"][0] - mapping.address
+    start = offset - offset % PAGE
+    private = np.asarray(_Private(mapping, start, offset + array.nbytes - start))
+    return private[offset - start :]
+
+
+def at(address: int, nbytes: int) -> Mapping | None:
+    """Return the mapping whose memory encloses an address range, None if none does."""
+    with _lock:
+        place = bisect_left(_placed, (address + 1,))
+        while place:
+            place -= 1
+            start, _, ref = _placed[place]
+            if (mapping := ref()) is not None:  # the nearest below: they do not overlap
+                return mapping if address + nbytes <= start + mapping.nbytes else None
+    return None
+
+
+def live() -> list[Mapping]:
+    """Return the regions that this process has mapped."""
+    return [mapping for ref in _mappings.valuerefs() if (mapping := ref()) is not None]
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

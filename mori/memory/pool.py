@@ -1,0 +1,326 @@
+"""The pool: the pages of freed regions, kept for a while to be written again under a new id.
+
+Imports hold, the stores, pages, layout, limits, settings and errors. Invariant: pages are written to only
+while this process has the exclusive lock of each of their files. Every holder of a region, and every mapping
+of it, has a shared one for as long as it lives.
+
+What that gives up: a file that is to be written again cannot be sealed against all writing. Nobody can write
+to it by a descriptor or by a new mapping (F_SEAL_FUTURE_WRITE), but its creator keeps one mapping. That is
+read-only while the region lives, and a call of mprotect could open it. So the pool is for who asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import mmap
+import os
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from mori import settings
+from mori.errors import LimitError, StoreWarning
+from mori.memory.lease import soon
+from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect, unmap_pages
+from mori.store import limits
+from mori.store.base import MEMFD, Draft, Held, Store
+from mori.store.header import HEADER, align
+from mori.store.links import RECYCLED
+from mori.store.locks import lock
+from mori.store.memfd import MemfdStore, seal_for_reuse, segments_of
+
+__all__ = ["current", "give_back", "takes"]
+
+_LEAST: Final = 1 << 20  # smaller regions cost little
+_STEPS: Final = 8  # sizes for each power of two: what is a little larger still fits
+_WASTE: Final = 2  # how many times as large as a region its pages may be
+_EVERY: Final = 1.0  # seconds between the looks at what is kept
+_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
+
+
+class _Pages:
+    """Files that are written again and again, and the one mapping that can write to them."""
+
+    def __init__(self, fds: tuple[int, ...], segment_nbytes: int) -> None:
+        self.fds = fds
+        self.segment_nbytes = segment_nbytes
+        self.nbytes = len(fds) * segment_nbytes
+        self.used = 0  # bytes that have been written to since they were made
+        self._ready = 0  # bytes that can be written to without a fault
+        self.is_sealed = False
+        self.since = 0.0  # when its region was let go
+        for fd in fds:
+            os.ftruncate(fd, segment_nbytes)
+        self._address = map_files(fds, segment_nbytes, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+        keep_from_children(self._address, self.nbytes)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self._address, False), "version": 3}
+
+    def close_to_writes(self) -> None:
+        if not self.is_sealed:
+            for fd in self.fds:
+                seal_for_reuse(fd)
+            self.is_sealed = True
+        protect(self._address, self.nbytes, mmap.PROT_READ)
+        os.utime(self.fds[0])  # writing through a mapping does not say when
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes no long time to open them to writes."""
+        return self._ready >= self.used
+
+    def open_to_writes(self) -> bool:
+        """Make ready to be written again, if no process holds or maps them; say whether it was so."""
+        for done, fd in enumerate(self.fds):
+            if not lock(fd, fcntl.LOCK_EX):
+                self.unlock(done)
+                return False
+        protect(self._address, self.nbytes, _READ_WRITE)
+        np.asarray(self)[: HEADER.size] = 0  # they are no region until all of it is written
+        self.reserve(self.used)
+        return True
+
+    def unlock(self, count: int | None = None) -> None:
+        for fd in self.fds[:count]:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def reserve(self, nbytes: int) -> None:
+        """Have memory for so many bytes; without it that is an error, and no SIGBUS while they are written.
+
+        They are mapped one by one by that, too: writing is copying then, and no more.
+        """
+        if (missing := align(nbytes, PAGE) - self._ready) > 0:
+            populate(self._address + self._ready, missing)
+            self._ready += missing
+        self.used = max(self.used, nbytes)
+
+    def close(self, *, is_child: bool = False) -> None:
+        """Give them back; in a forked child, which has not inherited the mapping, its descriptors alone."""
+        if not is_child:
+            unmap_pages(self._address, self.nbytes)
+        for fd in self.fds:
+            os.close(fd)
+
+
+class RecyclingStore(MemfdStore):
+    """Regions in memfds that are written again when nobody holds or maps them any more.
+
+    Their holders find them as they find all that lies in memfds.
+    """
+
+    def __init__(self, later: Callable[[Callable[[], object], float], None]) -> None:
+        super().__init__()
+        self._later = later
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._number = 0
+        self._all: dict[int, _Pages] = {}
+        self._returned: queue.SimpleQueue[int] = queue.SimpleQueue()  # finalizers may not wait for the lock
+        self._let_go: list[int] = []  # others may still hold them
+        self._free: list[int] = []
+        self._is_tended = False
+
+    def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
+        pid = os.getpid()
+        with self._lock:
+            self._collect(at_once=True)
+            again = self._fitting(nbytes)
+            which = self._new(nbytes) if again is None else again
+            found = self._all[which]
+        draft = Draft(Held(found.fds, pages=which), pid, number, None, found.segment_nbytes)
+        if len(found.fds) == 1:
+            draft = draft._replace(segment_nbytes=0)
+        if again is None:
+            found.used = nbytes
+            return draft
+        try:
+            found.reserve(nbytes)
+        except BaseException:
+            self.discard(draft)
+            raise
+        return draft._replace(memory=np.asarray(found)[:nbytes])
+
+    def _fitting(self, nbytes: int) -> int | None:
+        """Take pages that a region fits into and does not get lost in; None if there are none."""
+        fitting = [which for which in self._free if nbytes <= self._all[which].nbytes <= _WASTE * nbytes]
+        which = min(fitting, key=lambda which: self._all[which].nbytes, default=None)
+        if which is not None:
+            self._free.remove(which)
+        return which
+
+    def _new(self, nbytes: int) -> int:
+        step = (1 << (nbytes.bit_length() - 1)) // _STEPS
+        rounded = -(-nbytes // step) * step
+        segments, segment_nbytes = segments_of(rounded)
+        fds = self.files(RECYCLED, os.urandom(16), segments)
+        try:
+            made = _Pages(fds, segment_nbytes or align(rounded, PAGE))
+        except BaseException:
+            super().release(Held(fds))
+            raise
+        self._number += 1
+        self._all[self._number] = made
+        return self._number
+
+    def publish(self, draft: Draft) -> Held:
+        found = self._all[draft.held.pages]
+        found.close_to_writes()
+        found.unlock()
+        fds: list[int] = []
+        try:
+            for fd in found.fds:
+                fds.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
+                lock(fds[-1], fcntl.LOCK_SH)
+        except BaseException:
+            super().release(Held(tuple(fds)))
+            raise
+        return Held(tuple(fds), pages=draft.held.pages)
+
+    def discard(self, draft: Draft) -> None:
+        with self._lock:
+            if (found := self._all.pop(draft.held.pages, None)) is not None:
+                found.close()
+
+    def release(self, held: Held) -> None:
+        super().release(held)
+        if held.pages in self._all and self._pid == os.getpid():
+            self._returned.put(held.pages)
+            self._later(self.tend, 0)
+
+    def tend(self) -> None:
+        """Take in what was let go, give back what has been kept for long enough, and look again."""
+        if self._pid != os.getpid():  # a child that was forked just now: nothing of it is its own
+            return
+        with self._lock:
+            self._collect()
+            self._is_tended = False
+            self._look_again()
+
+    def give_back(self) -> None:
+        """Give back all that no region lies in: the room is needed."""
+        with self._lock:
+            self._collect()
+            for which in self._free[:]:
+                self._drop(which)
+
+    def _collect(self, *, at_once: bool = False) -> None:
+        """Take in what was let go and nobody holds; `at_once`: what that takes no time for."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                which = self._returned.get_nowait()
+                if which in self._all:
+                    self._all[which].since = time.monotonic()
+                    self._let_go.append(which)
+        for which in self._let_go[:]:
+            found = self._all[which]
+            with contextlib.suppress(OSError):  # there is no memory: they will be given back
+                if (found.is_ready or not at_once) and found.open_to_writes():
+                    self._let_go.remove(which)
+                    self._free.append(which)
+        try:
+            most, seconds = settings.pool(), settings.pool_seconds()
+        except ValueError:  # share() tells the user
+            most, seconds = 0, 0.0
+        due = time.monotonic() - seconds
+        for which in [*self._let_go, *self._free]:
+            if self._all[which].since <= due:
+                self._drop(which)
+        while self._free and (kept := self._kept()) and (kept > most or kept > limits.memory()):
+            self._drop(self._free[0])
+
+    def _kept(self) -> int:
+        return sum(self._all[which].used for which in self._free)
+
+    def _drop(self, which: int) -> None:
+        """Give pages back; whoever still holds their region keeps them."""
+        for among in (self._free, self._let_go):
+            if which in among:
+                among.remove(which)
+        self._all.pop(which).close()
+
+    def _look_again(self) -> None:
+        if (self._free or self._let_go) and not self._is_tended:
+            self._is_tended = True
+            self._later(self.tend, _EVERY)
+
+    def after_fork(self) -> None:
+        """In a forked child: the pages are the parent's."""
+        inherited = self._all
+        self._forget()
+        for found in inherited.values():
+            with contextlib.suppress(OSError):
+                found.close(is_child=True)
+
+
+_store: RecyclingStore | None = None
+_starting = threading.Lock()
+
+
+def takes(home: Store, nbytes: int) -> bool:
+    """Say whether a region of this size is to have pages that are written again."""
+    most = settings.pool()
+    return home.kind == MEMFD and _LEAST <= nbytes <= most and _works()
+
+
+@functools.cache
+def _works() -> bool:
+    """Say whether the system has what the pool needs: Linux from 5.14 on does."""
+    fd = os.memfd_create("mori", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        tried = _Pages((fd,), PAGE)
+        tried.close_to_writes()
+        works = tried.open_to_writes()
+        tried.reserve(PAGE)
+        unmap_pages(tried.__array_interface__["data"][0], PAGE)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error) or isinstance(error, LimitError):
+            raise
+        works = False
+    finally:
+        os.close(fd)
+    if not works:
+        warnings.warn(
+            "MORI_POOL is set, but this system cannot keep pages to be written again (Linux can from 5.14 "
+            "on): each region gets new pages",
+            StoreWarning,
+            stacklevel=2,
+        )
+    return works
+
+
+def current() -> RecyclingStore:
+    """Return the store of such regions."""
+    global _store
+    with _starting:
+        if _store is None:
+            _store = RecyclingStore(soon)
+    return _store
+
+
+def give_back() -> None:
+    """Give back what is kept: the room is needed."""
+    if _store is not None:
+        _store.give_back()
+
+
+def _after_fork_in_child() -> None:
+    global _starting
+    _starting = threading.Lock()
+    if _store is not None:
+        _store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,296 @@
+"""Regions: created, sealed, found and mapped once a process.
+
+Imports mapping, the pool, hold, filling, the stores, layout, limits, identifier, settings and errors.
+Invariant: what can be found is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import itertools
+import os
+from collections.abc import Callable
+from typing import Final, NamedTuple, ParamSpec, TypeVar
+
+from mori import settings, store
+from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullError
+from mori.memory import mapping, parallel_write, pool
+from mori.memory.lease import Hold, expire_graces
+from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
+from mori.memory.mmap import PAGE, huge_pages
+from mori.memory.parallel_write import Put
+from mori.store import limits
+from mori.store.base import Draft, Held, Store, Where
+from mori.store.header import HEADER, Header, unpack_header
+from mori.store.names import Name, format_name, parse_name
+
+__all__ = [
+    "Again",
+    "Bytes",
+    "Mapping",
+    "Put",
+    "Unsealed",
+    "at",
+    "begin",
+    "create",
+    "find",
+    "held_by",
+    "hold",
+    "live",
+    "located",
+    "over",
+    "publish",
+    "used",
+    "watch",
+    "writable",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+
+_numbers = itertools.count(1)
+_watchers: list[Callable[[bool], None]] = []
+
+
+class Unsealed(NamedTuple):
+    """A region that is being written: nobody can find it yet."""
+
+    home: Store
+    draft: Draft
+    header: Header
+
+
+def create(
+    nbytes: int, write: Callable[[Header, Put], None], root: int, region_id: bytes | None = None
+) -> Mapping:
+    """Write a new region and return its mapping.
+
+    Parameters
+    ----------
+    nbytes : int
+        Its size, header included.
+    write : callable
+        Gets the header and what takes the bytes, in order, and puts everything.
+    root : int
+        Offset of the root node.
+    region_id : bytes, optional
+        Of the region that this is a copy of; a new one gets a new id.
+
+    Raises
+    ------
+    StoreFullError
+        If there is no room, even after a garbage collection. Nothing is left behind.
+    LimitError
+        If this process may not open or map any more.
+    """
+    home = store.current()
+    region_id = os.urandom(16) if region_id is None else region_id
+    if pool.takes(home, nbytes):
+        home = pool.current()
+
+    def fill(draft: Draft, header: Header) -> None:
+        fds, memory = draft.held.fds, draft.memory
+        huge = huge_pages(fds[0], nbytes) if draft.is_huge else contextlib.nullcontext(memory)
+        with huge as memory, parallel_write.filling(fds, draft.segment_nbytes, memory) as put:
+            write(header, put)
+
+    def attempt() -> Mapping:
+        header = Header(region_id, nbytes, root, 0, 0, 0)
+        while (found := publish(_begin(home, header, nbytes, fill))) is None:
+            continue  # its name was taken meanwhile
+        return found
+
+    return _with_room(home, nbytes, attempt)
+
+
+def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
+    """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
+    home = store.current()
+    header = Header(os.urandom(16), nbytes, root, 0, 0, 0)
+
+    def fill(draft: Draft, header: Header) -> None:
+        write(draft.held.fds[0], header)
+
+    return _with_room(home, nbytes, lambda: _begin(home, header, 0, fill))
+
+
+def publish(unsealed: Unsealed) -> Mapping | None:
+    """Seal a region and return its mapping; None if its name was taken meanwhile.
+
+    Raises
+    ------
+    OSError
+        If it cannot be sealed, since a process (a forked child) still has it mapped to be written.
+    """
+    home, draft, header = unsealed
+    try:
+        held = home.publish(draft)
+    except BaseException:
+        home.discard(draft)
+        raise
+    if held is None:
+        home.discard(draft)
+        return None
+    made = mapping.mapped(held, home, header, is_new=True)
+    _tell(is_new=True)
+    return made
+
+
+def watch(call: Callable[[bool], None]) -> None:
+    """Have a function called after each region that is mapped, and told whether it was created here."""
+    _watchers.append(call)
+
+
+def _tell(is_new: bool) -> None:
+    for call in _watchers:
+        call(is_new)
+
+
+def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
+    """Create something, and try once more after a garbage collection if there is no room for it."""
+    settings.grace()
+    if nbytes > (1 << 20) and nbytes > home.free():
+        _make_room()
+        if nbytes > (free := home.free()):
+            raise StoreFullError(store=home.name, asked=nbytes, free=free, remedy=home.remedy())
+    try:
+        return _twice(attempt)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise limits.file_size_error(nbytes) from error
+        if error.errno not in _FULL:
+            raise
+        raise StoreFullError(store=home.name, asked=nbytes, free=home.free(), remedy=home.remedy()) from error
+
+
+def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    """Try something, and once more when what is not needed has been let go, if that may help."""
+    try:
+        return attempt(*arguments, **keywords)
+    except OSError as error:
+        if not _may_help(error):
+            raise
+    _make_room()
+    try:
+        return attempt(*arguments, **keywords)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise limits.descriptors_error(error) from error
+        raise
+
+
+def _may_help(error: OSError) -> bool:
+    """Say whether to try again when what is not needed has been let go; raise the limit of open files."""
+    if limits.is_out_of_descriptors(error):
+        limits.raise_descriptors()
+        return True
+    return isinstance(error, LimitError) or error.errno in _FULL
+
+
+def _make_room() -> None:
+    gc.collect()
+    expire_graces()
+    pool.give_back()
+
+
+def _begin(home: Store, header: Header, nbytes: int, fill: Callable[[Draft, Header], None]) -> Unsealed:
+    draft: Draft | None = None
+    try:
+        while draft is None:  # a number that is taken is passed over
+            draft = home.create(next(_numbers), header.region_id, nbytes)
+        segment_nbytes = draft.segment_nbytes
+        header = header._replace(pid=draft.pid, number=draft.number, segment_nbytes=segment_nbytes)
+        fill(draft, header)
+        return Unsealed(home, draft, header)
+    except BaseException:
+        if draft is not None:
+            home.discard(draft)
+        raise
+
+
+def find(where: Where, kind: int) -> Mapping | None:
+    """Return the mapping of a region, mapped now if need be; None if no process holds it.
+
+    Raises
+    ------
+    CorruptRegionError, UnsafeRegionError
+        If what is found there is not a region of this user.
+    LimitError
+        If this process may not open or map any more.
+    """
+    if where.region_id is not None and (found := mapping.known(where.region_id)) is not None:
+        return found
+    home = store.of_kind(kind)
+    found = _twice(_find, home, where)
+    _tell(is_new=False)
+    return found
+
+
+def hold(where: Where, kind: int) -> Hold | None:
+    """Hold a region without mapping it; None if no process holds it. Raises what `find` does."""
+    if where.region_id is not None and (mapped := mapping.known(where.region_id)) is not None:
+        return mapped.hold
+    home = store.of_kind(kind)
+    found = _twice(_open, home, where)
+    return None if found is None else Hold(found[0], home)
+
+
+def located(region_id: bytes) -> list[Where]:
+    """Return where the region of an id is in the store, and the copies of it, the oldest name first."""
+    home = store.current()
+    found = []
+    for entry in home.entries():
+        name = parse_name(entry.name)
+        assert name is not None
+        where = Where(name.pid, name.number, entry.region_id)
+        if entry.region_id is None:
+            with contextlib.suppress(MoriError, OSError):
+                if (opened := _open(home, where)) is not None:
+                    home.release(opened[0])
+                    where = where._replace(region_id=opened[1].region_id)
+        if where.region_id == region_id:
+            found.append(where)
+    return sorted(found)
+
+
+def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
+    held = home.find(where)
+    if held is None:
+        return None
+    try:
+        header = unpack_header(os.pread(held.fds[0], HEADER.size, 0))
+        if fault := header if isinstance(header, str) else _fault(header, held, where):
+            raise CorruptRegionError(name=format_name(Name(where.pid, where.number)), found=fault)
+    except BaseException:
+        home.release(held)
+        raise
+    assert not isinstance(header, str)
+    if where.region_id not in (None, header.region_id):
+        home.release(held)
+        return None
+    return held, header
+
+
+def _find(home: Store, where: Where) -> Mapping | None:
+    found = _open(home, where)
+    return None if found is None else mapping.mapped(found[0], home, found[1], is_new=False)
+
+
+def _fault(header: Header, held: Held, where: Where) -> str | None:
+    """Say what is wrong with a region whose header is one: its name, or the sizes of its files."""
+    if (header.pid, header.number) != (where.pid, where.number):
+        return f"its header says that it is {format_name(Name(header.pid, header.number))}"
+    sizes = [status.st_size for status in held.statuses]
+    is_exact = not held.pages
+    if header.nbytes != sum(sizes) and (is_exact or header.nbytes > sum(sizes)):
+        return f"its header says {header.nbytes} bytes, it has {sum(sizes)}"
+    each = header.segment_nbytes
+    if len(sizes) == 1:
+        return f"its header says segments of {each} bytes, it has one file" if each else None
+    if each <= 0 or each % PAGE or set(sizes[:-1]) != {each} or not 0 < sizes[-1] <= each:
+        return f"its header says segments of {each} bytes, it has files of {sizes}"
+    return None

@@ -1,0 +1,1 @@
+"""What users hold: shared arrays, containers, frames, bytes, and how they are written to and copied."""

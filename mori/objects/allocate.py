@@ -1,0 +1,282 @@
+"""`allocate`: an array that is produced straight into shared memory, and sealed without a copy.
+
+Imports region, plan, writer, reader and the codec of arrays. Invariant: no address that an array was
+given is ever unmapped under it. What is behind the addresses changes: writable pages of the region, then
+private copies of them, or nothing but zeros where the allocation was given up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import mmap
+import operator
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from mori.codecs.meta import to_json
+from mori.codecs.ndarray import NdarrayCodec
+from mori.format import layout, writer
+from mori.format.layout import Codec as Id
+from mori.format.node import open_node, root_of
+from mori.format.plan import PlanNode, measure
+from mori.memory import region
+from mori.memory.mmap import map_pages, unmap_pages
+from mori.objects.array import SharedArray
+
+__all__ = ["AllocatedArray", "allocate"]
+
+_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
+_FIXED: Final = 0x10  # MAP_FIXED, everywhere; Python's mmap does not name it
+
+
+class _Room:
+    """The memory of a region that is not sealed yet, and the draft of it in the store."""
+
+    def __init__(self, unsealed: region.Unsealed) -> None:
+        self._unsealed: region.Unsealed | None = unsealed
+        self._pid = os.getpid()
+        self.nbytes = unsealed.header.nbytes
+        self.address: int | None = None
+        with self._opened(os.O_RDWR) as fd:
+            self.address = map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
+
+    @contextlib.contextmanager
+    def _opened(self, flags: int) -> Any:
+        """Open the draft to be mapped; a mapping keeps the lock of the open file that it was made from."""
+        assert self._unsealed is not None
+        draft = self._unsealed.draft
+        if draft.path is None:
+            yield draft.held.fds[0]
+            return
+        fd = os.open(draft.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def seal(self) -> region.Mapping | None:
+        """Publish the region; None where it cannot be sealed and has to be copied.
+
+        Arrays over this memory write to private copies of its pages from then on.
+        """
+        if self._unsealed is None or self._pid != os.getpid():
+            return None  # a forked child: the draft is its parent's
+        with self._opened(os.O_RDONLY) as fd:
+            map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_PRIVATE | _FIXED, self.address)
+        unsealed, self._unsealed = self._unsealed, None
+        try:
+            return region.publish(unsealed)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # a forked child has it mapped, and may write
+                raise
+            return None
+
+    def give_up(self) -> None:
+        """Free the memory now, whoever still has an array over it."""
+        self._discard()
+        with contextlib.suppress(OSError):
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
+            map_pages(-1, self.nbytes, _READ_WRITE, flags, self.address)
+
+    def _discard(self) -> None:
+        unsealed, self._unsealed = self._unsealed, None
+        if unsealed is None:
+            return
+        if self._pid == os.getpid():
+            unsealed.home.discard(unsealed.draft)
+        else:
+            os.close(unsealed.draft.held.fds[0])
+
+    def __del__(
+        self,
+        unmap: Callable[[int, int], None] = unmap_pages,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        self._discard()
+        if self.address is not None and not is_finalizing():
+            unmap(self.address, self.nbytes)
+
+
+class AllocatedArray(np.ndarray[Any, np.dtype[Any]]):
+    """A writable array over shared memory that nobody else can open yet; see `mori.allocate`.
+
+    Views of it and results of arithmetic are plain arrays.
+    """
+
+    _room: _Room | None
+    _shared: SharedArray | None
+    _lock: threading.Lock
+
+    def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
+        self._room = None
+        self._shared = None
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        if array is self:
+            return self
+        plain = array.view(np.ndarray)
+        return plain[()] if return_scalar else plain
+
+    def __getitem__(self, key: Any) -> Any:
+        item = super().__getitem__(key)
+        return item.view(np.ndarray) if isinstance(item, AllocatedArray) else item
+
+    def __enter__(self) -> AllocatedArray:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._room is not None and self._shared is None:
+            self._room.give_up()
+            state: Any = (1, (0,), self.dtype, False, b"")
+            # The room stays: views hold this array, and with it their addresses.
+            self.__setstate__(state)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.view(np.ndarray).__reduce_ex__(protocol)
+
+    def share(self) -> SharedArray:
+        """Seal the memory and return the shared array; nothing is copied.
+
+        Returns
+        -------
+        SharedArray
+            The same one each time. This array is read-only from then on, and what is written through
+            views that were taken of it before stays in this process, unseen by the shared array.
+
+        Raises
+        ------
+        ValueError
+            If the block was left before, or if this is no array that `mori.allocate` returned.
+
+        Notes
+        -----
+        While a forked child has the memory mapped, it cannot be sealed, and is copied.
+        """
+        if self._room is None:
+            raise ValueError("only the array that mori.allocate returned can be shared, not a part or a copy")
+        with self._lock:
+            if self._shared is not None:
+                return self._shared
+            if self.shape == (0,) and self.base is None:
+                raise ValueError("the block was left without share(): its memory has been given back")
+            mapping = self._room.seal()
+            if mapping is None:
+                mapping = _copied(self.view(np.ndarray))
+            self._shared = open_node(root_of(mapping))
+            self.setflags(write=False)
+            return self._shared
+
+
+def _copied(array: npt.NDArray[Any]) -> region.Mapping:
+    plan = measure(array)
+    return region.create(writer.region_nbytes(plan), partial(writer.write, plan), writer.ROOT)
+
+
+class _Elements:
+    """Stands in a plan for elements that are yet to be written."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
+def _meta(shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> bytes:
+    encoded = NdarrayCodec().encode(np.empty(0, dtype))
+    if encoded is None or encoded.children or dtype.hasobject:
+        raise TypeError(f"an array of {dtype} cannot be allocated: its elements are no plain bytes")
+    plain = json.loads(encoded.meta)
+    plain[1:3] = shape, order
+    return to_json(plain)
+
+
+def allocate(
+    shape: SupportsIndex | Sequence[SupportsIndex], dtype: npt.DTypeLike = float, *, order: str = "C"
+) -> AllocatedArray:
+    """Return a writable array of zeros in shared memory, to be filled and then shared without a copy.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Elements along each dimension.
+    dtype : dtype_like
+        Any dtype without objects.
+    order : {"C", "F"}
+        Which index changes slowest, as numpy has it.
+
+    Returns
+    -------
+    AllocatedArray
+        A writable ndarray with a method ``share()``, and a context manager: a block that is left
+        without ``share()``, by an exception or not, gives the memory back. The array is empty then, and views
+        that were taken of it read zeros.
+
+    Raises
+    ------
+    TypeError
+        For a dtype whose elements are objects.
+    ValueError
+        For a shape that is none.
+    StoreFullError
+        If there is no room. It is reserved here, so that filling the array cannot fail.
+
+    Notes
+    -----
+    A child that is forked inside the block writes to the same memory.
+
+    Examples
+    --------
+    >>> import mori
+    >>> with mori.allocate((1000, 3), "f4") as a:
+    ...     a[...] = 1
+    ...     x = a.share()
+    >>> float(x.sum()), mori.is_shared(x)
+    (3000.0, True)
+    """
+    if order not in ("C", "F"):
+        raise ValueError(f"order={order!r} is not known; expected 'C' or 'F'")
+    sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
+    lengths = tuple(map(operator.index, sizes))
+    kind = np.dtype(dtype)
+    if kind.subdtype is not None:
+        kind, more = kind.subdtype
+        lengths += more
+    if min(lengths, default=0) < 0:
+        raise ValueError("negative dimensions are not allowed")
+    np.empty((0,) * len(lengths))  # says how many dimensions there may be
+    plan = PlanNode(Id.NDARRAY, _meta(lengths, kind, order), ())
+    elements: Any = _Elements(math.prod(lengths) * kind.itemsize)
+    plan.buffers, plan.alignment = (elements,), layout.ALIGNMENT
+    plan.close()
+    nbytes = writer.region_nbytes(plan)
+
+    def write(fd: int, header: layout.Header) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, nbytes)
+        else:
+            os.ftruncate(fd, nbytes)
+        head = layout.pack_head(plan.codec, plan.meta, plan.table, 0, plan.extent, 0, 0)
+        os.pwrite(fd, layout.pack_header(header).ljust(writer.ROOT, b"\0") + head, 0)
+
+    room = _Room(region.begin(nbytes, write, writer.ROOT))
+    ((offset, _),) = plan.table
+    start = writer.ROOT + offset
+    data = np.asarray(room)[start : start + elements.nbytes]
+    array = np.ndarray.__new__(AllocatedArray, lengths, kind, data, order="F" if order == "F" else "C")
+    array._room, array._lock = room, threading.Lock()
+    return array

@@ -1,0 +1,572 @@
+"""`SharedArray`: an ndarray over a region.
+
+Imports reference, reader, region, writes and numpy. Its memory is read-only; a write to an array that
+stands on its own makes that array private in place, a write to a mere view of one raises.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori._imports import load
+from mori.codecs.ndarray import dtype_to_plain, is_plain, register_class
+from mori.errors import ReadOnlyViewError
+from mori.format import codec
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, decode, node_of_memory, opener
+from mori.memory.region import Again, Mapping, held_by
+from mori.objects.array_writes import written
+from mori.wire import reference
+
+__all__ = [
+    "SharedArray",
+    "give_memory",
+    "is_same_view",
+    "is_whole",
+    "node_of",
+    "private_copy",
+    "shared_of",
+    "subclass",
+]
+
+_PLAIN: Final = (  # methods of which numpy would make results of this class, though they are no views
+    *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
+    *("copy", "cumprod", "cumsum", "dot", "flatten", "mean", "repeat", "round", "searchsorted", "std"),
+    *("take", "trace", "var", "argmax", "argmin", "nonzero", "all", "any", "max", "min", "prod", "sum"),
+    *("ptp", "dump", "dumps"),  # what is dumped goes to a file, and may outlive the region
+)
+_SAVERS: Final = frozenset({np.save, np.savez, np.savez_compressed})
+_IN_PLACE: Final = ("fill", "itemset", "partition", "put", "setfield", "sort")
+_IN_PLACE_ATTRIBUTES: Final = frozenset({"flat", "imag", "real"})
+_SHAPING_ATTRIBUTES: Final = frozenset({"dtype", "shape", "strides"})
+
+
+class SharedArray(np.ndarray[Any, np.dtype[Any]]):
+    """A numpy array whose elements lie in shared memory, mapped by every process of the host.
+
+    Made by `mori.share`. It is an ndarray in every respect; slices, transposes and reshapes are
+    SharedArrays too and pickle as references, results of arithmetic and of fancy indexing are plain
+    arrays.
+
+    Notes
+    -----
+    The first write (``x[0] = 1``, ``x += 1``, ``x.sort()``, ``out=x``) gives this array memory of its
+    own; other processes, and views taken before, keep the shared elements. A write through a view
+    (``x[3][0] = 1``) raises `mori.ReadOnlyViewError`, since it would be lost.
+
+    An array of objects, or of variable-width strings, is rebuilt in private memory when it is opened. It
+    pickles as a reference while it is not written to and its elements cannot change.
+
+    The array keeps its region alive, in any thread and in forked children.
+    """
+
+    __array_priority__ = -100.0
+
+    _ordinary: ClassVar[type[npt.NDArray[Any]]] = np.ndarray  # what derived arrays are
+    _alone: bool = (
+        False  # stands for itself, not for a part of an array that the user holds: may become private
+    )
+    _above: list[Any] | None = None  # the containers that handed it out
+    _aliased: tuple[Any, int] | None = None  # the opening, and the offset under which aliases refer to it
+    _before: object = None  # the memory that it was over before it became private
+    _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
+    _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
+
+    def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
+        if self._ordinary is not np.ndarray:
+            super().__array_finalize__(obj)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        plain = np.asarray(_plain(array)).view(self._ordinary)
+        if held_by(plain) is not None:  # some views come this way, too
+            return plain.view(type(self))
+        return plain[()] if return_scalar else plain
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        outs = kwargs.get("out", ())
+        for out in outs:
+            _make_writeable(out)
+        if method == "at":
+            _make_writeable(inputs[0])
+        plain = tuple(map(_plain, outs))
+        if outs:
+            kwargs["out"] = plain
+        if "where" in kwargs:
+            kwargs["where"] = _plain(kwargs["where"])
+        result = getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
+
+        def given(one: Any) -> Any:  # an operand of another library may have answered with anything
+            return next((out for out, view in zip(outs, plain, strict=True) if view is one), one)
+
+        return tuple(map(given, result)) if type(result) is tuple else given(result)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in _SAVERS:  # which pickle arrays of objects
+            with reference.travel("value"):
+                return func(*map(_plain, args), **{name: _plain(one) for name, one in kwargs.items()})
+        outs = list(written(func, args, kwargs))
+        for out in outs:
+            _make_writeable(out)
+        if kwargs.get("overwrite_input"):  # a leave to write, and no wish
+            kwargs = {**kwargs, "overwrite_input": False}
+        result = super().__array_function__(func, types, args, kwargs)
+        return result if any(result is out for out in outs) else _settle(result)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _settle(super().__getitem__(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _make_writeable(self)
+        super().__setitem__(key, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _IN_PLACE_ATTRIBUTES:
+            _make_writeable(self)
+        super().__setattr__(name, value)
+        if name in _SHAPING_ATTRIBUTES and self._above is not None:
+            above, self._above = self._above, None
+            for container in above:
+                container._private()
+
+    @property
+    def flat(self) -> Any:
+        """The elements one by one; writing to them makes a whole array private."""
+        flat = np.ndarray.flat.__get__(self)
+        return flat if self.flags.writeable else _Flat(self, flat)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        np.ndarray.flat.__set__(self, value)  # type: ignore[attr-defined]
+
+    def setflags(self, write: Any = None, align: Any = None, uic: Any = None) -> None:
+        """Set array flags; ``write=True`` makes the array private first."""
+        if write:
+            _make_writeable(self)
+        super().setflags(write=write, align=align, uic=uic)
+
+    def resize(self, *shape: Any, refcheck: bool = True) -> None:
+        """Change shape and size in place; a shared array becomes private."""
+        if not self.flags.writeable:
+            _make_writeable(self)  # nothing can refer to memory that is as new as this
+        elif refcheck and sys.getrefcount(self) > _REFERENCES:
+            raise ValueError(
+                "cannot resize an array that references or is referenced by another array in this way.\n"
+                "Use the np.resize function or refcheck=False"
+            )
+        if not isinstance(self.base, bytes):
+            super().resize(*shape, refcheck=False)
+            return
+        # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns.
+        resized: Any = self.view(np.ndarray).copy(order="K")
+        resized.resize(*shape, refcheck=False)
+        fortran = resized.flags.f_contiguous and not resized.flags.c_contiguous
+        give_memory(self, self.dtype, fortran, resized.tobytes("F" if fortran else "C"), resized.shape)
+
+    def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
+        return copy.deepcopy(_plain(self), memo)
+
+    def __copy__(self) -> npt.NDArray[Any]:  # type: ignore[override]
+        return copy.copy(_plain(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if (known := _known_whole(self)) is not None and reference.is_wanted(known[0]):
+            return reference.by_reference(*known)
+        node = node_of(self)
+        if node is None:
+            return _plain(self).__reduce_ex__(protocol)
+        mapping = node.mapping
+        if node.record.codec == Id.OBJECT_ARRAY:
+            if not self._is_constant():
+                return _plain(self).__reduce_ex__(protocol)
+            if reference.is_wanted(mapping):
+                return reference.by_reference(mapping, node.offset)
+            return reference.by_value(node, protocol)
+        if node.record.codec != Id.NDARRAY:
+            return _plain(self).__reduce_ex__(protocol)
+        whole = decode(node)
+        same = _is_same_dtype(self.dtype, whole.dtype)
+        if same and is_same_view(self, whole) and type(whole) is self._ordinary:
+            if reference.is_wanted(mapping):
+                _remember_whole(self, node)
+                return reference.by_reference(mapping, node.offset)
+            return reference.by_value(node, protocol)
+        if not reference.is_wanted(mapping) or not (same or is_plain(self.dtype)):
+            return _plain(self).__reduce_ex__(protocol)
+        if self._ordinary is not np.ndarray:
+            return _as_class, (type(self), self.view(SharedArray))
+        form = "" if same else dtype_to_plain(self.dtype)
+        form = form if isinstance(form, str) else json.dumps(form, separators=(",", ":"))
+        view = reference.Strides(_address(self) - _address(whole), form, self.shape, self.strides)
+        return reference.by_reference(mapping, node.offset, view)
+
+    def _is_constant(self) -> bool:
+        """Say whether no element of an array of objects can change without a write to the array."""
+        if self._constant is None:
+            self._constant = all(map(_cannot_change, _objects(_plain(self))))
+        return self._constant
+
+
+class _Flat:
+    """The iterator over the elements of a read-only shared array, which makes it private when written to."""
+
+    __slots__ = ("_array", "_iterator")
+
+    def __init__(self, array: SharedArray, iterator: Any) -> None:
+        self._array = array
+        self._iterator = iterator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._iterator, name)
+
+    def __len__(self) -> int:
+        return len(self._iterator)
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._iterator)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        array = np.asarray(self._iterator.__array__())  # over the region where that is contiguous
+        if not self._array.flags.c_contiguous:
+            array.flags.writeable = False  # a write to what numpy copied would be lost
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError("the elements have to be copied to be of another dtype")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __getitem__(self, key: Any) -> Any:
+        return _settle(self._iterator[key])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _make_writeable(self._array)
+        self._array.flat[key] = value
+
+
+def _compared(name: str) -> Callable[[_Flat, Any], Any]:
+    return lambda self, other: getattr(self._iterator, name)(other)
+
+
+for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(_Flat, _name, _compared(_name))
+
+
+def _as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = array.view(cls if isinstance(array, SharedArray) else cls._ordinary)
+    if isinstance(view, SharedArray):
+        view._alone = True
+    return view
+
+
+def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Say whether two arrays are the same elements of the same memory."""
+    return _address(one) == _address(other) and one.shape == other.shape and one.strides == other.strides
+
+
+def node_of(array: npt.NDArray[Any]) -> Node | None:
+    """Return the node that an array lies in or was rebuilt from, None for a private one."""
+    rebuilt = array._rebuilt if isinstance(array, SharedArray) else None
+    return node_of_memory(array) if rebuilt is None else rebuilt
+
+
+def is_whole(array: SharedArray, node: Node) -> bool:
+    """Say whether an array is all of its node."""
+    return array._rebuilt is not None or is_same_view(array, decode(node))
+
+
+def _remember_whole(array: SharedArray, node: Node) -> None:
+    """Remember that an array is all of its node: the same one is mostly pickled for each task of many."""
+    wholes = node.mapping.wholes
+    if array._ordinary is np.ndarray and array.size and array.dtype.names is None:
+        if len(wholes) >= _WHOLES:
+            wholes.clear()
+        start = _address(array) - node.mapping.address
+        wholes[start] = node.offset, array.shape, array.strides, array.dtype
+
+
+def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
+    """Return mapping and offset of the node that an array is known to be all of."""
+    if (mapping := held_by(array)) is None:
+        return None
+    offset, *view, dtype = mapping.wholes.get(_address(array) - mapping.address, _NOWHERE)
+    # Of equal dtypes one may have metadata.
+    is_it = dtype is array.dtype and view == [array.shape, array.strides] and array._ordinary is np.ndarray
+    return (mapping, offset) if is_it else None
+
+
+def private_copy(array: SharedArray) -> npt.NDArray[Any]:
+    """Return a private deep copy of numpy's own class, in the same order."""
+    plain = _plain(array)
+    made: npt.NDArray[Any] = copy.deepcopy(plain) if plain.dtype.hasobject else plain.copy(order="K")
+    return made
+
+
+def shared_of(array: npt.NDArray[Any]) -> SharedArray | None:
+    """Return a plain array over a region as a SharedArray, None for private memory."""
+    return None if held_by(array) is None else array.view(SharedArray)
+
+
+def subclass(cls: type[SharedArray]) -> None:
+    """Make a class known as the shared version of numpy's subclass of ndarray that it derives from."""
+    name = cls._ordinary.__name__ if cls is not SharedArray else None
+    _classes[cls._ordinary] = cls
+    if cls is not SharedArray:
+        cls.__array_priority__ = cls._ordinary.__array_priority__  # type: ignore[assignment]
+    register_class(cls, name)
+    for one in _PLAIN:
+        if hasattr(cls._ordinary, one):
+            setattr(cls, one, _plain_method(cls._ordinary, one))
+    for one in _IN_PLACE:
+        if hasattr(cls._ordinary, one):
+            setattr(cls, one, _in_place_method(cls._ordinary, one))
+
+
+def _plain(value: Any) -> Any:
+    return value.view(value._ordinary) if isinstance(value, SharedArray) else value
+
+
+def _settle(result: Any) -> Any:
+    """Return what numpy made of a shared array: views stay shared, everything else is plain."""
+    if isinstance(result, SharedArray):
+        return result if held_by(result) is not None or result._before is not None else _plain(result)
+    if type(result) in (list, tuple) and any(isinstance(one, SharedArray) for one in result):
+        return type(result)(map(_settle, result))
+    if isinstance(result, tuple) and any(isinstance(one, SharedArray) for one in result):
+        return type(result)(*map(_settle, result))  # what np.linalg returns has names
+    return result
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    if one is other:
+        return True
+    if one != other:
+        return False
+    if is_plain(one) and is_plain(other):
+        return bool(dtype_to_plain(one) == dtype_to_plain(other))
+    return pickle.dumps(one) == pickle.dumps(other)
+
+
+def _make_writeable(array: Any) -> None:
+    """Give a shared array private memory, in place."""
+    if not isinstance(array, SharedArray) or array.flags.writeable:
+        return
+    mapping = held_by(array)
+    if mapping is None and array._rebuilt is None:
+        return  # read-only for another reason; numpy will say so
+    if not array._alone:
+        raise ReadOnlyViewError
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    plain: Any = array.view(array._ordinary)
+    data: Any = plain.tobytes("F" if fortran else "C")
+    if array._rebuilt is not None:
+        plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
+        data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
+    del plain
+    above = array._above
+    # Views taken before point into this memory, but what numpy has them hold is this array.
+    array._before = mapping if mapping is not None else array.base
+    give_memory(array, array.dtype, fortran, data)
+    array._above = array._rebuilt = None
+    if array._aliased is not None:
+        ref, offset = array._aliased
+        array._aliased = None
+        if (opening := ref()) is not None:
+            opening.changed(offset, array)
+    for container in above or ():
+        container._private()
+
+
+# numpy may give this a name of its own, and deprecate the setter for everybody else.
+_set_dtype: Final[Any] = getattr(np.ndarray, "_set_dtype", None) or np.ndarray.dtype.__set__  # type: ignore[attr-defined]
+
+
+def give_memory(
+    array: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    fortran: bool,
+    data: Any,
+    shape: tuple[int, ...] | None = None,
+) -> None:
+    """Give an array, in place, private memory with these elements, which have that dtype."""
+    # `__setstate__` turns what it reads into the byte order of the machine, the dtype included.
+    swapped = not dtype.isnative and not dtype.hasobject and dtype.kind != "T"
+    read = np.dtype((np.void, dtype.itemsize)) if swapped else dtype
+    state: Any = (1, array.shape if shape is None else shape, read, fortran, data)
+    np.ndarray.__setstate__(array, state)
+    if swapped:
+        _set_dtype(array, dtype)
+
+
+def _objects(array: npt.NDArray[Any]) -> Any:
+    """Yield the objects in an array, those in its fields included."""
+    if array.dtype.names is not None:
+        for name in array.dtype.names:
+            if array.dtype[name].hasobject:
+                yield from _objects(np.asarray(array[name]))
+    elif array.dtype.kind == "O":
+        yield from array.flat
+
+
+_CONSTANT: Final = frozenset(
+    (
+        *(type(None), bool, int, float, complex, str, bytes, slice, range),
+        *(np.dtype(code).type for code in "?bBhHiIlLqQefdgFDGmMSU"),
+    )
+)
+_CONSTANT_ELSEWHERE: Final = frozenset(  # named, not imported
+    (
+        *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "decimal.Decimal"),
+        *("fractions.Fraction", "uuid.UUID", "pandas._libs.missing.NAType"),
+        *("pandas._libs.tslibs.nattype.NaTType", "pandas._libs.tslibs.timestamps.Timestamp"),
+        "pandas._libs.tslibs.timedeltas.Timedelta",
+    )
+)
+
+
+def _cannot_change(obj: object) -> bool:
+    cls = type(obj)
+    if cls in _CONSTANT:
+        return True
+    if cls is tuple or cls is frozenset:
+        return all(map(_cannot_change, obj))  # type: ignore[call-overload]
+    if isinstance(obj, np.ndarray):  # its elements may lie in the region
+        return cls is np.ndarray and not obj.dtype.hasobject and held_by(obj) is not None
+    return f"{cls.__module__}.{cls.__qualname__}" in _CONSTANT_ELSEWHERE
+
+
+def _plain_method(ordinary: Any, name: str) -> Callable[..., Any]:
+    plain = getattr(ordinary, name)
+
+    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        for out in written(name, args, kwargs):
+            _make_writeable(out)
+        if name == "byteswap" and (kwargs.get("inplace") or (args and args[0])):
+            _make_writeable(self)
+            return plain(self, *args, **kwargs)
+        if name in ("astype", "conj", "conjugate"):  # may return the array itself
+            result = plain(view := _plain(self), *args, **kwargs)
+            return self if result is view else result
+        return plain(_plain(self), *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method
+
+
+def _in_place_method(ordinary: Any, name: str) -> Callable[..., Any]:
+    plain = getattr(ordinary, name)
+
+    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        _make_writeable(self)
+        return plain(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method
+
+
+def _count_references() -> int:
+    """Return what getrefcount says in `resize` of an array that one variable refers to."""
+
+    class Counting(SharedArray):
+        def resize(self, *shape: Any, refcheck: bool = True) -> None:
+            counts.append(sys.getrefcount(self))
+
+    counts: list[int] = []
+    array = np.zeros(1).view(Counting)
+    array.resize(1)
+    return counts[0]
+
+
+_REFERENCES: Final = _count_references()
+_WHOLES: Final = 1 << 10  # that a mapping remembers
+_NOWHERE: Final = (0, None)
+_classes: dict[type, type[SharedArray]] = {}
+
+
+def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
+    """Return what the user holds: a view is of no class but SharedArray until `_as_class` makes it so."""
+    if type(array) not in _classes:
+        load("mori.objects.array_subclasses")
+    shared = array.view(_classes[type(array)])
+    shared._alone = True
+    return shared
+
+
+@opener(Id.NDARRAY)
+def _open(node: Node) -> SharedArray:
+    return _hand_out(node, decode(node))
+
+
+def _again(node: Node, shared: Any) -> Again | None:
+    if type(shared) is not SharedArray or not shared.size or shared.dtype.names is not None:
+        return None  # fields can be renamed in place
+    start = shared.__array_interface__["data"][0] - node.mapping.address
+    return partial(_open_again, shared.shape, shared.dtype, start, shared.strides)
+
+
+def _open_again(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
+    shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
+    shared._alone = True
+    return shared
+
+
+@opener(Id.OBJECT_ARRAY)
+def _open_objects(node: Node) -> SharedArray:
+    array = decode(node)
+    array.flags.writeable = False
+    shared = _hand_out(node, array)
+    shared._rebuilt = node
+    return shared
+
+
+def _hand_out_view(node: Node, array: npt.NDArray[Any]) -> SharedArray:
+    return _hand_out(node, array.view(np.ndarray))
+
+
+reference.views_of(Id.NDARRAY, _hand_out_view)
+reference.again_of(Id.NDARRAY, _again)
+subclass(SharedArray)
+codec.register(codec.for_type(np.ndarray), SharedArray)  # type: ignore[arg-type]
+
+
+class _Memory:
+    """The memory of an array, without the mark that it is read-only; for functions that only read."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        interface = array.__array_interface__
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+        self._kept = array
+
+
+def _reading(name: str) -> Callable[..., Any]:
+    """Return a method that asks numpy for writable memory though it writes nothing, and so would copy."""
+    plain, usual = getattr(np.ndarray, name), getattr(SharedArray, name)
+
+    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        if self.dtype.kind not in "biufcmM" or held_by(self) is None or type(self) is not SharedArray:
+            return usual(self, *args, **kwargs)
+        for out in written(name, args, kwargs):
+            _make_writeable(out)
+        return plain(np.asarray(_Memory(self)), *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method
+
+
+for _name in ("argmax", "argmin"):
+    setattr(SharedArray, _name, _reading(_name))

@@ -1,0 +1,66 @@
+"""What numpy's functions and methods write to: which of their arguments has to be private first.
+
+Imports numpy, and modules. Pure: says where, and touches nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from mori._imports import load
+
+__all__ = ["written"]
+
+# The argument that a function is there to write to.
+_FIRST: Final[dict[Any, str]] = {
+    np.copyto: "dst",
+    np.fill_diagonal: "a",
+    np.place: "arr",
+    np.put: "a",
+    np.put_along_axis: "arr",
+    np.putmask: "a",
+}
+# Where `out` stands in functions and methods that have no signature to read it from.
+_OUT: Final[dict[Any, int]] = {np.dot: 2, np.concatenate: 2, np.choose: 2}
+_BY_PLACE: Final = {  # as numpy reads them: its documents leave out the dtype of `all` and `any`
+    1: "argmax argmin dot max min ptp round",
+    2: "all any clip compress cumprod cumsum mean prod std sum take var",
+    4: "trace",
+}
+_METHODS: Final = {name: place for place, names in _BY_PLACE.items() for name in names.split()}
+
+
+def written(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the arguments that a function of numpy, or a method of that name, writes to."""
+    if "out" in kwargs:
+        yield kwargs["out"]
+    elif (place := _place_of_out(function)) is not None and place < len(args):
+        yield args[place]
+    if function is np.nan_to_num:
+        if not (args[1] if len(args) > 1 else kwargs.get("copy", True)):
+            yield args[0] if args else kwargs["x"]
+    elif isinstance(function, Callable) and function in _FIRST:  # type: ignore[arg-type]
+        yield args[0] if args else kwargs[_FIRST[function]]
+
+
+@functools.lru_cache(maxsize=1024)
+def _place_of_out(function: Any) -> int | None:
+    if isinstance(function, str):
+        return _METHODS.get(function)
+    if function in _OUT:
+        return _OUT[function]
+    inspect = load("inspect")  # for those few who need it: it imports much
+    try:
+        names = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    places = (
+        place
+        for place, one in enumerate(names)
+        if one.name == "out" and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    )
+    return next(places, None)

@@ -1,0 +1,325 @@
+"""Dicts, opened in constant time, their keys looked up in the region where they have an index.
+
+Imports the view, the tuples and the reader.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
+
+from mori.codecs.index import Index
+from mori.codecs.packed import Column
+from mori.format import codec
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, open_node, opener
+from mori.objects.containers.opening import Opening
+from mori.objects.containers.sequences import SharedList
+from mori.objects.containers.sets import hashable
+from mori.objects.containers.view import SHOWN, View, shown
+from mori.objects.containers.walk import bounded, equal
+
+__all__ = ["SharedDict"]
+
+Answer = TypeVar("Answer")
+_Way = Callable[[Any], Iterator[Any]]
+_DAMAGE = (ValueError, struct.error)
+
+
+class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
+    """A dict in shared memory, in its order.
+
+    Opening it costs the same whatever its length, and a value is decoded when it is asked for. Keys
+    that are all str, all bytes or all int (16 of them or more) are looked up in shared memory; other
+    keys, and what may be equal to anything (a `fractions.Fraction`, a class with an ``__eq__`` of its
+    own), are looked up in a table of all keys that is built once. A key finds what it finds in a dict:
+    ``d[1.0]`` and ``d[True]`` the key 1. A NaN among the keys is another NaN in every process: only the
+    one that iterating gave is found.
+
+    A change of structure acts on this object alone, which then pickles as a plain dict whose untouched
+    values are still references.
+    """
+
+    __slots__ = ("_column", "_index", "_others", "_places", "_values_node")
+    _kind = dict
+    _index: Index | None
+    _places: dict[Any, int] | None
+    _others: Any
+    _column: Column | None  # of the values, where they are of one kind
+    _values_node: Node | None
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._index = self._places = self._others = self._values_node = self._column = None
+
+    def _items(self) -> Node:
+        values = self._values_node
+        if values is None:
+            node = self._node
+            values = node.child(len(node) - 1)
+            if values.record.codec != Id.LIST:
+                # Packed in one node: whatever opens it knows where its elements are.
+                self._others = open_node(values)
+                if not isinstance(self._others, list | SharedList):
+                    raise values.decode_error("it is no list of values")
+                if isinstance(self._others, SharedList):  # which may hand out records
+                    if isinstance(self._others._column, Column):
+                        self._column = self._others._column
+                    if self._opening is None:
+                        self._opening = Opening()
+                    self._others._opening = self._opening
+            self._values_node = values
+        return values
+
+    def _count(self) -> int:
+        """Return how many values there are in shared memory."""
+        items = self._items()
+        return len(items) if self._others is None else len(self._others)
+
+    def _open(self, index: int) -> Any:
+        values = self._values_node
+        if values is None:
+            values = self._items()
+        if self._column is not None:
+            try:
+                return self._column[index]
+            except ValueError as error:
+                raise values.decode_error(f"its content makes no sense ({error})") from error
+        return super()._open(index) if self._others is None else self._others[index]
+
+    def _keys(self) -> Index | dict[Any, int]:
+        """Return the index of the keys; where they have none, the table of them."""
+        if self._index is not None:
+            return self._index
+        node = self._node
+        if len(node) != 1:
+            return self._table()
+        buffers = node.buffers()
+        try:
+            index = Index(node.meta, buffers)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+        if len(index) != self._count():
+            raise node.decode_error(f"it has {len(index)} keys and {self._count()} values")
+        self._index = index
+        return index
+
+    def _table(self) -> dict[Any, int]:
+        """Return the places of all keys, for keys without an index and for lookups that it cannot answer."""
+        if self._places is None:
+            node = self._node
+            if len(node) == 1:
+                opened = list(self._in_order(self._keys()))
+            else:
+                keys = open_node(node.child(0))
+                if not isinstance(keys, list | SharedList) or len(keys) != self._count():
+                    raise node.decode_error("it has no list of as many keys as there are values")
+                opened = list(map(hashable, keys))
+            try:
+                places = {key: i for i, key in enumerate(opened)}
+            except TypeError as error:
+                raise node.decode_error(f"a key cannot be hashed ({error})") from error
+            if len(places) != len(opened):
+                raise node.decode_error("its keys are not distinct")
+            self._places = places
+        return self._places
+
+    def _damaged(self, error: Exception) -> Exception:
+        return self._node.decode_error(f"its keys make no sense ({error})")
+
+    def _in_order(self, keys: Index | dict[Any, int], way: _Way = iter) -> Iterator[Any]:
+        """Yield the keys in shared memory."""
+        try:
+            yield from way(keys)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _find(self, key: Any) -> int | None:
+        """Return the place of a key, None if there is none."""
+        index = self._index
+        if index is None:
+            keys = self._keys()
+            if isinstance(keys, dict):
+                return keys.get(key)
+            index = keys
+        try:
+            return index.find(key)
+        except LookupError:
+            return self._table().get(key)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._own is not None:
+            return self._own[key]
+        place = self._find(key)
+        if place is None:
+            raise KeyError(key)
+        return self._open(place)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value of a key, `default` if there is none."""
+        if self._own is not None:
+            return self._own.get(key, default)
+        place = self._find(key)
+        return default if place is None else self._open(place)
+
+    def __contains__(self, key: object) -> bool:
+        return self._find(key) is not None if self._own is None else key in self._own
+
+    def __len__(self) -> int:
+        return self._count() if self._own is None else len(self._own)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._own) if self._own is not None else self._watched(self._in_order(self._keys()))
+
+    def __reversed__(self) -> Iterator[Any]:
+        if (own := self._own) is not None:
+            return cast(Iterator[Any], reversed(own))
+        return self._watched(self._in_order(self._keys(), reversed))
+
+    def _watched(self, parts: Iterator[Answer]) -> Iterator[Answer]:
+        """Yield keys, values or items as long as nothing is added or removed."""
+        count = self._count()
+        for part in parts:
+            yield part
+            if self._own is not None and len(self._own) != count:
+                raise RuntimeError("dictionary changed size during iteration")
+
+    def _each(self) -> Iterator[Any]:
+        """Yield the values in shared memory."""
+        count = self._count()
+        return map(self._open, range(count)) if self._others is None else iter(self._others)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._private()[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        self._known(key)
+        del self._private()[key]
+
+    def _known(self, key: Any) -> None:
+        if key not in self:
+            raise KeyError(key)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """Remove a key from this dict alone and return its value, `default` if there is none."""
+        if len(default) == 1 and key not in self:
+            return default[0]
+        if not default:
+            self._known(key)
+        return self._private().pop(key, *default)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Remove the last item from this dict alone and return it; KeyError if it is empty."""
+        return self._private().popitem()
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value of a key, after giving it one in this dict alone if there is none."""
+        return self[key] if key in self else self._private().setdefault(key, default)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Take over the items of another mapping, or pairs; this dict alone changes."""
+        if args or kwargs:
+            self._private().update(*args, **kwargs)
+
+    def clear(self) -> None:
+        """Remove all items from this dict alone."""
+        self._private().clear()
+
+    def _copy(self) -> dict[Any, Any]:
+        return dict(self.items())
+
+    def copy(self) -> dict[Any, Any]:
+        """Return a plain dict of the same values."""
+        return dict(self.items())
+
+    def keys(self) -> KeysView[Any]:
+        """Return a set-like view of the keys."""
+        return _Keys(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values, each decoded when it is reached."""
+        return _Values(self)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """Return a set-like view of the items."""
+        return _Items(self)
+
+    def __eq__(self, other: object) -> bool:
+        return equal(self, other) if isinstance(other, dict | SharedDict) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> Any:
+        if not isinstance(other, dict | SharedDict):
+            return NotImplemented
+        return {**dict(self.items()), **dict(other.items())}
+
+    def __ror__(self, other: Any) -> Any:
+        return {**other, **dict(self.items())} if isinstance(other, dict) else NotImplemented
+
+    def __ior__(self, other: Any) -> SharedDict:
+        self._private().update(other)
+        return self
+
+    @bounded
+    def __repr__(self) -> str:
+        first = itertools.islice(self.items(), SHOWN)
+        items = [f"{shown(key)}: {shown(value)}" for key, value in first]
+        rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
+        return f"<SharedDict {{{', '.join(items)}{rest}}}>"
+
+
+class _Part:
+    """What the views of a dict have in common with the builtin's."""
+
+    __slots__ = ()
+    _mapping: SharedDict
+
+    @property
+    def mapping(self) -> Mapping[Any, Any]:
+        """The dict, read-only."""
+        return MappingProxyType(self._mapping)
+
+
+class _Keys(_Part, KeysView[Any]):
+    __slots__ = ()
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._mapping)
+
+
+class _Values(_Part, ValuesView[Any]):
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        ours = self._mapping
+        own = ours._own
+        return iter(own.values()) if own is not None else ours._watched(ours._each())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return (self._mapping[key] for key in reversed(self._mapping))
+
+
+class _Items(_Part, ItemsView[Any, Any]):
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        ours = self._mapping
+        own = ours._own
+        if own is not None:
+            return iter(own.items())
+        return ours._watched(zip(ours._in_order(ours._keys()), ours._each(), strict=True))
+
+    def __reversed__(self) -> Iterator[tuple[Any, Any]]:
+        return ((key, self._mapping[key]) for key in reversed(self._mapping))
+
+
+opener(Id.DICT)(SharedDict)
+_codec = codec.for_id(Id.DICT)
+assert _codec is not None
+codec.register(_codec, SharedDict)

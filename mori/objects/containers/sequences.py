@@ -1,0 +1,347 @@
+"""Lists and tuples, opened in constant time, an element decoded when it is asked for.
+
+Imports the view, the reader and the columns. A wrong use is tried on a builtin, so that its error is
+Python's own, whatever its version.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import sys
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from mori.codecs.packed import Column
+from mori.codecs.rows import Rows
+from mori.format import codec
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, decode, opener
+from mori.objects.containers.opening import Opening
+from mori.objects.containers.rows import HandedRows
+from mori.objects.containers.view import SHOWN, View, shown
+from mori.objects.containers.walk import bounded, equal, plain_tuple
+
+__all__ = ["SharedList", "SharedTuple"]
+
+_CHUNK = 1024  # elements that are compared at once
+
+
+class _Elements(View[list[Any]], Sequence[Any]):
+    """Lists and tuples: of nodes, of one kind of value in a column, or of records in several."""
+
+    __slots__ = ("_column",)
+    _kind: type
+
+    def __init__(self, node: Node, column: Column | Rows | None = None) -> None:
+        super().__init__(node)
+        self._column = column
+
+    def _source(self) -> Column | Rows | HandedRows:
+        """Return what makes the elements of a column, or hands out those that may be written to."""
+        column = self._column
+        assert column is not None
+        if not isinstance(column, Rows) or column.record is tuple:
+            return column
+        if self._opening is None:
+            self._opening = Opening()
+        return self._opening.rows(self._node, column)
+
+    def __len__(self) -> int:
+        if self._own is None and self._column is not None:
+            return len(self._column)
+        return super().__len__()
+
+    def _open(self, index: int) -> Any:
+        if self._column is None:
+            return super()._open(index)
+        try:
+            return self._source()[index]
+        except ValueError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> Exception:
+        return self._node.decode_error(f"its content makes no sense ({error})")
+
+    def _read(self, start: int, stop: int) -> Iterator[list[Any]]:
+        """Yield the elements between two places of a column, block by block."""
+        source = self._source()
+        while start < stop:
+            try:
+                block = source.block(start, stop)
+            except ValueError as error:
+                raise self._damaged(error) from error
+            start += len(block)
+            yield block
+            del block  # records that nobody holds are let go when the next are asked for
+
+    def _between(self, start: int, stop: int) -> Iterator[Any]:
+        if self._own is not None:
+            return iter(self._own[start:stop])
+        if self._column is None:
+            return map(self._open, range(start, stop))
+        return itertools.chain.from_iterable(self._read(start, stop))
+
+    def _place(self, index: Any) -> int:
+        """Return an index from 0 on; what is none raises what it raises for the builtin."""
+        try:
+            number = operator.index(index)
+        except TypeError:
+            return cast(int, self._kind()[index])
+        length = len(self)
+        if not -length <= number < length:
+            self._kind()[0]
+        return number + length if number < 0 else number
+
+    def __getitem__(self, index: Any) -> Any:
+        column = self._column
+        if type(index) is int and index >= 0 and self._own is None and isinstance(column, Column):
+            try:
+                return column[index]
+            except IndexError:
+                pass  # which is said below as Python says it
+            except ValueError as error:
+                raise self._damaged(error) from error
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self._kind(self._between(start, stop))
+            return self._kind([self[number] for number in range(start, stop, step)])
+        place = self._place(index)
+        return self._open(place) if self._own is None else self._own[place]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._own) if self._own is not None else self._between(0, len(self))
+
+    def __reversed__(self) -> Iterator[Any]:
+        if self._own is not None:
+            return iter(reversed(self._own))
+        starts = reversed(range(0, len(self), _CHUNK))
+        return itertools.chain.from_iterable(
+            reversed([*self._between(start, min(start + _CHUNK, len(self)))]) for start in starts
+        )
+
+    def __contains__(self, value: object) -> bool:
+        return value in iter(self)
+
+    def index(self, value: Any, start: Any = 0, stop: Any = sys.maxsize) -> int:
+        """Return the first place of a value; ValueError if it is not there."""
+        try:
+            self._kind().index(value, start, stop)
+        except ValueError as error:
+            missing = error
+        start, stop, _ = slice(start, stop).indices(len(self))
+        for chunk in _chunks(self._between(start, stop)):
+            if value in chunk:
+                return cast(int, start + chunk.index(value))
+            start += len(chunk)
+        raise missing
+
+    def count(self, value: Any) -> int:
+        """Return how often a value is there."""
+        return sum(chunk.count(value) for chunk in _chunks(self))
+
+    def _copy(self) -> list[Any]:
+        return [*self._between(0, len(self))]
+
+    @property
+    def __array__(self) -> Callable[..., Any]:
+        """What numpy asks for: numbers where they lie. Other elements it takes as those of a list."""
+        array = self._column.array if self._own is None and self._column is not None else None
+        if array is None:
+            raise AttributeError("__array__")
+
+        def convert(dtype: Any = None, copy: bool | None = None) -> Any:
+            if dtype is None or np.dtype(dtype) == array.dtype:
+                return array.copy() if copy else array
+            if copy is False:
+                raise ValueError(f"elements of {array.dtype} are no {np.dtype(dtype)} without a copy")
+            return array.astype(dtype)
+
+        return convert
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, self._kind | type(self)):
+            return NotImplemented
+        if not self._is_flat():
+            return equal(self, other)
+        if len(self) != len(cast(Sequence[Any], other)):
+            return False
+        return all(map(operator.eq, _chunks(self), _chunks(cast(Sequence[Any], other))))
+
+    def _is_flat(self) -> bool:
+        return self._own is None and self._column is not None
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _compared(self, other: Any, compare: Callable[[Any, Any], bool]) -> Any:
+        if not isinstance(other, self._kind | type(self)):
+            return NotImplemented
+        chunks = itertools.zip_longest(_chunks(self), _chunks(cast(Sequence[Any], other)), fillvalue=())
+        for ours, theirs in chunks:
+            if ours != theirs:
+                return compare(list(ours), list(theirs))
+        return compare(0, 0)
+
+    def __lt__(self, other: object) -> Any:
+        return self._compared(other, operator.lt)
+
+    def __le__(self, other: object) -> Any:
+        return self._compared(other, operator.le)
+
+    def __gt__(self, other: object) -> Any:
+        return self._compared(other, operator.gt)
+
+    def __ge__(self, other: object) -> Any:
+        return self._compared(other, operator.ge)
+
+    def __add__(self, other: Any) -> Any:
+        return self._kind(self) + _builtin(other)
+
+    def __radd__(self, other: Any) -> Any:
+        return other + self._kind(self)
+
+    def __mul__(self, times: int) -> Any:
+        return self._kind(self) * times
+
+    def __rmul__(self, times: int) -> Any:
+        return times * self._kind(self)
+
+    @bounded
+    def __repr__(self) -> str:
+        first = [shown(element) for element in itertools.islice(self, SHOWN)]
+        rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
+        return f"<{type(self).__name__} [{', '.join(first)}{rest}]>"
+
+
+def _builtin(other: Any) -> Any:
+    return other._kind(other) if isinstance(other, _Elements) else other
+
+
+def _chunks(elements: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(elements)
+    while chunk := [*itertools.islice(iterator, _CHUNK)]:
+        yield chunk
+
+
+class SharedList(_Elements, MutableSequence[Any]):
+    """A list in shared memory.
+
+    Opening it costs the same whatever its length. It reads and compares like a list; a change of
+    structure (`append`, ``x[0] = 1``) acts on this object alone, which then pickles as a plain list
+    whose untouched elements are still references.
+
+    Notes
+    -----
+    A list of nothing but str, int, float, bool or bytes, missing values (None) among them or not, lies
+    packed: iterating decodes it block by block, and ``numpy.asarray`` of numbers is a read-only array over
+    the region, without a copy. An iterator goes on over the elements that the list had when it was made.
+    """
+
+    __slots__ = ()
+    _kind = list
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            self._needs(index, operator.setitem, value)
+        self._private()[index] = value
+
+    def __delitem__(self, index: Any) -> None:
+        if not isinstance(index, slice):
+            self._needs(index, operator.delitem)
+        del self._private()[index]
+
+    def _needs(self, index: Any, change: Callable[..., Any], *value: Any) -> None:
+        """Raise what the builtin raises for a wrong index, before anything becomes private."""
+        try:
+            self._place(index)
+        except (IndexError, TypeError):
+            change([], index, *value)
+            raise
+
+    def insert(self, index: Any, value: Any) -> None:
+        """Insert before an index; this list alone changes."""
+        [].insert(index, value)
+        self._private().insert(index, value)
+
+    def append(self, value: Any) -> None:
+        """Append an element; this list alone changes."""
+        self._private().append(value)
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append elements; this list alone changes."""
+        values = list(values)
+        self._private().extend(values)
+
+    def __iadd__(self, values: Iterable[Any]) -> SharedList:  # type: ignore[misc]
+        self.extend(values)
+        return self
+
+    def __imul__(self, times: int) -> SharedList:
+        [] * times
+        own = self._private()
+        own *= times
+        return self
+
+    def pop(self, index: Any = -1) -> Any:
+        """Remove an element and return it; this list alone changes."""
+        try:
+            self._place(index)
+        except (IndexError, TypeError):
+            ([None] if len(self) else []).pop(index)
+            raise
+        return self._private().pop(index)
+
+    def remove(self, value: Any) -> None:
+        """Remove the first of a value; this list alone changes."""
+        if value not in self:
+            [].remove(value)
+        self._private().remove(value)
+
+    def reverse(self) -> None:
+        """Turn this list alone round."""
+        self._private().reverse()
+
+    def clear(self) -> None:
+        """Empty this list alone."""
+        self._private().clear()
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        """Sort this list alone."""
+        self._private().sort(key=key, reverse=reverse)
+
+    def copy(self) -> list[Any]:
+        """Return a plain list of the same elements."""
+        return list(self)
+
+
+class SharedTuple(_Elements):
+    """A tuple in shared memory; see `SharedList`."""
+
+    __slots__ = ()
+    _kind = tuple
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(plain_tuple(self))
+
+    def _plain(self) -> tuple[Any, ...]:
+        return tuple(super()._plain())
+
+    def __copy__(self) -> tuple[Any, ...]:
+        return self._plain()
+
+
+def _open_column(node: Node) -> _Elements:
+    column = decode(node)
+    return (SharedList if column.kind is list else SharedTuple)(node, column)
+
+
+for _id, _view in ((Id.LIST, SharedList), (Id.TUPLE, SharedTuple)):
+    opener(_id)(cast(Any, _view))
+    _codec = codec.for_id(_id)
+    assert _codec is not None
+    codec.register(_codec, _view)
+for _id in (Id.STRINGS, Id.PACKED, Id.ROWS):
+    opener(_id)(_open_column)

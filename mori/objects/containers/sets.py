@@ -1,0 +1,213 @@
+"""Sets, opened in constant time, their elements looked up in a table that is built at the first lookup.
+
+Imports the view, the lists and the reader. The operators are the builtins' own, on that table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Iterator, MutableSet, Set
+from typing import Any
+
+from mori.format import codec
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, open_node, opener
+from mori.objects.containers.sequences import SharedList, SharedTuple
+from mori.objects.containers.view import SHOWN, View, shown
+from mori.objects.containers.walk import bounded, plain_tuple
+
+__all__ = ["SharedFrozenSet", "SharedSet", "hashable"]
+
+
+def hashable(part: Any) -> Any:
+    """Return an element or a key as it was: views in it hash alike, but are not it."""
+    if isinstance(part, SharedTuple):
+        return plain_tuple(part, hashable)
+    if type(part) is not tuple and isinstance(part, tuple):  # a namedtuple
+        return tuple.__new__(type(part), map(hashable, part))
+    return part.copy() if isinstance(part, SharedFrozenSet) else part
+
+
+def _builtin(other: Any) -> Any:
+    return other._table() if isinstance(other, _Elements) else other
+
+
+def _binary(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: _Elements, other: Any) -> Any:
+        return operate(self._table(), _builtin(other))
+
+    return method
+
+
+def _reflected(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: _Elements, other: Any) -> Any:
+        return operate(other, self._table())
+
+    return method
+
+
+def _compared(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: _Elements, other: Any) -> Any:
+        if not isinstance(other, set | frozenset | _Elements):
+            return NotImplemented
+        return operate(self._table(), _builtin(other))
+
+    return method
+
+
+def _asked(name: str) -> Callable[..., Any]:
+    def method(self: _Elements, *others: Any) -> Any:
+        return getattr(self._table(), name)(*map(_builtin, others))
+
+    method.__name__, method.__doc__ = name, getattr(set, name).__doc__
+    return method
+
+
+class _Elements(View[set[Any]], Set[Any]):
+    """Sets and frozensets."""
+
+    __slots__ = ("_list", "_looked_up")
+    _kind: type
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._list: SharedList | None = None
+        self._looked_up: Any = None
+
+    def _in_order(self) -> SharedList:
+        """Return the elements as the list that they are in shared memory."""
+        if self._list is None:
+            child = self._node.child(0)
+            elements = open_node(child)
+            if not isinstance(elements, SharedList):
+                raise child.decode_error("it is no list of elements")
+            self._list = elements
+        return self._list
+
+    def _table(self) -> Any:
+        """Return the builtin set of the elements; it is this object's own, and never handed out."""
+        if self._own is not None:
+            return self._own
+        if self._looked_up is None:
+            elements = self._in_order()
+            try:
+                table = self._kind(map(hashable, elements))
+            except TypeError as error:
+                raise self._node.decode_error(f"an element cannot be hashed ({error})") from error
+            if len(table) != len(elements):
+                raise self._node.decode_error("its elements are not distinct")
+            self._looked_up = table
+        return self._looked_up
+
+    def _copy(self) -> Any:
+        return self._kind(iter(self._table()))
+
+    def _private(self) -> set[Any]:
+        own = super()._private()
+        self._looked_up = self._list = None
+        return own
+
+    def __len__(self) -> int:
+        return len(self._in_order() if self._own is None else self._own)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(hashable, self._in_order()) if self._own is None else iter(self._own)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._table()
+
+    def copy(self) -> Any:
+        """Return the builtin of the same elements."""
+        return self._copy()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, set | frozenset | _Elements):
+            return NotImplemented
+        return len(self) == len(other) and bool(self._table() == _builtin(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    __lt__, __le__ = _compared(operator.lt), _compared(operator.le)
+    __gt__, __ge__ = _compared(operator.gt), _compared(operator.ge)
+    __or__, __and__ = _binary(operator.or_), _binary(operator.and_)
+    __sub__, __xor__ = _binary(operator.sub), _binary(operator.xor)
+    __ror__, __rand__ = _reflected(operator.or_), _reflected(operator.and_)
+    __rsub__, __rxor__ = _reflected(operator.sub), _reflected(operator.xor)
+    isdisjoint, issubset, issuperset = _asked("isdisjoint"), _asked("issubset"), _asked("issuperset")
+    union, intersection = _asked("union"), _asked("intersection")
+    difference, symmetric_difference = _asked("difference"), _asked("symmetric_difference")
+
+    @bounded
+    def __repr__(self) -> str:
+        first = [shown(element) for element in itertools.islice(self, SHOWN)]
+        rest = f", ... {len(self):,} in all" if len(self) > SHOWN else ""
+        return f"<{type(self).__name__} {{{', '.join(first)}{rest}}}>"
+
+
+def _change(name: str) -> Callable[..., Any]:
+    def method(self: SharedSet, *others: Any) -> Any:
+        others = tuple(map(_builtin, others))
+        getattr(self._kind(), name)(*others)  # what is no argument for it is none for an empty set either
+        return getattr(self._private(), name)(*others)
+
+    method.__name__, method.__doc__ = name, getattr(set, name).__doc__
+    return method
+
+
+def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def method(self: SharedSet, other: Any) -> Any:
+        other = _builtin(other)
+        operate(set(), other)
+        operate(self._private(), other)
+        return self
+
+    return method
+
+
+class SharedSet(_Elements, MutableSet[Any]):
+    """A set in shared memory.
+
+    Opening it costs the same whatever its length; it is iterated over without being built. The first lookup,
+    comparison or operator builds a table of its elements in private memory. A change acts on this object
+    alone, which then pickles as a plain set.
+    """
+
+    __slots__ = ()
+    _kind = set
+
+    add, discard, clear = _change("add"), _change("discard"), _change("clear")
+    update, difference_update = _change("update"), _change("difference_update")
+    intersection_update = _change("intersection_update")
+    symmetric_difference_update = _change("symmetric_difference_update")
+    __ior__, __iand__ = _in_place(operator.ior), _in_place(operator.iand)
+    __isub__, __ixor__ = _in_place(operator.isub), _in_place(operator.ixor)
+
+    def remove(self, value: Any) -> None:
+        """Remove an element; this set alone changes."""
+        if value not in self._table():
+            set().remove(value)
+        self._private().remove(value)
+
+    def pop(self) -> Any:
+        """Remove some element and return it; this set alone changes."""
+        if not len(self):
+            set().pop()
+        return self._private().pop()
+
+
+class SharedFrozenSet(_Elements):
+    """A frozenset in shared memory, with the hash of the frozenset; see `SharedSet`."""
+
+    __slots__ = ()
+    _kind = frozenset
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self._table())
+
+
+for _id, _view in ((Id.SET, SharedSet), (Id.FROZENSET, SharedFrozenSet)):
+    opener(_id)(_view)
+    _codec = codec.for_id(_id)
+    assert _codec is not None
+    codec.register(_codec, _view)

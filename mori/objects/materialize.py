@@ -1,0 +1,153 @@
+"""Private copies in ordinary types: what `mori.materialize` gives.
+
+Imports the views and array; pandas' part is taken from frames when pandas is in use. Walks with a
+stack of its own, and keeps what is one object one object, as copy.deepcopy does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from mori._imports import imported, importing
+from mori.codecs import classes, named
+from mori.codecs.pickle5 import remake
+from mori.format import codec, writer
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, decode, root_of
+from mori.format.plan import measure
+from mori.memory import region
+from mori.objects import array, origins
+from mori.objects.array import SharedArray
+from mori.objects.bytes import SharedBytes
+from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
+from mori.wire import reference
+
+__all__ = ["private_copy"]
+
+
+_Copies = dict[int, tuple[object, Any]]
+"""By the id of the original, which is kept: the id of one that is gone is soon another's."""
+
+
+class _Level(NamedTuple):
+    """A container on the way down: what is left of it, where its elements' copies go, and its own."""
+
+    obj: object
+    left: Iterator[Any]
+    take: Callable[[Any], object]
+    finish: Callable[[], Any]
+
+
+_SETS: Final[dict[type, Any]] = {
+    set: set,
+    SharedSet: set,
+    frozenset: frozenset,
+    SharedFrozenSet: frozenset,
+}
+_END: Final = object()
+
+
+def private_copy(x: Any) -> Any:
+    """Return a private deep copy of a shared object in ordinary types.
+
+    Builtin lists, tuples and dicts are looked through; what is not shared comes back as it is.
+    """
+    return _copy(x, {})
+
+
+def _copy(x: Any, copies: _Copies) -> Any:
+    result: list[Any] = []
+    levels = [_Level(result, iter((x,)), result.append, lambda: None)]
+    while True:
+        level = levels[-1]
+        obj = next(level.left, _END)
+        if obj is _END:
+            levels.pop()
+            if not levels:
+                return result[0]
+            if id(level.obj) not in copies:  # a tuple; it may have been met again, and finished, inside
+                copies[id(level.obj)] = level.obj, level.finish()
+            levels[-1].take(copies[id(level.obj)][1])
+        elif id(obj) in copies:
+            level.take(copies[id(obj)][1])
+        elif (below := _below(obj, copies)) is not None:
+            levels.append(below)
+        else:
+            copy = _leaf(obj, copies)
+            if copy is not obj:
+                copies[id(obj)] = obj, copy
+            level.take(copy)
+
+
+def _below(obj: Any, copies: _Copies) -> _Level | None:
+    """Return the level of a container, None for anything else."""
+    kind = type(obj)
+    if kind is tuple or kind is SharedTuple:
+        parts: list[Any] = []
+        return _Level(obj, iter(obj), parts.append, lambda: tuple(parts))
+    if kind in _SETS:
+        elements: list[Any] = []
+        return _Level(obj, iter(obj), elements.append, lambda: _SETS[kind](elements))
+    # A list or a dict may contain itself: its copy is known from now on.
+    if kind is list or kind is SharedList:
+        elements = []
+        copies[id(obj)] = obj, elements
+        return _Level(obj, iter(obj), elements.append, lambda: elements)
+    if kind is dict or kind is SharedDict:
+        items: dict[Any, Any] = {}
+        copies[id(obj)] = obj, items
+        return _Level(obj, chain.from_iterable(obj.items()), _Items(items), lambda: items)
+    return None
+
+
+class _Items:
+    """Puts keys and values, which come in turn, into a dict."""
+
+    __slots__ = ("_has_key", "_items", "_key")
+
+    def __init__(self, items: dict[Any, Any]) -> None:
+        self._items = items
+        self._key: Any = None
+        self._has_key = False
+
+    def __call__(self, part: Any) -> None:
+        if self._has_key:
+            self._items[self._key] = part
+        else:
+            self._key = part
+        self._has_key = not self._has_key
+
+
+def _leaf(obj: Any, copies: _Copies) -> Any:
+    if isinstance(obj, SharedBytes):
+        return obj.plain()
+    if isinstance(obj, SharedArray):
+        return array.private_copy(obj)
+    if hasattr(type(obj), "_mori_materialize"):
+        return obj._mori_materialize()
+    if imported("pandas") is not None:
+        with importing:
+            from mori.objects.pandas import materialize_pandas
+
+        obj = materialize_pandas(obj)
+    by = codec.known(type(obj))
+    if by is not None and by.id == Id.NAMED:
+        return named.remake(obj, lambda part: _copy(part, copies))
+    if classes.is_plain(type(obj)):
+        return classes.changed(obj, lambda part: _copy(part, copies))
+    node = origins.node_of(obj)
+    if node is not None and node.record.codec in (Id.POLARS_FRAME, Id.POLARS_SERIES):
+        return _copied(obj, node)
+    if node is not None:
+        with reference.travel("value"):
+            return remake(obj, lambda part: _copy(part, copies))
+    return obj
+
+
+def _copied(obj: Any, node: Node) -> Any:
+    """Return a copy over private memory of what its own class cannot pickle: polars' columns of objects."""
+    plan = measure(obj)
+    header = node.mapping.header._replace(nbytes=writer.region_nbytes(plan), root=writer.ROOT)
+    return decode(root_of(region.over(writer.to_bytes(plan, header))))

@@ -1,0 +1,91 @@
+"""From a plain column or index back to its node, and its name.
+
+Imports arrow, reader and the pandas codecs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.core.arrays.masked import BaseMaskedArray
+
+from mori.codecs import pandas as codecs
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, decode, node_of_memory
+from mori.objects.pandas.arrow import node_of_arrow
+from mori.store.names import MAX_STEPS, Name
+
+__all__ = ["lies_in_region", "name_of", "node_of", "refers_to_region"]
+
+
+def _leaf(values: Any) -> Any:
+    """Return the array that a block's or an index's values lie in."""
+    if isinstance(values, BaseMaskedArray):
+        return values._data
+    if isinstance(values, pd.arrays.IntervalArray):
+        return _leaf(values._left)
+    if isinstance(values, pd.arrays.SparseArray):
+        return values.sp_values
+    return getattr(values, "_ndarray", values)  # dates, periods and categories
+
+
+def _node_of_leaf(leaf: Any) -> Node | None:
+    if isinstance(leaf, np.ndarray):
+        return node_of_memory(leaf)
+    return node_of_arrow(leaf)
+
+
+def node_of(obj: Any) -> Node | None:
+    """Return the node that a plain series or index lies in, None for private ones."""
+    if isinstance(obj, pd.Series):
+        return _node_of_leaf(_leaf(obj._mgr.blocks[0].values))
+    if isinstance(obj, pd.MultiIndex):
+        return _node_of_leaf(np.asarray(obj.codes[0])) if obj.nlevels else None
+    if isinstance(obj, pd.Index) and not isinstance(obj, pd.RangeIndex):
+        return _node_of_leaf(_leaf(obj._data))
+    return None
+
+
+def lies_in_region(frame: Any) -> bool:
+    """Say whether a plain frame, such as a slice of a shared one, has all of its columns in shared memory."""
+    nodes = [_node_of_leaf(_leaf(block.values)) for block in frame._mgr.blocks]
+    return bool(nodes) and all(node is not None and node.mapping.shared for node in nodes)
+
+
+def refers_to_region(obj: Any) -> bool:
+    """Say whether a pandas object is pickled as parts, one of which is a reference."""
+    if isinstance(obj, pd.DataFrame | pd.Series):
+        if hasattr(type(obj), "_mori_is_intact") and obj._mori_is_intact():
+            return False  # it is one reference
+        blocks = [_node_of_leaf(_leaf(block.values)) for block in obj._mgr.blocks]
+        return any(node is not None for node in blocks) or any(map(refers_to_region, obj.axes))
+    if isinstance(obj, pd.MultiIndex):
+        return any(map(refers_to_region, obj.levels)) or node_of(obj) is not None
+    return node_of(obj) is not None
+
+
+def name_of(obj: Any) -> Name | None:
+    """Return the name of a whole column of a shared frame, None for anything else."""
+    node = node_of(obj) if isinstance(obj, pd.Series) else None
+    frame = block = node
+    while frame is not None and frame.record.codec != Id.DATAFRAME:
+        frame, block = frame.parent(), frame
+    if node is None or frame is None or block is None:
+        return None
+    leaf, whole = _leaf(obj._mgr.blocks[0].values), _leaf(decode(node))
+    row = 0
+    if isinstance(leaf, np.ndarray):
+        rows = whole if whole.ndim == 2 else whole[np.newaxis]
+        start = leaf.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        row = start // (rows.strides[0] or 1)
+        if row >= len(rows) or leaf.shape != rows[row].shape or start != row * rows.strides[0]:
+            return None
+    elif len(leaf) != len(whole):
+        return None
+    above = frame.name()
+    if above is None or len(above.path) == MAX_STEPS:
+        return None
+    place = int(codecs.places_of(frame.meta, block.record.place - codecs.FIRST_BLOCK)[row])
+    return above._replace(path=(*above.path, place))

@@ -1,0 +1,195 @@
+"""`SharedDataFrame` and `SharedSeries`, what the user holds, and the way back to private ones.
+
+Imports managers, again, reference, reader and the codecs. A frame pickles as a reference for as long as it is
+what was opened, and so does each of its columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
+from mori.format import codec
+from mori.format.layout import Codec as Id
+from mori.format.node import Node, decode, opener
+from mori.objects.pandas.again import Look, Pristine, is_made_plainly, made_of, pristine_of
+from mori.objects.pandas.managers import CAN_PROTECT, protected, unprotected
+from mori.wire import reference
+
+__all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas"]
+
+
+def _labels(axis: Any) -> tuple[Any, ...]:
+    """Return what can be changed of an index in place."""
+    return (*axis.names, getattr(axis, "freq", None))
+
+
+def _look_of(obj: Any) -> Look:
+    labels = list(map(_labels, obj._mgr.axes))
+    attrs = copy.deepcopy(obj.attrs) if obj.attrs else {}
+    return Look(labels, attrs, obj.flags.allows_duplicate_labels, metadata_of(obj))
+
+
+class _Origin:
+    """The node of a frame or series, and what that looked like when it was opened."""
+
+    __slots__ = ("_axes", "_values", "look", "node", "pristine")
+
+    def __init__(self, node: Node, obj: Any, look: Look, pristine: Pristine | None = None) -> None:
+        self.node, self.look, self.pristine = node, look, pristine
+        self._values = [block.values for block in obj._mgr.blocks]
+        self._axes = list(obj._mgr.axes)  # pandas changes its own in place
+
+    def is_intact(self, obj: Any) -> bool:
+        blocks, axes = obj._mgr.blocks, obj._mgr.axes
+        labels, attrs, flags, own = self.look
+        return (
+            len(blocks) == len(self._values)
+            and all(block.values is values for block, values in zip(blocks, self._values, strict=True))
+            and all(now is then for now, then in zip(axes, self._axes, strict=True))
+            and all(_labels(now) == then for now, then in zip(axes, labels, strict=True))
+            and _are_same(obj.attrs, attrs)
+            and obj.flags.allows_duplicate_labels == flags
+            and _are_same(metadata_of(obj), own)
+        )
+
+
+def _again(node: Node, obj: Any) -> Callable[[Any], Any] | None:
+    pristine = obj._mori.pristine = pristine_of(node, obj, obj._mori.look)
+    if pristine is None:
+        return None
+    known = weakref.ref(pristine)
+
+    def open_again(_: Any) -> Any:
+        found = known()
+        if found is None:
+            return None
+        made = found.open()
+        object.__setattr__(made, "_mori", _Origin(found.node, made, found.look, found))
+        return made
+
+    return open_again
+
+
+def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    try:
+        return now.keys() == then.keys() and all(
+            now[key] is then[key] or now[key] == then[key] for key in now
+        )
+    except (TypeError, ValueError):  # arrays and NA, whose equality has no truth
+        return False
+
+
+class Shared:
+    """What shared frames and series have in common, those of a user's classes among them."""
+
+    _mori: _Origin | None = None
+
+    def _mori_is_intact(self) -> bool:
+        return self._mori is not None and self._mori.is_intact(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        origin = self._mori
+        if origin is None or not origin.is_intact(self):
+            # Blocks that were not written to travel as references all the same.
+            return _unchanged, (_plain(self),)
+        if reference.is_wanted(origin.node.mapping):
+            return reference.by_reference(origin.node.mapping, origin.node.offset)
+        return reference.by_value(origin.node, protocol)
+
+
+def _unchanged(obj: Any) -> Any:
+    return obj
+
+
+def _plain(obj: Any) -> Any:
+    """Return a frame or series of the class that was shared, over the same blocks."""
+    own = getattr(type(obj), OWN_CLASS, None)
+    plain = plain_of(obj)
+    return plain if own is None else remade(own, plain, metadata_of(obj))
+
+
+class SharedDataFrame(Shared, pd.DataFrame):
+    """A DataFrame whose columns lie in shared memory, mapped by every process of the host.
+
+    Made by `mori.share`. What is derived from it is plain pandas; columns, slices and whatever else
+    pandas does not copy still refer to the region, keep it alive, and pickle as references.
+
+    Notes
+    -----
+    Writes are local: pandas' copy-on-write copies the touched column, and no other. An untouched frame
+    pickles as a reference, a written one as a plain frame whose untouched columns are references.
+    """
+
+
+class SharedSeries(Shared, pd.Series):
+    """A Series whose values and index lie in shared memory; see `SharedDataFrame`."""
+
+
+def _wrap(cls: Any, node: Node, plain: Any) -> Any:
+    look, manager = _look_of(plain), protected(plain._mgr)
+    if is_made_plainly(cls):
+        shared = made_of(cls, manager, look, plain.attrs)
+    else:
+        shared = remade(cls, plain, look.own)
+        shared._mgr = manager
+    if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
+        object.__setattr__(shared, "_mori_shadow", shared.copy(deep=False))
+    object.__setattr__(shared, "_mori", _Origin(node, shared, look))
+    return shared
+
+
+@opener(Id.DATAFRAME)
+def _open_frame(node: Node) -> SharedDataFrame:
+    shared: SharedDataFrame = _wrap(SharedDataFrame, node, decode(node))
+    return shared
+
+
+@opener(Id.SERIES)
+def _open_series(node: Node) -> SharedSeries:
+    shared: SharedSeries = _wrap(SharedSeries, node, decode(node))
+    return shared
+
+
+_shared_classes: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+
+
+def _shared_class(cls: type) -> type:
+    """Return the class of what is shared of a user's class."""
+    shared = _shared_classes.get(cls)
+    if shared is None:
+        names = {OWN_CLASS: cls, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        made = type(f"Shared{cls.__name__}", (Shared, cls), names)
+        shared = _shared_classes.setdefault(cls, made)  # of two threads, the first one's
+    return shared
+
+
+@opener(Id.PANDAS_SUBCLASS)
+def _open_subclass(node: Node) -> Any:
+    plain = decode(node)
+    return _wrap(_shared_class(type(plain)), node, plain)
+
+
+def materialize_pandas(x: Any) -> Any:
+    """Return a private deep copy of a pandas object, Arrow's buffers included."""
+    if not isinstance(x, pd.DataFrame | pd.Series | pd.Index):
+        return x
+    with reference.travel("value"):
+        private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, Shared) else x, 5))
+    # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
+    if isinstance(x, pd.Index):
+        return private.copy(deep=True)
+    return unprotected(private.copy(deep=True))
+
+
+for _id, _cls in ((Id.DATAFRAME, SharedDataFrame), (Id.SERIES, SharedSeries)):
+    reference.again_of(_id, _again)
+    _codec = codec.for_id(_id)
+    assert _codec is not None
+    codec.register(_codec, _cls)

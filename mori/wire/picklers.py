@@ -1,0 +1,178 @@
+"""Plain arrays over a region, recognised by their address: `np.asarray(x)`, a frame's column, a view.
+
+Imports array, reference, reader and region. multiprocessing and loky are told how to pickle exactly
+`np.ndarray`: what lies inside a mapped region goes as a reference, and arrives as a SharedArray; everything
+else is pickled as before. They are told when a region is mapped, so `import mori` imports neither.
+
+They are told of other libraries' classes, too, whose objects are put together of references when they are
+unpickled: what is gone by then may not raise there, or a pool loses the task and waits for it for ever.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori._imports import imported, importing
+from mori.errors import MoriError
+from mori.format.layout import Codec as Id
+from mori.format.node import root_of
+from mori.memory import region
+from mori.memory.region import Mapping
+from mori.wire import reference
+from mori.wire.reference import Lost
+
+__all__ = ["guard", "meet", "reduce_reference"]
+
+_LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
+_JOBLIB: Final = "joblib._memmapping_reducer"
+_MULTIPROCESSING: Final = "multiprocessing.reduction"
+_met: set[str] = set()
+_guarded: dict[type, Callable[[Any], bool]] = {}
+
+
+def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
+    """Return what ``__reduce_ex__`` returns for a reference to an array's elements.
+
+    None for an array in private memory, for one that reaches beyond one array of its region, and where
+    pickles are to carry bytes.
+    """
+    mapping = _mapping_of(array)
+    if mapping is None or not mapping.shared or reference.is_by_value():
+        return None
+    low, high = _bounds(array)
+    try:
+        node = root_of(mapping).under(low - mapping.address)
+        if node.record.codec != Id.NDARRAY:
+            return None
+        (buffer,) = node.buffers()
+    except MoriError:  # what the bytes mean is the reader's to say
+        return None
+    start = buffer.__array_interface__["data"][0]
+    if low < start or high > start + buffer.nbytes:
+        return None
+    offset = array.__array_interface__["data"][0] - mapping.address
+    view: Any = np.ndarray(array.shape, array.dtype, mapping.bytes(), offset, array.strides)
+    function, arguments = reference.view_of(node, view).__reduce_ex__(protocol)[:2]
+    return (function, arguments) if function is reference.load else None
+
+
+def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
+    if array.dtype.hasobject or array.dtype.kind == "T" or not array.size:
+        return None
+    base: object = array
+    while isinstance(base, np.ndarray):
+        if base.flags.owndata:
+            return None
+        base = base.base
+    if isinstance(base, Mapping):
+        return base
+    if isinstance(base, bytes):
+        return None
+    low, high = _bounds(array)
+    return region.at(low, high - low)
+
+
+def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return the addresses of the first byte of an array that is not empty, and of the first one after it."""
+    address: int = array.__array_interface__["data"][0]
+    reach = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
+    low = address + sum(step for step in reach if step < 0)
+    return low, address + sum(step for step in reach if step > 0) + array.itemsize
+
+
+def _reducer(protocol: int) -> Callable[[npt.NDArray[Any]], Any]:
+    def reduce(array: npt.NDArray[Any]) -> Any:
+        found = reduce_reference(array, protocol)
+        return array.__reduce_ex__(protocol) if found is None else found
+
+    return reduce
+
+
+def _unguard(pickled: bytes) -> Any:
+    try:
+        with reference.raising():
+            make, arguments, state = pickle.loads(pickled)
+        obj = make(*arguments)
+        if state is not None:
+            obj.__setstate__(state)
+    except Exception as error:  # see `reference.load`
+        return Lost(error, b"")
+    return obj
+
+
+def _guard_of(cls: type, protocol: int, dumps: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a reducer of a class: an object that refers to a region is pickled by itself, to fail alone."""
+
+    def reduce(obj: Any) -> Any:
+        plain = copyreg.dispatch_table.get(cls)
+        reduced = obj.__reduce_ex__(protocol) if plain is None else plain(obj)
+        if reference.is_by_value() or not _guarded[cls](obj):
+            return reduced
+        make, arguments, state = (*reduced, None)[:3]
+        return _unguard, (bytes(dumps((make, arguments, state))),)
+
+    return reduce
+
+
+_picklers: list[Callable[[type], None]] = []
+
+
+def _tell(register: Callable[..., Any], protocol: int, dumps: Callable[[Any], Any]) -> None:
+    """Tell a pickler of plain arrays, and of the classes that are guarded, now or later."""
+
+    def guarded(cls: type) -> None:
+        register(cls, _guard_of(cls, protocol, dumps))
+
+    register(np.ndarray, _reducer(protocol))
+    _picklers.append(guarded)
+    for cls in [*_guarded]:
+        guarded(cls)
+
+
+def guard(refers: Callable[[Any], bool], *classes: type) -> None:
+    """Have objects of these exact classes, where they refer to a region, unpickle without raising.
+
+    What cannot be put together is a `Lost` object then, which says at its first use what is missing.
+    """
+    for cls in classes:
+        _guarded[cls] = refers
+        for tell in [*_picklers]:
+            tell(cls)
+
+
+def meet(is_new: bool) -> None:
+    """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
+    # A reducer is not told the protocol: 4 and 5 are what the two pickle with.
+    if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
+        with importing:
+            from multiprocessing.reduction import ForkingPickler
+
+        _tell(ForkingPickler.register, 4, ForkingPickler.dumps)
+        _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
+    for name in (*_LOKY, _JOBLIB):
+        if name in _met or name not in sys.modules:
+            continue
+        if (module := imported(name)) is not None:
+            _met.add(name)
+            if name != _JOBLIB:
+                _tell(module.register, 5, module.dumps)
+            elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
+                _before_dumping(cls)
+
+
+def _before_dumping(cls: Any) -> None:
+    """Have joblib's reducer, which writes large arrays to a file, look for a region first."""
+    usual = cls.__call__
+
+    def call(self: Any, array: npt.NDArray[Any]) -> Any:
+        found = reduce_reference(array, 5) if type(array) is np.ndarray else None
+        return usual(self, array) if found is None else found
+
+    cls.__call__ = call
