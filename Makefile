@@ -1,4 +1,4 @@
-# make demo, make test: set up .venv on first use; need Python >= 3.10, make and a package index.
+# make demo, make test: set up .venv on first use; need Python >= 3.11, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Without it, every process that a test or a benchmark starts would compile mori anew, as that of no user does.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 RAYS ?= 2.57.0
 DASKS ?= 2026.7.0
 JOBS ?= auto

@@ -199,7 +199,8 @@ def mapping_error(nbytes: int, number: int) -> LimitError:
 def mappings() -> tuple[int, int]:
     """Return how many mappings this process has and may have; 0 and 0 where the system does not tell."""
     try:
-        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+        # As bytes: text may import the module of its encoding, which takes the memory that there is not.
+        with open("/proc/sys/vm/max_map_count", "rb") as file:
             most = int(file.read())
         with open("/proc/self/maps", "rb") as lines:
             return sum(1 for _ in lines), most

@@ -149,12 +149,12 @@ def guard(refers: Callable[[Any], bool], *classes: type) -> None:
 
 def meet(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
-    # A reducer is not told the protocol: 4 and 5 are what the two pickle with.
+    # A reducer is not told the protocol: Python's own is what the first pickles with, 5 what the second.
     if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
         with importing:
             from multiprocessing.reduction import ForkingPickler
 
-        _tell(ForkingPickler.register, 4, ForkingPickler.dumps)
+        _tell(ForkingPickler.register, pickle.DEFAULT_PROTOCOL, ForkingPickler.dumps)
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
         if name in _met or name not in sys.modules:

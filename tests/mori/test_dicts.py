@@ -59,7 +59,7 @@ class Colour(enum.IntEnum):
     RED = 3
 
 
-class Named(str, enum.Enum):
+class Named(str, enum.Enum):  # noqa: UP042 - other than a StrEnum
     A = "k3"
 
 

@@ -358,3 +358,26 @@ def test_a_subinterpreter_that_is_the_first_to_load_numpy_shares_and_its_graces_
     if said.startswith("refused"):
         pytest.skip(f"numpy does not load here: {said}")
     assert said == "gone"
+
+
+_REFUSED = """
+import concurrent.interpreters as interpreters, os, numpy as np, mori
+inner = interpreters.create()
+try:
+    inner.exec("import mori, numpy as np; assert mori.share(np.arange(1000)).sum() == 499500")
+except interpreters.ExecutionFailed as error:
+    assert error.excinfo.type.__name__ == "ImportError", error
+    assert "subinterpreters" in str(error), error
+inner.close()
+assert mori.share(np.arange(1000)).sum() == 499500
+if not (pid := os.fork()):
+    os._exit(int(mori.share(np.arange(4)).sum()))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_subinterpreter_shares_or_is_refused_by_an_import_error_and_the_main_one_goes_on(
+    store: str,
+) -> None:
+    pytest.importorskip("concurrent.interpreters")
+    assert run_python(_REFUSED) == "6"

@@ -303,7 +303,7 @@ def test_a_shared_object_is_not_pickled_twice_into_another_region(store: str) ->
 
 def test_what_pickles_needs_no_cloudpickle(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
-    when = dt.datetime(2024, 5, 6, tzinfo=dt.timezone.utc)
+    when = dt.datetime(2024, 5, 6, tzinfo=dt.UTC)
     assert mori.share([np.arange(600), when, collections.Counter("aab")])[1:] == [
         when,
         collections.Counter("aab"),

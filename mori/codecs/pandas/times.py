@@ -56,7 +56,7 @@ def set_freq(obj: Any, freq: Any) -> None:
 
 def _zone(tz: object) -> object:
     """Return a time zone: as its key where that says everything."""
-    if tz is dt.timezone.utc:
+    if tz is dt.UTC:
         return "utc"
     if type(tz) is zoneinfo.ZoneInfo and tz.key:
         return f"zone:{tz.key}"
@@ -85,7 +85,7 @@ class DatetimeLikeCodec(Parts):
         need(dtype in _TIMES[kind] and values.ndim in (1, 2), f"times of {values.ndim} {dtype}")
         need(zone is None or kind == "M", "a difference of times in a time zone")
         if zone == "utc":
-            zone = dt.timezone.utc
+            zone = dt.UTC
         elif isinstance(zone, str):
             zone = zoneinfo.ZoneInfo(zone.removeprefix("zone:"))
         if zone is not None:
