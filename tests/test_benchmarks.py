@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import alone, check, in_dask, report, run, scaling
+from benchmarks import alone, check, in_dask, kinds, report, run, scaling
+from benchmarks.catalogue import KINDS, Kind
 from benchmarks.jobs import JOBS
 from benchmarks.peer import Peer, Published
 from benchmarks.peers import PEERS
 from benchmarks.results import Cell, Results
+from benchmarks.walk import deep_recursion, difference, walk
 
 
 @pytest.fixture
@@ -173,3 +177,68 @@ def test_small_tasks_are_run_in_a_process_of_their_own(
     assert (samples == 0) == counted
     assert 0 <= ours <= samples
     assert kind == "used" or not ours
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_kinds_are_measured_and_written(tmp_path: Path) -> None:
+    page = tmp_path / "kinds.md"
+    names = "^(list of lists of 5 ints|dataclasses|dict int to array of 100)$"
+    rows = kinds.main(["--elements", "200", "--rounds", "1", "--kinds", names, "--out", str(page)])
+    assert len(rows) == 3
+    for row in rows:
+        assert (row.failed, row.exact) == ("", "")
+        for figure in ("share", "open", "read", "look", "private"):
+            assert {f"{figure} mori", f"{figure} pickle"} <= set(row.figures)
+    text = page.read_text(encoding="utf-8")
+    assert "| *whole* ≤ 2 x |" in text
+    assert all(f"\n| {row.kind} | " in text for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("make", "failed"),
+    [
+        (lambda n: os._exit(3), "the process ended with 3"),
+        (lambda n: time.sleep(600), "not done after 2 s"),
+        (lambda n: [][n], "a small one: IndexError: list index out of range"),
+    ],
+    ids=["crashes", "hangs", "fails"],
+)
+def test_a_kind_that_crashes_hangs_or_fails_is_a_row(make: Any, failed: str) -> None:
+    options = kinds._options(["--elements", "200"])
+    options.patience = 2
+    row = kinds.measure(Kind("broken", make), options)
+    assert row.failed == failed
+    assert failed in kinds.report([row], [], "Kinds", "")
+
+
+def test_what_pickle_makes_of_every_kind_is_found_to_be_exact() -> None:
+    chosen = [kind for kind in KINDS if kind.is_here() and "sklearn" not in kind.needs]
+    assert len(chosen) >= 88
+    for kind in chosen:
+        packed = pickle.dumps(kind.make(max(int(100 * kind.share), 2)), 5)
+        found = pickle.loads(packed)
+        with deep_recursion():
+            walk(found, is_cyclic=kind.is_cyclic)
+        assert (kind.name, difference(found, pickle.loads(packed))) == (kind.name, "")
+
+
+_PAIR = [1]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "where"),
+    [
+        ([1, 2.0], [1, 2], "[1] is a float, no int"),
+        ([(1,)], [[1]], "[0] is a tuple, no list"),
+        ({"a": True}, {"a": 1}, "['a'] is a bool, no int"),
+        ({"a": 0, "b": 1}, {"b": 1, "a": 0}, "the key ['b'] is 'a', not 'b'"),
+        ([[1], [1]], [_PAIR, _PAIR], "[1] is another object than before"),
+        ([_PAIR, _PAIR], [[1], [1]], "[1] is one object with another"),
+        ({1.0}, {1}, "{1} is a float, no int"),
+        ([0.0], [-0.0], "[0] is 0.0, not -0.0"),
+        ([float("nan")], [float("nan")], ""),
+    ],
+)
+def test_a_difference_is_found(found: Any, expected: Any, where: str) -> None:
+    assert difference(found, expected) == where
