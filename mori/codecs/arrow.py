@@ -55,7 +55,7 @@ class ArrayCodec:
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pa.Array:
         plain = from_json(meta)
-        return checked(put_together(_kind(plain), plain["array"], buffers), sealed=buffers.sealed)
+        return checked(put_together(_kind(plain), plain["array"], buffers), trusted=buffers.trusted)
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("an array has no parts")
@@ -73,7 +73,7 @@ class ChunkedCodec:
         plain = from_json(meta)
         kind = _kind(plain)
         chunks = [
-            checked(put_together(kind, chunk, buffers), sealed=buffers.sealed) for chunk in plain["chunks"]
+            checked(put_together(kind, chunk, buffers), trusted=buffers.trusted) for chunk in plain["chunks"]
         ]
         return pa.chunked_array(chunks, kind)
 

@@ -153,12 +153,13 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
     return pa.Array.from_buffers(kind, length, own, nulls, 0, children or None)
 
 
-def checked(array: Any, *, sealed: bool) -> Any:
+def checked(array: Any, *, trusted: bool) -> Any:
     """Return an array that is safe to use; pa.ArrowInvalid for one that is not.
 
-    That costs nothing for sealed memory; what somebody could have changed is read through once.
+    That costs nothing for trusted memory; what came from elsewhere, or could have been changed, is read
+    through once.
     """
-    array.validate(full=not sealed)
+    array.validate(full=not trusted)
     return array
 
 

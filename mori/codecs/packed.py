@@ -130,7 +130,7 @@ class Pieces(Column):
         super().__init__(head, validity)
         if offsets.nbytes != 8 * (len(self) + 1):
             raise ValueError(f"{offsets.nbytes} bytes of offsets for {len(self)} elements")
-        self._sealed = buffers.sealed
+        self._trusted = buffers.trusted
         self._ends = np.ndarray((len(self) + 1,), "<i8", offsets)
         self._raw_ends = offsets.data
         self._data = data
@@ -147,7 +147,7 @@ class Pieces(Column):
         first, last = int(ends[0]), int(ends[-1])
         if not 0 <= first <= last <= self._data.nbytes:
             raise ValueError(f"elements {start} to {stop} from byte {first} to {last} of {self._data.nbytes}")
-        if not self._sealed and (ends[1:] < ends[:-1]).any():
+        if not self._trusted and (ends[1:] < ends[:-1]).any():
             raise ValueError(f"offsets of elements {start} to {stop} that go back")
         if last - first > _BLOCK_NBYTES:
             count = int(np.searchsorted(ends, first + _BLOCK_NBYTES, side="right"))

@@ -63,7 +63,7 @@ class Rows:
             if type(place) is not int or not 0 <= place < self.width:
                 raise ValueError(f"a column of the field {str(place)[:40]} of {self.width}")
             own = Buffers(itertools.islice(waiting, 3 if tag == _STR else packed.buffers_of(tag)))
-            own.sealed = buffers.sealed
+            own.trusted = buffers.trusted
             head = (kind, length, missing)
             column = strings.Strings(head, own) if tag == _STR else packed.opened(tag, head, own)
             self._columns.append((place, column))

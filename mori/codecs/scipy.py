@@ -107,7 +107,7 @@ class CompressedCodec(_Sparse):
         _need(indices.dtype == pointers.dtype, "indices of two kinds")
         used = int(pointers[-1])
         _need(int(pointers[0]) == 0 <= used <= min(len(indices), len(data)), f"{used} of {len(data)} values")
-        if not buffers.sealed:
+        if not buffers.trusted:
             _need(bool((np.diff(pointers) >= 0).all()), "rows that end before they start")
             _check_inside(indices[:used], minor)
         made.data, made.indices, made.indptr = data, indices, pointers
@@ -132,7 +132,7 @@ class CoordinatesCodec(_Sparse):
         for length, indices in zip(made.shape, coords, strict=True):
             _check_integers(indices, len(data))
             _need(indices.dtype == coords[0].dtype, "indices of two kinds")
-            if not buffers.sealed:
+            if not buffers.trusted:
                 _check_inside(indices, length)
         made.data, made.coords = data, tuple(coords)
         made.has_canonical_format = plain["canonical"] is True

@@ -33,7 +33,7 @@ class Strings(Pieces):
         text = str(data.data, "utf-8")
         if len(text) != data.nbytes:
             starts = (data & _KIND) != _CONTINUES
-            if not self._sealed and not starts[ends[ends < data.nbytes]].all():
+            if not self._trusted and not starts[ends[ends < data.nbytes]].all():
                 raise ValueError("a string that starts within a character")
             before = np.zeros(data.nbytes + 1, np.int64)  # how many characters start before each byte
             np.cumsum(starts, out=before[1:])

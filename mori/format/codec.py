@@ -93,11 +93,11 @@ class Encoded(NamedTuple):
 class Buffers(list[npt.NDArray[np.uint8]]):
     """A node's buffers, read-only views of the region.
 
-    `sealed` says that nobody can have changed them since they were written; what is not sealed has
-    to be checked in full before it is handed to code that trusts it.
+    `trusted` says that a codec of mori's made them on this host, and that nobody can have changed them since.
+    What is not trusted has to be checked in full before it is handed to code that follows it.
     """
 
-    sealed: bool = False
+    trusted: bool = False
 
 
 class Codec(Protocol):

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from mori.store.header import (
     ALIGNMENT,
+    ENCODED,
     HEADER,
     HEADER_FIELDS,
     MAGIC,
@@ -31,6 +32,7 @@ __all__ = [
     "BUFFER",
     "CHECKED",
     "CHILD",
+    "ENCODED",
     "HEADER",
     "HEADER_FIELDS",
     "LEANS",

@@ -63,7 +63,7 @@ class Node:
     def buffers(self) -> Buffers:
         """Return the node's buffers as read-only arrays over the region."""
         found = Buffers()
-        found.sealed = self.mapping.sealed
+        found.trusted = self.mapping.trusted
         start = self.offset + self._head - self.record.buffers * layout.BUFFER.size
         first = self._head + layout.CHILD.size * self.record.children
         for number in range(self.record.buffers):

@@ -25,7 +25,7 @@ from mori.memory.lease import Hold
 from mori.memory.mmap import PAGE, map_files, unmap
 from mori.store import limits
 from mori.store.base import MEMFD, Held, Store
-from mori.store.header import ALIGNMENT, SMALL_ALIGNMENT, Header, unpack_header
+from mori.store.header import ALIGNMENT, ENCODED, SMALL_ALIGNMENT, Header, unpack_header
 from mori.store.names import Name
 
 __all__ = [
@@ -96,7 +96,8 @@ class _Pages(int):
 class Mapping:
     """A region mapped into this process, read-only, or one that lies in somebody's buffer.
 
-    `sealed` says that nobody, its owner included, can have changed it since it was written.
+    `trusted` says that whoever made it encoded its bytes itself, and that nobody, its owner included, can
+    have changed them since. What landed, or lies in a file or a buffer, is checked before C code follows it.
 
     numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
     keeps it alive, and the pages go when the last of them does.
@@ -114,7 +115,8 @@ class Mapping:
         self.address = address
         self.nbytes = header.nbytes
         self.hold = hold
-        self.sealed = hold is not None and hold.home.kind == MEMFD and not hold.is_recycled
+        is_sealed = hold is not None and hold.home.kind == MEMFD and not hold.is_recycled
+        self.trusted = is_sealed and header.flags & ENCODED == ENCODED
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
         self._again: dict[int, Again] = {}

@@ -23,7 +23,7 @@ from mori.memory.mmap import PAGE, huge_pages
 from mori.memory.parallel_write import Put
 from mori.store import limits
 from mori.store.base import Draft, Held, Store, Where
-from mori.store.header import HEADER, Header, unpack_header
+from mori.store.header import ENCODED, HEADER, Header, unpack_header
 from mori.store.names import Name, format_name, parse_name
 
 __all__ = [
@@ -78,7 +78,8 @@ def create(
     root : int
         Offset of the root node.
     region_id : bytes, optional
-        Of the region that this is a copy of; a new one gets a new id.
+        Of the region that this is a copy of; a new one gets a new id. What a copy holds is checked by
+        everyone who opens it, since it came from elsewhere.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def create(
         If this process may not open or map any more.
     """
     home = store.current()
-    region_id = os.urandom(16) if region_id is None else region_id
+    new = _new_header(nbytes, root) if region_id is None else Header(region_id, nbytes, root, 0, 0, 0)
     if pool.takes(home, nbytes):
         home = pool.current()
 
@@ -99,8 +100,7 @@ def create(
             write(header, put)
 
     def attempt() -> Mapping:
-        header = Header(region_id, nbytes, root, 0, 0, 0)
-        while (found := publish(_begin(home, header, nbytes, fill))) is None:
+        while (found := publish(_begin(home, new, nbytes, fill))) is None:
             continue  # its name was taken meanwhile
         return found
 
@@ -110,12 +110,17 @@ def create(
 def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
     """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
     home = store.current()
-    header = Header(os.urandom(16), nbytes, root, 0, 0, 0)
+    new = _new_header(nbytes, root)
 
     def fill(draft: Draft, header: Header) -> None:
         write(draft.held.fds[0], header)
 
-    return _with_room(home, nbytes, lambda: _begin(home, header, 0, fill))
+    return _with_room(home, nbytes, lambda: _begin(home, new, 0, fill))
+
+
+def _new_header(nbytes: int, root: int) -> Header:
+    """Return the header of a region whose bytes are encoded here; it has no name yet."""
+    return Header(os.urandom(16), nbytes, root, 0, 0, 0, ENCODED)
 
 
 def publish(unsealed: Unsealed) -> Mapping | None:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 __all__ = [
     "ALIGNMENT",
+    "ENCODED",
     "HEADER",
     "HEADER_FIELDS",
     "MAGIC",
@@ -27,12 +28,19 @@ VERSION: Final = 1
 ALIGNMENT: Final = 64
 SMALL_ALIGNMENT: Final = 8
 
+ENCODED: Final = 1
+"""Flag of a header: who made the region has encoded its bytes; without it they are a copy of others' bytes.
+
+It says something in a sealed memfd alone, whose header mori writes anew for each region. A header that came
+with its bytes, in a buffer or a file, cannot vouch for them.
+"""
+
 # field, struct code: offsets follow from the codes (no padding under "<")
 HEADER_FIELDS: Final = (
     ("magic", "8s"),
-    ("version", "H"),
-    ("header_nbytes", "H"),
     ("crc32", "I"),
+    ("version", "H"),
+    ("flags", "H"),
     ("region_id", "16s"),
     ("nbytes", "Q"),
     ("root", "Q"),
@@ -41,7 +49,8 @@ HEADER_FIELDS: Final = (
     ("segment_nbytes", "Q"),
 )
 HEADER: Final = struct.Struct("<" + "".join(code for _, code in HEADER_FIELDS))
-_HEADER_CRC: Final = struct.Struct("<I")
+_CRC: Final = struct.Struct("<I")
+_CHECKED: Final = len(MAGIC) + _CRC.size  # where begins what the checksum covers
 _LEAST: Final = HEADER.size + 48  # and the record of the root
 
 
@@ -54,6 +63,7 @@ class Header(NamedTuple):
     pid: int
     number: int
     segment_nbytes: int
+    flags: int = 0
 
 
 def align(offset: int, alignment: int = ALIGNMENT) -> int:
@@ -63,9 +73,9 @@ def align(offset: int, alignment: int = ALIGNMENT) -> int:
 
 def pack_header(header: Header) -> bytes:
     """Return the first 64 bytes of a region."""
-    body = HEADER.pack(MAGIC, VERSION, HEADER.size, 0, *header)
-    crc = zlib.crc32(body[16:])
-    return body[:12] + _HEADER_CRC.pack(crc) + body[16:]
+    *fields, flags = header
+    covered = HEADER.pack(MAGIC, 0, VERSION, flags, *fields)[_CHECKED:]
+    return MAGIC + _CRC.pack(zlib.crc32(covered)) + covered
 
 
 def unpack_header(data: Any) -> Header | str:
@@ -73,14 +83,16 @@ def unpack_header(data: Any) -> Header | str:
     if len(data) < HEADER.size:
         return f"{len(data)} bytes are too few for a header of {HEADER.size}"
     raw = bytes(data[: HEADER.size])
-    magic, version, size, crc, *fields = HEADER.unpack(raw)
+    magic, crc, version, flags, *fields = HEADER.unpack(raw)
     if magic != MAGIC:
         return f"it starts with {magic!r} instead of {MAGIC!r}"
-    if version != VERSION or size != HEADER.size:
+    if version != VERSION:
         return f"it has format version {version}, this mori reads version {VERSION}"
-    if crc != zlib.crc32(raw[16:]):
+    if crc != zlib.crc32(raw[_CHECKED:]):
         return "the checksum of its header does not match"
-    header: Header = tuple.__new__(Header, fields)  # as all that is made for each region and node
+    if flags & ~ENCODED:
+        return f"its header has flags {flags:#x}, of a later mori"
+    header: Header = tuple.__new__(Header, (*fields, flags))  # as all that is made for each region and node
     if header.nbytes < _LEAST or not HEADER.size <= header.root < header.nbytes:
         return f"its root at {header.root} lies outside its {header.nbytes} bytes"
     if header.root % ALIGNMENT:

@@ -202,7 +202,7 @@ def checksummed(data: bytearray) -> bytearray:
         end = start + layout.head_nbytes(record.meta_nbytes, record.buffers)
         if end <= len(data):
             struct.pack_into("<I", data, start, zlib.crc32(data[start + 4 : end]))
-    struct.pack_into("<I", data, 12, zlib.crc32(data[16 : layout.HEADER.size]))
+    struct.pack_into("<I", data, 8, zlib.crc32(data[12 : layout.HEADER.size]))
     return data
 
 

@@ -148,7 +148,7 @@ def test_every_slice_is_written_as_what_it_is(name: str) -> None:
             pieces = Pieces()
             plain = take_apart(part, pieces)
             written = [np.frombuffer(piece.tobytes(), np.uint8) for piece in pieces]
-            assert same(checked(put_together(part.type, plain, written), sealed=False), part)
+            assert same(checked(put_together(part.type, plain, written), trusted=False), part)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("dictionaries", "empty")])
@@ -187,7 +187,7 @@ def test_ten_rows_of_a_large_array_write_ten_rows(array: pa.Array, start: int) -
     part = array.slice(start, 10)
     plain = take_apart(part, pieces)
     assert sum(piece.nbytes for piece in pieces) <= 2048
-    assert same(checked(put_together(part.type, plain, pieces), sealed=False), part)
+    assert same(checked(put_together(part.type, plain, pieces), trusted=False), part)
 
 
 def table() -> pa.Table:

@@ -47,8 +47,9 @@ def test_the_header_is_laid_out_as_documented() -> None:
     (rows,) = _tables("Header")
     assert [row[:4] for row in rows] == _laid_out(layout.HEADER_FIELDS)
     assert rows[0][4].startswith(f"`{layout.MAGIC.hex(' ')}`")
-    assert rows[1][4] == str(layout.VERSION)
-    assert rows[2][4] == str(layout.HEADER.size)
+    assert rows[2][4] == str(layout.VERSION)
+    assert rows[3][4].startswith(f"{layout.ENCODED}: ")
+    assert layout.HEADER.size == 64
     assert f"# The byte format, version {layout.VERSION}\n" in _DOC
 
 

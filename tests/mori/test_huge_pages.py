@@ -40,7 +40,7 @@ def test_what_is_written_through_huge_pages_is_equal_and_sealed(worker: Any, rng
         shared = mori.share(data)
         assert writable_mappings() == []
         mapping = next(one for one in region.live() if one.shared)
-        assert mapping.sealed
+        assert mapping.trusted
         assert mapping.hold is not None
         assert os.fstat(mapping.hold.fd).st_size == mapping.nbytes
         again = os.open(f"/proc/self/fd/{mapping.hold.fd}", os.O_RDWR)

@@ -34,7 +34,7 @@ class CategoricalCodec(Parts):
         codes, categories = children
         need(codes.dtype.char in "bhilq" and codes.ndim == 1, f"codes of {codes.ndim} {codes.dtype}")
         need(isinstance(categories, pd.Index), "categories that are no index")
-        if not buffers.sealed:
+        if not buffers.trusted:
             most = len(categories)
             need(not len(codes) or -1 <= codes.min() <= codes.max() < most, "codes without a category")
             need(categories.is_unique and not categories.hasnans, "categories that are not distinct")
@@ -78,7 +78,7 @@ class IntervalCodec(Parts):
         need(closed in _CLOSED, f"{closed!r} for a side that is closed")
         dtype = pd.IntervalDtype(left.dtype, closed)
         array = pd.arrays.IntervalArray._simple_new(left, right, dtype=dtype)
-        if not buffers.sealed:
+        if not buffers.trusted:
             array._validate(left, right, dtype=dtype)
         return array
 

@@ -91,7 +91,7 @@ class MultiIndexCodec(Parts):
             sortorder=plain["sortorder"],
             names=extra(plain, children, "names"),
             copy=False,
-            verify_integrity=not buffers.sealed,
+            verify_integrity=not buffers.trusted,
         )
 
 

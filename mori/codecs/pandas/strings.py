@@ -63,13 +63,13 @@ class StringCodec(Parts):
             raise ValueError(f"{validity.nbytes} bytes of validity for {length} strings")
         array = pa.LargeStringArray.from_buffers(
             length,
-            pa.py_buffer(offsets),
+            pa.py_buffer(offsets) if length else pa.py_buffer(bytes(8)),  # Arrow validates no only one
             pa.py_buffer(text),
             pa.py_buffer(validity) if missing else None,
             missing,
         )
-        # O(1) on sealed memory; what somebody could have changed is read through once.
-        array.validate(full=not buffers.sealed)
+        # O(1) on trusted memory; what came from elsewhere, or could have been changed, is read through once.
+        array.validate(full=not buffers.trusted)
         return string_dtype(nan=plain["na"] != "NA").__from_arrow__(array)
 
 
