@@ -16,11 +16,20 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types
 
-__all__ = ["Pieces", "checked", "put_together", "schema_from_plain", "schema_to_plain", "take_apart"]
+__all__ = [
+    "Pieces",
+    "check_missing",
+    "checked",
+    "put_together",
+    "schema_from_plain",
+    "schema_to_plain",
+    "take_apart",
+]
 
 _INLINE: Final = 12  # bytes of a string view that stand in the view itself
 _BLOCK: Final = 1 << 16  # views that are looked at together
 _NONE: Final = -1  # a buffer that is not there
+_NO_OFFSETS: Final = pa.py_buffer(bytes(8))  # of an array that has no elements
 
 
 class Pieces(list[npt.NDArray[Any]]):
@@ -103,14 +112,15 @@ def take_apart(array: pa.Array, into: Pieces) -> list[Any]:
         rest, children = _take_union(array)
     elif _is_list_view(kind):
         rest, children = _take_list_view(array)
-    elif types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
-        offsets, first, last = _offsets(own[1], _is_large(kind), start, length)
-        rest, children = [offsets], [array.values.slice(first, last - first)]
     elif _is_view(kind):
         rest = _take_views(array)
-    elif _is_text(kind):
+    elif _has_offsets(kind):
         offsets, first, last = _offsets(own[1], _is_large(kind), start, length)
-        rest = [offsets, _bytes(own[2])[first:last]]
+        rest = [offsets]
+        if _is_text(kind):
+            rest.append(_bytes(own[2])[first:last])
+        else:
+            children = [array.values.slice(first, last - first)]
     elif not types.is_null(kind):
         rest = [_elements(own[1], kind.bit_width, start, length)]
     places += [into.add(piece) for piece in rest]
@@ -137,6 +147,8 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
         fits = len(own) == kind.num_buffers and not (types.is_union(kind) and own[0] is not None)
     if not fits:
         raise ValueError(f"buffers {places} for an array of {kind}")
+    if not length and _has_offsets(kind) and places[1] != _NONE and buffers[places[1]][:8].any():
+        own[1] = _NO_OFFSETS  # the only one is not validated, but followed into the children
     if types.is_dictionary(kind):
         (part,) = parts
         dictionary = put_together(kind.value_type, part, buffers)
@@ -163,6 +175,26 @@ def checked(array: Any, *, trusted: bool) -> Any:
     return array
 
 
+def check_missing(array: pa.Array) -> None:
+    """Check the views of missing strings, too, at every depth; pa.ArrowInvalid for one that leads outside.
+
+    Arrow passes over them, whatever they hold. polars reads them.
+    """
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        check_missing(array.storage)
+    elif types.is_dictionary(kind):
+        check_missing(array.dictionary)
+    elif types.is_struct(kind):
+        for number in range(kind.num_fields):
+            check_missing(array.field(number))
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        check_missing(array.values)
+    elif _is_view(kind) and array.null_count:
+        _, *own = array.buffers()
+        pa.Array.from_buffers(kind, len(array), [None, *own], 0, array.offset).validate(full=True)
+
+
 def _is_large(kind: pa.DataType) -> bool:
     return bool(types.is_large_list(kind) or types.is_large_string(kind) or types.is_large_binary(kind))
 
@@ -171,6 +203,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_binary(kind)) or (
         _is_large(kind) and not types.is_large_list(kind)
     )
+
+
+def _has_offsets(kind: pa.DataType) -> bool:
+    return _is_text(kind) or bool(types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind))
 
 
 def _is_view(kind: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
+from mori.codecs.arrow_buffers import check_missing
 from mori.codecs.meta import from_json, to_json
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, Pickled
@@ -71,15 +72,19 @@ class FrameCodec:
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pl.DataFrame:
         try:
-            return self._decode(meta, children)
+            return self._decode(meta, buffers, children)
         except pl.exceptions.PanicException as error:  # which is no Exception: nobody above looks for it
             raise ValueError(f"polars gave up ({error})") from error
 
-    def _decode(self, meta: bytes, children: Sequence[Any]) -> pl.DataFrame:
+    def _decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pl.DataFrame:
         plain = from_json(meta)
         table, *others = children
         if not isinstance(table, pa.Table):
             raise ValueError(f"columns of {type(table).__name__}")
+        if not buffers.trusted:
+            for column in table.columns:
+                for chunk in column.chunks:
+                    check_missing(chunk)
         frame = pl.from_arrow(table, rechunk=False)
         columns = frame.get_columns() if isinstance(frame, pl.DataFrame) and table.num_columns else []
         for place, column in zip(plain.get("pickled", ()), others, strict=True):

@@ -153,6 +153,9 @@ class DiagonalsCodec(_Sparse):
         data, offsets = children
         _need(_is_of_scipy(data) and data.ndim == 2, "values of no kind")
         _check_integers(offsets, len(data))
+        if not buffers.trusted and len(offsets):  # scipy's C++ adds them to the lengths, in their own dtype
+            reach = max(-int(offsets.min()), int(offsets.max())) + max(*made.shape, data.shape[1])
+            _need(reach <= np.iinfo(offsets.dtype).max, "diagonals that lie too far outside")
         made.data, made.offsets = data, offsets
         return made
 

@@ -1,7 +1,7 @@
 """Damage to the bytes of a region, drawn by hypothesis or by a random number generator.
 
 `mutate` changes what a reader believes and leaves the checksums wrong; `forge` knows the format, and
-makes them right again. Neither touches the elements of arrays, nor `forge` a pickle.
+makes them right again. Neither touches the elements of arrays, which `scatter` does, nor `forge` a pickle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import mori
 from mori.format import layout
 from mori.format.layout import Codec
 
-__all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate"]
+__all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate", "scatter"]
 
 Choose = Callable[[int], int]  # n -> one of 0 … n-1
 
@@ -140,6 +140,27 @@ def forge(data: bytes, choose: Choose) -> bytearray:
         else:
             return checksummed(mutate(bytes(forged), choose, pickles=False))
     return checksummed(forged)
+
+
+def scatter(data: bytes, choose: Choose) -> bytearray:
+    """Return a region one to three of whose elements, which no checksum covers, are other ones."""
+    damaged = bytearray(data)
+    pieces = []
+    for start, record in _nodes(data):
+        if record.codec == Codec.PICKLE:  # its stream has a checksum, the rest is for the classes to check
+            continue
+        table = start + layout.head_nbytes(record.meta_nbytes, 0)
+        entries = struct.iter_unpack("<QQ", data[table : table + layout.BUFFER.size * record.buffers])
+        pieces += [(start + offset, nbytes) for offset, nbytes in entries if nbytes]
+    for _ in range(1 + choose(3) if pieces else 0):
+        start, nbytes = pieces[choose(len(pieces))]
+        size = min(nbytes, (1, 1, 2, 4, 4, 8, 8)[choose(7)])
+        here = start + size * choose(nbytes // size)
+        old = int.from_bytes(damaged[here : here + size], "little")
+        near = (*_INTERESTING, nbytes, *(old + by for by in (-8, -1, 1, 8)), old ^ 1 << choose(8 * size))
+        new = near[choose(len(near))] if choose(8) else choose(1 << 8 * size)
+        damaged[here : here + size] = (new % (1 << 8 * size)).to_bytes(size, "little")
+    return damaged
 
 
 _VALUES = (
