@@ -71,12 +71,6 @@ class FrameCodec:
         )
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pl.DataFrame:
-        try:
-            return self._decode(meta, buffers, children)
-        except pl.exceptions.PanicException as error:  # which is no Exception: nobody above looks for it
-            raise ValueError(f"polars gave up ({error})") from error
-
-    def _decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> pl.DataFrame:
         plain = from_json(meta)
         table, *others = children
         if not isinstance(table, pa.Table):

@@ -223,13 +223,20 @@ def decode(node: Node) -> Any:
     if by is None:
         raise node.decode_error(f"there is no codec with the id {node.record.codec}")
     buffers = node.buffers()
-    if by.id == Id.PICKLE:
-        return _unpickle(node, by, buffers)
     try:
+        if by.id == Id.PICKLE:
+            return _unpickle(node, by, buffers)
         return by.decode(node.meta, buffers, _Children(node) if node.record.children else ())
     except (MoriError, ImportError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # A panic of Rust's (of polars, or of whatever a third party's codec calls) is no Exception: it would
+        # pass through all who read references, and through engines. The others of its kind, such as an
+        # interrupt or the end of a coroutine, say nothing of the bytes; nor does what the class of a pickled
+        # object raises.
+        is_panic = type(error).__name__ == "PanicException"
+        if not is_panic and (by.id == Id.PICKLE or not isinstance(error, Exception)):
+            raise
         raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
 
 

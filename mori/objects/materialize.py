@@ -40,12 +40,7 @@ class _Level(NamedTuple):
     finish: Callable[[], Any]
 
 
-_SETS: Final[dict[type, Any]] = {
-    set: set,
-    SharedSet: set,
-    frozenset: frozenset,
-    SharedFrozenSet: frozenset,
-}
+_SETS: Final = (set, frozenset, SharedSet, SharedFrozenSet)
 _END: Final = object()
 
 
@@ -89,7 +84,8 @@ def _below(obj: Any, copies: _Copies) -> _Level | None:
         return _Level(obj, iter(obj), parts.append, lambda: tuple(parts))
     if kind in _SETS:
         elements: list[Any] = []
-        return _Level(obj, iter(obj), elements.append, lambda: _SETS[kind](elements))
+        make = obj.builtin if kind in (SharedSet, SharedFrozenSet) else kind
+        return _Level(obj, iter(obj), elements.append, lambda: make(elements))
     # A list or a dict may contain itself: its copy is known from now on.
     if kind is list or kind is SharedList:
         elements = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator, MutableSet, Set
+from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import Any
 
 from mori.format import codec
@@ -90,15 +90,18 @@ class _Elements(View[set[Any]], Set[Any]):
         if self._own is not None:
             return self._own
         if self._looked_up is None:
-            elements = self._in_order()
-            try:
-                table = self._kind(map(hashable, elements))
-            except TypeError as error:
-                raise self._node.decode_error(f"an element cannot be hashed ({error})") from error
-            if len(table) != len(elements):
-                raise self._node.decode_error("its elements are not distinct")
-            self._looked_up = table
+            self._looked_up = self.builtin(map(hashable, self._in_order()))
         return self._looked_up
+
+    def builtin(self, elements: Iterable[Any]) -> Any:
+        """Return the builtin set of this set's elements, or of copies of them."""
+        try:
+            made = self._kind(elements)
+        except TypeError as error:
+            raise self._node.decode_error(f"an element cannot be hashed ({error})") from error
+        if len(made) != len(self):
+            raise self._node.decode_error("its elements are not distinct")
+        return made
 
     def _copy(self) -> Any:
         return self._kind(iter(self._table()))
