@@ -1,5 +1,8 @@
 """A fuzzer of what reads bytes: regions and references, damaged blindly and with knowledge of the format.
 
+Regions are read from a buffer, as copies that landed in sealed memory (``landed``), and as files of the
+`files` store (``files``).
+
 `python -m tests.fuzz 1000000` reads that many inputs in children, under limits of memory and time, so that
 a crash, a hang or a blow-up is a finding and not the end. Inputs are numbered: `--again KIND NUMBER` reads
 one once more. Where atheris is installed, a share of them is led by the coverage of mori's code.
@@ -21,15 +24,17 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = ["FAULTS", "Finding", "fuzz"]
 
-KINDS = {"plain": 0.45, "forged": 0.3, "reference": 0.15, "guided": 0.1}
+KINDS = {"plain": 0.25, "forged": 0.2, "reference": 0.1, "guided": 0.05, "landed": 0.2, "files": 0.2}
 FAULTS = ("none", "error", "crash", "hang", "memory")
 _CHUNK = 25_000  # inputs in one child
 _HANG = 60  # seconds for one input, on a machine that may be busy
@@ -99,6 +104,76 @@ class _Reading:
             assert taken <= len(damaged) + _SLACK, f"{taken} bytes for a region of {len(damaged)}"
 
 
+class _Stored(_Reading):
+    """Reads damaged regions that lie in a store: landed in sealed memory, or in its files."""
+
+    def __call__(self, choose: Callable[[int], int]) -> None:
+        from tests.mori.damage import forge, mutate, scatter
+        from tests.mori.test_corruption import attempt
+
+        _, data, check = self._regions[choose(len(self._regions))]
+        damage = (scatter, scatter, forge, mutate)[choose(4)]
+        damaged = damage(data, choose)
+        opened = _opened_landed if self._kind == "landed" else partial(_opened_file, choose(8) > 0)
+        try:
+            attempt(damaged, check if damage is mutate else None, opened)
+        except Exception as error:
+            if damage is mutate or not _is_of_values(error):
+                raise
+
+
+def _is_of_values(error: Exception) -> bool:
+    """Say whether a library raised it in its own code, for values such as dates that are out of range."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [code.co_name for code in frames]
+    if "use" not in names:
+        return False
+    below = frames[len(names) - names[::-1].index("use") :]
+    return bool(below) and not any(f"{os.sep}mori{os.sep}" in code.co_filename for code in below)
+
+
+def _renamed(data: bytes, **fields: int) -> bytes:
+    """Return a region with another id, and other fields of the header, if its header can be read."""
+    from mori.format import layout
+
+    header = layout.unpack_header(data)
+    if isinstance(header, str):
+        return data
+    header = header._replace(region_id=os.urandom(16), **fields)
+    return layout.pack_header(header) + data[layout.HEADER.size :]
+
+
+def _opened_landed(data: bytes) -> Any:
+    """Open a region that has come as bytes, as a worker of Dask and a node of Ray do."""
+    from mori.format.node import open_node, root_of
+    from mori.memory import adopt, region
+
+    return open_node(root_of(adopt.land(region.over(_renamed(data)))))
+
+
+def _opened_file(is_named: bool, data: bytes) -> Any:
+    """Open a file of the store by its name; its header says its name and its size if `is_named`."""
+    from mori import store
+    from mori.format.node import open_node, root_of
+    from mori.memory import region
+    from mori.store.base import Where
+
+    home = store.current()
+    draft = home.create(next(region._numbers), os.urandom(16))
+    assert draft is not None
+    if is_named:
+        data = _renamed(data, pid=draft.pid, number=draft.number, nbytes=len(data), segment_nbytes=0)
+    os.pwrite(draft.held.fds[0], data, 0)
+    held = home.publish(draft)
+    assert held is not None
+    try:
+        mapping = region.find(Where(draft.pid, draft.number), store.FILES)
+    finally:
+        home.release(held)
+    assert mapping is not None
+    return open_node(root_of(mapping))
+
+
 class _Referring:
     """Reads damaged references, and bytes that came by value under a damaged header."""
 
@@ -160,6 +235,10 @@ def _break(choose: Callable[[int], int]) -> None:
 def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
     if kind == "broken":
         return _break
+    if kind in ("landed", "files"):
+        if kind == "files" and not os.environ.get("MORI_STORE", "").startswith("files:"):
+            os.environ["MORI_STORE"] = f"files:{tempfile.mkdtemp()}"
+        return _Stored(kind)
     return _Referring() if kind == "reference" else _Reading(kind)
 
 
@@ -240,12 +319,14 @@ class _Child:
         self.guided = kind == "guided"
         self.directory = tempfile.mkdtemp(dir=scratch)
         Path(self._progress).write_bytes(_STARTING)
+        store = {"MORI_STORE": f"files:{tempfile.mkdtemp(dir=scratch)}"} if kind == "files" else {}
         arguments = [kind, str(first), str(last), self.directory if self.guided else self._progress]
         self._said = open(self._progress + ".out", "w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz", "--child", *arguments],
             stdout=self._said,
             stderr=subprocess.STDOUT,
+            env=os.environ | store,
             cwd=Path(__file__).parents[1],
         )
 
@@ -309,6 +390,7 @@ def fuzz(
         pending += [
             (kind, seed + first, seed + min(first + _CHUNK, wanted)) for first in range(0, wanted, _CHUNK)
         ]
+    pending.sort(key=lambda chunk: chunk[1])  # some of each kind, whenever it is ended
     found: dict[str, Finding] = {}
     times: Counter[str] = Counter()
     started = time.monotonic()
@@ -337,6 +419,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=1_000_000, help="how many inputs")
     parser.add_argument("--seed", type=int, default=1, help="the number of the first")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS), help="of what kinds")
     parser.add_argument("--again", nargs=2, metavar=("KIND", "NUMBER"), help="read one input, with traceback")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -354,9 +437,12 @@ def main() -> None:
             _from_bytes(bytes.fromhex(number)) if is_guided else random.Random(int(number)).randrange
         )
     else:
-        found = fuzz(
-            given.count, given.seed, lambda line: sys.stdout.write(f"{line}\n") and sys.stdout.flush()
-        )
+
+        def say(line: str) -> None:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+        found = fuzz(given.count, given.seed, say, kinds=given.kinds)
         sys.exit(f"{len(found)} findings" if found else 0)
 
 
