@@ -32,7 +32,7 @@ from mori.errors import (
     StoreWarning,
     UnsafeRegionError,
 )
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, Codec, Encoded
 from mori.objects.allocate import AllocatedArray, allocate
 from mori.objects.array import SharedArray
 from mori.objects.bytes import SharedBytes
@@ -44,6 +44,7 @@ __all__ = [
     "AllocatedArray",
     "Buffers",
     "ClassNotFoundError",
+    "Codec",
     "CorruptRegionError",
     "Encoded",
     "LimitError",

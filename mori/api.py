@@ -16,14 +16,13 @@ from mori import store
 from mori._imports import imported, importing
 from mori._progress import Meter, shown
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
-from mori.format import codec, writer
-from mori.format.layout import Codec as Id
+from mori.format import codec, origins, writer
 from mori.format.node import Node, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
-from mori.objects import array, origins
+from mori.objects import array
 from mori.objects.array import SharedArray
-from mori.objects.containers import SharedList, SharedTuple, View
+from mori.objects.containers import View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Where
 from mori.store.names import Name, format_name, parse_name
@@ -55,8 +54,6 @@ _UNCHANGED: Final = (
     ModuleType,
     np.generic,
 )
-
-_WHOLE: Final = (Id.STRINGS, Id.PACKED, Id.SMALL, Id.ROWS)  # what has its elements in one node
 
 region.watch(picklers.meet)
 
@@ -137,13 +134,14 @@ def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
     finally:
         if objects is not None:
             objects.warn()
-    if plan.codec == Id.SCALAR or (plan.codec == Id.PICKLE and not plan.children and len(plan.buffers) == 1):
-        return obj  # there is nothing to map
+    written_by = codec.for_id(plan.codec)
+    if written_by is None or not written_by.has_mapped(len(plan.children), len(plan.buffers)):
+        return obj
 
     nbytes = writer.region_nbytes(plan)
     if meter is not None:
         meter.writing(nbytes)
-    return open_node(root_of(region.create(nbytes, partial(writer.write, plan), writer.ROOT)))
+    return root_of(region.create(nbytes, partial(writer.write, plan), writer.ROOT)).open()
 
 
 def _node_of(obj: object) -> Node | None:
@@ -228,13 +226,17 @@ def map_shared(name: object) -> Any:
     if found is None:
         return None
     parsed, node, rest = found
-    part = open_node(node)
-    if rest and node.record.codec == Id.DATAFRAME:
-        (step,) = rest
-        if step >= part.shape[1]:
-            raise PartNotFoundError(name=format_name(parsed), found=f"the frame has {part.shape[1]} columns")
-        return part.iloc[:, step]
-    return _inside(part, parsed, len(parsed.path) - len(rest))
+    part = node.open()
+    for depth, number in enumerate(rest, len(parsed.path) - len(rest) + 1):
+        by = codec.for_type(type(part))
+        try:
+            if by is None:
+                raise TypeError("what it leads into is not a container")
+            part = by.inside(part, number)
+        except (TypeError, IndexError) as error:
+            here = format_name(parsed._replace(path=parsed.path[:depth]))
+            raise PartNotFoundError(name=here, found=str(error)) from None
+    return part
 
 
 def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
@@ -251,33 +253,16 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
     if mapping is None:
         raise RegionNotFoundError(name=format_name(parsed), store=home.name)
     node = root_of(mapping)
-    for done, step in enumerate(parsed.path):
-        here = format_name(parsed._replace(path=parsed.path[: done + 1]))
-        if node.record.codec == Id.DICT:
-            node = node.child(len(node) - 1)  # the values
-        is_column = node.record.codec == Id.DATAFRAME and done == len(parsed.path) - 1
-        if is_column or node.record.codec in _WHOLE:
+    for done, number in enumerate(parsed.path):
+        try:
+            part = node.codec.part(node, number)
+        except (TypeError, IndexError) as error:
+            here = format_name(parsed._replace(path=parsed.path[: done + 1]))
+            raise PartNotFoundError(name=here, found=str(error)) from None
+        if part is None:
             return parsed, node, parsed.path[done:]
-        if node.record.codec not in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
-            raise PartNotFoundError(name=here, found="what it leads into is not a container")
-        if step >= len(node):
-            raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(node)} elements")
-        node = node.child(step)
+        node = part
     return parsed, node, ()
-
-
-def _inside(part: Any, name: Name, done: int) -> Any:
-    """Follow the rest of a path, whose first steps are done, into what stands in one node."""
-    for depth, step in enumerate(name.path[done:], done + 1):
-        here = format_name(name._replace(path=name.path[:depth]))
-        if isinstance(part, dict):
-            part = list(part.values())
-        if not isinstance(part, list | tuple | SharedList | SharedTuple):
-            raise PartNotFoundError(name=here, found="what it leads into is not a container")
-        if step >= len(part):
-            raise PartNotFoundError(name=here, found=f"out of bounds: there are {len(part)} elements")
-        part = part[step]
-    return part
 
 
 def _live(name: Name) -> region.Mapping | None:

@@ -111,8 +111,7 @@ class _Rules:
     def check_encoding(self) -> None:
         """Check what encode returns."""
         by = codec.for_type(type(self.obj))
-        inner = getattr(by, "inner", by)
-        self.need(inner is self.codec, "the codec is not registered for its type; call mori.register_codec")
+        self.need(by is self.codec, "the codec is not registered for its type; call mori.register_codec")
         before = copy.deepcopy(self.obj)
         encoded = self.codec.encode(self.obj)
         self.need(isinstance(encoded, Encoded), f"encode has to return a mori.Encoded, not {encoded!r}")

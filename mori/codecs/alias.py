@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mori.format import codec
-from mori.format.codec import Buffers
+from mori.format.codec import Buffers, BuiltinCodec
 from mori.format.layout import Codec as Id
 
 __all__ = ["AliasCodec"]
 
 
-class AliasCodec:
+class AliasCodec(BuiltinCodec):
     """A further reference to an object."""
 
     id = Id.ALIAS
@@ -26,9 +26,6 @@ class AliasCodec:
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> NoReturn:
         raise ValueError("it is an alias that stands alone")
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("an alias has no parts")
 
 
 codec.register(AliasCodec())

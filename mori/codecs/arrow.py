@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -21,11 +21,10 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.codecs.meta import from_json, to_json
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
 
-__all__ = ["ArrayCodec", "ChunkedCodec", "TableCodec"]
+__all__ = ["ARRAYS", "ArrayCodec", "ChunkedCodec", "TableCodec"]
 
 
 def _encoded(kind: pa.DataType, chunks: Sequence[pa.Array], name: str) -> Encoded | None:
@@ -45,10 +44,11 @@ def _kind(plain: dict[str, Any]) -> pa.DataType:
     return field.type
 
 
-class ArrayCodec:
+class ArrayCodec(RebuiltCodec):
     """An array of any type."""
 
     id = Id.ARROW_ARRAY
+    hides_writes = False
 
     def encode(self, obj: pa.Array) -> Encoded | None:
         return _encoded(obj.type, [obj], "array")
@@ -57,14 +57,12 @@ class ArrayCodec:
         plain = from_json(meta)
         return checked(put_together(_kind(plain), plain["array"], buffers), trusted=buffers.trusted)
 
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("an array has no parts")
 
-
-class ChunkedCodec:
+class ChunkedCodec(RebuiltCodec):
     """A chunked array; its chunks have their buffers in one node, what they share but once."""
 
     id = Id.ARROW_CHUNKED_ARRAY
+    hides_writes = False
 
     def encode(self, obj: pa.ChunkedArray) -> Encoded | None:
         return _encoded(obj.type, obj.chunks, "chunks")
@@ -77,12 +75,11 @@ class ChunkedCodec:
         ]
         return pa.chunked_array(chunks, kind)
 
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("an array has no parts")
 
-
-class TableCodec:
+class TableCodec(RebuiltCodec):
     """A table or a record batch: its schema, and its columns as children."""
+
+    hides_writes = False
 
     def __init__(self, number: int, cls: Any, column: Any) -> None:
         self.id = number
@@ -117,10 +114,7 @@ class TableCodec:
         return f"[{obj.schema.names[index]!r}]"
 
 
-codec.register(
-    ArrayCodec(),
-    *(cls for cls in vars(pa.lib).values() if inspect.isclass(cls) and issubclass(cls, pa.Array)),
+ARRAYS: Final = tuple(
+    cls for cls in vars(pa.lib).values() if inspect.isclass(cls) and issubclass(cls, pa.Array)
 )
-codec.register(ChunkedCodec(), pa.ChunkedArray)
-codec.register(TableCodec(Id.ARROW_TABLE, pa.Table, pa.ChunkedArray), pa.Table)
-codec.register(TableCodec(Id.ARROW_RECORD_BATCH, pa.RecordBatch, pa.Array), pa.RecordBatch)
+"""The classes of arrays."""

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.ndarray import NdarrayCodec
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
 
 __all__ = ["KINDS", "LEAST", "BytesCodec", "encode_bytes"]
@@ -29,7 +28,7 @@ def encode_bytes(obj: bytes | bytearray | memoryview) -> Encoded:
     return Encoded(bytes([KINDS.index(type(obj))]), (np.asarray(memoryview(obj).cast("B")),), codec=Id.BYTES)
 
 
-class BytesCodec:
+class BytesCodec(BuiltinCodec):
     """A bytearray, or a memoryview; ScalarCodec hands long bytes over."""
 
     id = Id.BYTES
@@ -53,9 +52,3 @@ class BytesCodec:
         if kind >= len(KINDS) or len(children):
             raise ValueError(f"bytes of the kind {kind} with {len(children)} parts")
         return data
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("bytes have no parts")
-
-
-codec.register(BytesCodec(), bytearray, memoryview)

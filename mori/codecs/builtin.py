@@ -1,35 +1,8 @@
-"""What needs no library but numpy: the codecs of the core, registered together."""
+"""The codecs of what needs no library but numpy, and of what users do not hold: registered together.
 
-from mori.codecs import (
-    alias,
-    binary,
-    classes,
-    containers,
-    mapping,
-    ndarray,
-    objects,
-    packed,
-    pickle5,
-    rows,
-    scalars,
-    sets,
-    small,
-    strings,
-)
+Those whose objects users hold are registered by what opens them, in `mori.objects`.
+"""
 
-__all__ = [
-    "alias",
-    "binary",
-    "classes",
-    "containers",
-    "mapping",
-    "ndarray",
-    "objects",
-    "packed",
-    "pickle5",
-    "rows",
-    "scalars",
-    "sets",
-    "small",
-    "strings",
-]
+from mori.codecs import alias, pickle5, scalars, small
+
+__all__ = ["alias", "pickle5", "scalars", "small"]

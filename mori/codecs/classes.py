@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mori.errors import ClassNotFoundError
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = [
     "DataclassCodec",
@@ -208,10 +208,8 @@ def shape_of(number: int, meta: bytes) -> Shape:
     return Shape(cls, fields)
 
 
-class _Fields:
+class _Fields(BuiltinCodec):
     """Instances of a class, by their fields."""
-
-    id: int
 
     def _take_apart(self, obj: Any) -> Encoded:
         cls, fields = type(obj), fields_of(obj)
@@ -222,6 +220,17 @@ class _Fields:
 
     def step(self, obj: Any, index: int) -> str:
         return f".{list(fields_of(obj))[index]}"
+
+    def part(self, node: Node, number: int) -> Node:
+        if number >= len(node):
+            raise IndexError(f"out of bounds: there are {len(node)} elements")
+        return node.child(number)
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...]:
+        return (child.record.place,)
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return changed(obj, change) if is_plain(type(obj)) else obj
 
 
 class NamedTupleCodec(_Fields):
@@ -240,11 +249,8 @@ class DataclassCodec(_Fields):
     """An instance of a dataclass."""
 
     id = Id.DATACLASS
+    pickles_cycles = True
 
     def encode(self, obj: Any) -> Encoded | None:
         cls = type(obj)
         return self._take_apart(obj) if _is_plain_dataclass(cls) and _has_name(cls) else None
-
-
-codec.register(NamedTupleCodec())
-codec.register(DataclassCodec())

@@ -11,9 +11,8 @@ from typing import Any
 
 from mori.codecs import packed, strings
 from mori.codecs.kinds import kinds_of
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
+from mori.format.node import Node
 
 __all__ = ["Elements", "SequenceCodec", "Values"]
 
@@ -28,19 +27,19 @@ class Elements(list[Any]):
     """The elements of a set, which have no places that a user would know."""
 
 
-class SequenceCodec:
+class SequenceCodec(BuiltinCodec):
     """A list or a tuple."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, kind: type[list[Any] | tuple[Any, ...]]) -> None:
         self.id = number
+        self.kind = kind
 
     def encode(self, obj: Sequence[Any]) -> Encoded:
         column = _packed(obj)
         return Encoded(b"", (), obj) if column is None else column
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        items = list(children)
-        return tuple(items) if self.id == Id.TUPLE else items
+        return self.kind(children)
 
     def step(self, obj: Any, index: int) -> str:
         if isinstance(obj, Elements):
@@ -48,6 +47,19 @@ class SequenceCodec:
         return (
             f"[{next(itertools.islice(obj.of, index, None))!r}]" if isinstance(obj, Values) else f"[{index}]"
         )
+
+    def part(self, node: Node, number: int) -> Node:
+        if number >= len(node):
+            raise IndexError(f"out of bounds: there are {len(node)} elements")
+        return node.child(number)
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...]:
+        return (child.record.place,)
+
+    def inside(self, obj: Any, number: int) -> Any:
+        if number >= len(obj):
+            raise IndexError(f"out of bounds: there are {len(obj)} elements")
+        return obj[number]
 
 
 def _packed(obj: Sequence[Any]) -> Encoded | None:
@@ -59,7 +71,3 @@ def _packed(obj: Sequence[Any]) -> Encoded | None:
         return None
     (cls,) = kinds
     return strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
-
-
-codec.register(SequenceCodec(Id.LIST), list, Values, Elements)
-codec.register(SequenceCodec(Id.TUPLE), tuple)

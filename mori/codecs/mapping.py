@@ -5,23 +5,25 @@ Imports codec, layout, the lists and the index. The values are the last child.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from mori.codecs import packed
 from mori.codecs.containers import Values
 from mori.codecs.index import Index, build
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = ["DictCodec"]
 
 
-class DictCodec:
+class DictCodec(BuiltinCodec):
     """A dict, in its order."""
 
     id = Id.DICT
+    has_keys = True
 
     def encode(self, obj: dict[Any, Any]) -> Encoded:
         index = build(obj)
@@ -41,5 +43,14 @@ class DictCodec:
         # Only keys that have no index are a child, and they alone can fail.
         return ".keys()" if index == 0 and build(obj) is None else ""
 
+    def part(self, node: Node, number: int) -> Node | None:
+        values = node.child(len(node) - 1)
+        return values.codec.part(values, number)
 
-codec.register(DictCodec(), dict)
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
+        return () if child.record.place == len(node) - 1 else None
+
+    def inside(self, obj: Any, number: int) -> Any:
+        if number >= len(obj):
+            raise IndexError(f"out of bounds: there are {len(obj)} elements")
+        return next(itertools.islice(obj.values(), number, None))

@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from mori.codecs.meta import from_json, to_json
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled
 from mori.format.layout import Codec as Id
 
 __all__ = ["MaskedArrayCodec"]
@@ -20,10 +19,11 @@ __all__ = ["MaskedArrayCodec"]
 _PARTS: Final = (".data", ".mask", ".fill_value", "._optinfo")
 
 
-class MaskedArrayCodec:
+class MaskedArrayCodec(BuiltinCodec):
     """A MaskedArray over plain elements: data, then mask, fill value and what numpy calls the optinfo."""
 
     id = Id.NUMPY_MASKED
+    is_mapped = True
 
     def encode(self, obj: Any) -> Encoded | None:
         if not issubclass(obj._baseclass, np.ndarray) or obj._baseclass.__name__ not in (
@@ -81,6 +81,3 @@ def _plain_array(child: Any) -> Any:
     if not isinstance(child, np.ndarray) or child.dtype.hasobject:
         raise ValueError(f"{type(child).__name__} for an array")
     return child.view(np.ndarray)
-
-
-codec.register(MaskedArrayCodec(), np.ma.MaskedArray)

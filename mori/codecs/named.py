@@ -12,16 +12,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
-
-import numpy as np
+from typing import Any, Final, NoReturn
 
 from mori._imports import importing
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded, Late
-from mori.format.layout import Codec as Id
+from mori.format.codec import Buffers, Codec
+from mori.format.node import Node
+from mori.format.origins import remember
 
-__all__ = ["GROUP", "NamedCodec", "load", "register_codec", "remake"]
+__all__ = ["GROUP", "load", "register_codec"]
 
 GROUP: Final = "mori.codecs"
 _NAME: Final = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*")
@@ -29,79 +28,67 @@ _LENGTH: Final = struct.Struct("<H")
 _MOST: Final = 255  # bytes of a name
 
 
-class NamedCodec(Protocol):
-    """What a third party writes: a name, and a type's way into a region and out of it.
+class _ByName(Codec):
+    """What the id stands for: any codec of a third party, whose name stands before the meta."""
 
-    `step` may be left out; it says how a user writes the way to a child, for error messages.
-    """
-
-    name: str
-
-    def encode(self, obj: Any) -> Encoded | None:
-        """Take an object apart; None if this one has to go by pickle."""
+    def encode(self, obj: Any) -> NoReturn:
+        raise AssertionError("mori itself writes nothing under a name")
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        """Put it together again. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+        by = _named(meta)
+        return by.decode(meta[len(by.head) :], buffers, children)
+
+    def open(self, node: Node) -> Any:
+        try:
+            by = _named(node.meta)
+        except ValueError as error:
+            raise node.decode_error(str(error)) from error
+        return remember(by.open(node), node)
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        by = codec.known(type(obj))
+        return obj if by is None else by.copy(obj, change)
 
 
-class _Named:
-    """One third party's codec, as the plan wants it."""
-
-    id = Id.NAMED
-
-    def __init__(self, inner: NamedCodec) -> None:
-        self.inner = inner
-        name = inner.name.encode()
-        self._head = _LENGTH.pack(len(name)) + name
-
-    def encode(self, obj: Any) -> Encoded | None:
-        encoded = self.inner.encode(obj)
-        if encoded is None:
-            return None
-        return Encoded(self._head + encoded.meta, encoded.buffers, encoded.children)
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        """Decode what has this or any other name: the codec that the id stands for."""
-        (length,) = _LENGTH.unpack_from(meta)
-        name, rest = meta[_LENGTH.size :][:length].decode(), meta[_LENGTH.size + length :]
-        if length > _MOST or not _NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!r} is no name of a codec")
-        if name not in _by_name:
-            load(name.partition(".")[0])
-        if name not in _by_name:
-            raise ImportError(
-                f"this region holds what the codec {name!r} writes, and there is none here: install the "
-                f"package that has the entry point {name!r} in the group {GROUP!r}, or call "
-                "mori.register_codec before it is opened",
-                name=name.partition(".")[0],
-            )
-        return _by_name[name].inner.decode(rest, buffers, children)
-
-    def step(self, obj: Any, index: int) -> str:
-        step: Callable[[Any, int], str] | None = getattr(self.inner, "step", None)
-        return f".children[{index}]" if step is None else step(obj, index)
+def _named(meta: bytes) -> Codec:
+    """Return the codec whose name stands before a meta, loaded now if need be."""
+    (length,) = _LENGTH.unpack_from(meta)
+    name = meta[_LENGTH.size :][:length].decode()
+    if length > _MOST or not _NAME.fullmatch(name):
+        raise ValueError(f"{name[:40]!r} is no name of a codec")
+    if codec.known(name) is None:
+        load(name.partition(".")[0])
+    by = codec.known(name)
+    if by is None:
+        raise ImportError(
+            f"this region holds what the codec {name!r} writes, and there is none here: install the "
+            f"package that has the entry point {name!r} in the group {GROUP!r}, or call "
+            "mori.register_codec before it is opened",
+            name=name.partition(".")[0],
+        )
+    return by
 
 
-_by_name: dict[str, _Named] = {}
 _loaded: set[str] = set()
 _here = threading.local()
 
 
-def register_codec(codec_: NamedCodec, /, *types: type) -> None:
+def register_codec(codec_: Codec, /, *types: type) -> None:
     """Have objects of these exact types shared by a codec of your own.
 
     Parameters
     ----------
-    codec_ : object
+    codec_ : mori.Codec
         It has a ``name``, a str: the top-level module of the types, and what follows a dot if there are
         several; ``encode(obj)``, which returns a `mori.Encoded` or None; and ``decode(meta, buffers,
-        children)``. It may have ``step(obj, index)``. The name is part of the bytes: it is never given
-        to another layout.
+        children)``. The name is part of the bytes: it is never given to another layout.
     *types : type
         The classes; subclasses are not meant.
 
     Raises
     ------
+    TypeError
+        For a codec whose class is not derived from `mori.Codec`.
     ValueError
         For a name that cannot be one, or a type that mori has a codec for.
 
@@ -110,6 +97,8 @@ def register_codec(codec_: NamedCodec, /, *types: type) -> None:
     docs/codecs.md has an example, the contract, and the entry point by which mori finds a codec that
     nobody has imported. `mori.testing.check_codec` tries one.
     """
+    if not isinstance(codec_, Codec):
+        raise TypeError(f"{type(codec_).__qualname__} has to be derived from mori.Codec")
     name = codec_.name
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode()) > _MOST:
         raise ValueError(
@@ -117,10 +106,10 @@ def register_codec(codec_: NamedCodec, /, *types: type) -> None:
         )
     for cls in types:
         known = codec.known(cls)
-        if known is not None and known.id != Id.NAMED:
+        if known is not None and not known.name:
             raise ValueError(f"mori has a codec for {cls.__qualname__} already")
-    named = _by_name[name] = _Named(codec_)
-    codec.register(named, *types)
+    codec_.head = _LENGTH.pack(len(name.encode())) + name.encode()
+    codec.register(codec_, *types)
 
 
 def load(library: str) -> None:
@@ -157,31 +146,4 @@ def _load(library: str) -> None:
             )
 
 
-def remake(obj: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a copy of an object in private memory, whose children were changed by a function."""
-    named = codec.known(type(obj))
-    assert isinstance(named, _Named)
-    encoded = named.inner.encode(obj)
-    if encoded is None:
-        return obj
-    pieces = [[*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in encoded.buffers]
-    private = Buffers(
-        np.frombuffer(bytearray(b"".join(part.tobytes("A") for part in piece)), np.uint8) for piece in pieces
-    )
-    return named.inner.decode(encoded.meta, private, [change(child) for child in encoded.children])
-
-
-class _Unknown:
-    """Stands for a codec without a name of its own, so that the id is known before any is registered."""
-
-    name = "mori"
-
-    def encode(self, obj: Any) -> Encoded | None:
-        return None
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        raise ValueError("mori itself writes nothing under a name")
-
-
-_by_name[_Unknown.name] = _Named(_Unknown())
-codec.register(_by_name[_Unknown.name])
+codec.register(_ByName())

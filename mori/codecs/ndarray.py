@@ -19,11 +19,19 @@ import numpy.typing as npt
 
 from mori.codecs.meta import to_json
 from mori.codecs.objects import encode_objects
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled, Strides
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
-__all__ = ["CLASSES", "NdarrayCodec", "dtype_from_plain", "dtype_to_plain", "is_plain", "register_class"]
+__all__ = [
+    "CLASSES",
+    "NdarrayCodec",
+    "dtype_from_plain",
+    "dtype_to_plain",
+    "is_plain",
+    "name_class",
+    "view_of",
+]
 
 _NUMPY: Final = ("numpy", "numpy.rec")
 _SIMPLE: Final = re.compile(
@@ -108,7 +116,7 @@ def dtype_from_plain(plain: Any) -> np.dtype[Any]:
     return dtype
 
 
-class NdarrayCodec:
+class NdarrayCodec(BuiltinCodec):
     """An array of any dtype without objects, and numpy's own subclasses of it."""
 
     id = Id.NDARRAY
@@ -172,12 +180,34 @@ def _class_of(rest: list[Any], array: npt.NDArray[Any]) -> type:
     return cls
 
 
-def register_class(cls: type, name: str | None) -> None:
-    """Have a class written as one of `CLASSES`, or as a plain array."""
-    if name is not None:
-        _names[cls] = name
-    codec.register(_codec, cls)
+def name_class(cls: type, name: str) -> None:
+    """Have a class written as one of `CLASSES`."""
+    _names[cls] = name
 
 
-_codec: Final = NdarrayCodec()
-codec.register(_codec, np.ndarray, np.memmap, *CLASSES.values())
+def view_of(node: Node, view: Strides, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a view of the elements of a node; of `dtype`, if the view has none of its own.
+
+    Raises
+    ------
+    CorruptRegionError
+        If it leaves the node's buffer, or is none.
+    """
+    try:
+        if view.dtype:
+            dtype = dtype_from_plain(json.loads(view.dtype) if view.dtype.startswith("{") else view.dtype)
+        offset, _, shape, strides = view
+        buffer = node.buffers()[0]
+        # numpy's own check of the bounds wraps around at 2**63.
+        reach = [(length - 1) * step for length, step in zip(shape, strides, strict=True)]
+        first = offset + sum(step for step in reach if step < 0)
+        last = offset + sum(step for step in reach if step > 0) + dtype.itemsize
+        if min(shape, default=1) < 0:
+            raise ValueError(f"a shape of {shape}")
+        if 0 in shape:  # numpy takes no strides for what has no elements
+            return np.ndarray(shape, dtype, buffer[:0])
+        if 0 <= first <= last <= buffer.nbytes:
+            return np.ndarray(shape, dtype, buffer, offset, strides)
+        raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
+    except (ValueError, TypeError, KeyError, MemoryError, RecursionError) as error:
+        raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.meta import from_json, to_json
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled
 from mori.format.layout import Codec as Id
 
 __all__ = ["ObjectsCodec", "encode_objects"]
@@ -43,7 +42,7 @@ def _filled(objects: Any, shape: list[int], order: str) -> npt.NDArray[Any]:
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
-class ObjectsCodec:
+class ObjectsCodec(BuiltinCodec):
     """An array whose elements are objects, or hold some."""
 
     id = Id.OBJECT_ARRAY
@@ -64,4 +63,3 @@ class ObjectsCodec:
 
 
 _BARE: Final = {np.ndarray}  # the classes that have nothing but their elements
-codec.register(ObjectsCodec())

@@ -19,9 +19,9 @@ from mori import _progress
 from mori.codecs.binary import LEAST
 from mori.codecs.kinds import kinds_of, pieces_of
 from mori.codecs.meta import from_json, to_json
-from mori.format import codec
-from mori.format.codec import Buffer, Buffers, Encoded, Late
+from mori.format.codec import Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = [
     "Column",
@@ -307,7 +307,7 @@ def numbers(values: Collection[Any]) -> Numbers | None:
     return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED))
 
 
-class PackedCodec:
+class PackedCodec(BuiltinCodec):
     """A list or tuple of int, float, bool or bytes."""
 
     id = Id.PACKED
@@ -319,8 +319,8 @@ class PackedCodec:
         kind, tag, *numbers = from_json(meta)
         return opened(tag, (kind, *numbers), buffers)
 
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
+
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("a packed list has no parts that could fail")
-
-
-codec.register(PackedCodec(), Numbers)

@@ -23,8 +23,10 @@ import numpy as np
 
 from mori._imports import importing
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded, PartNumberError, Pickled, UnpicklableError
+from mori.format.codec import Buffers, Codec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
+from mori.format.origins import remember
 
 __all__ = ["PickleCodec", "Pickles", "dumps", "is_intact", "part", "remake"]
 
@@ -50,13 +52,13 @@ def _is_part(obj: Any) -> bool:
     """Say whether an object is to be a child: an array, a frame, whatever of a library is mapped."""
     cls = type(obj)
     by = codec.for_type(cls)
-    if by is None or by.id == Id.PICKLE:
+    if by is None or by is _codec:
         return False
     if cls.__module__.startswith("mori."):
         return True
     if isinstance(obj, np.ndarray):
         return obj.nbytes >= _LEAST and not obj.dtype.hasobject
-    return by.id == Id.NAMED or by.id >= Id.DATAFRAME
+    return by.is_mapped
 
 
 class _Reducers(dict[type, Callable[[Any], Any]]):
@@ -147,6 +149,10 @@ def is_intact(meta: bytes, buffers: Buffers) -> bool:
     return bool(buffers) and meta == _META.pack(zlib.crc32(buffers[0]))
 
 
+class PartNumberError(ValueError):
+    """A stream that asks for a part that its node does not have."""
+
+
 def _child(children: Sequence[Any], number: int) -> Any:
     if type(number) is not int or not 0 <= number < len(children):
         raise PartNumberError(f"there is no part {number!r} of {len(children)}")
@@ -167,12 +173,11 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class PickleCodec:
+class PickleCodec(Codec):
     """An object by protocol 5."""
 
     id = Id.PICKLE
-
-    is_intact = staticmethod(is_intact)
+    is_mapped = False
 
     def encode(self, obj: Any) -> Encoded:
         value = obj.value if isinstance(obj, Pickled) else obj
@@ -190,6 +195,26 @@ class PickleCodec:
         if not children:
             return pickle.loads(stream, buffers=rest)
         return _Unpickler(stream, rest, children).load()
+
+    def read(self, node: Node) -> Any:
+        """Unpickle what has passed its checksum: what its own classes raise then is theirs to say."""
+        if not is_intact(node.meta, node.buffers()):
+            raise node.decode_error("the checksum of its pickle does not match")
+        return super().read(node)
+
+    def is_damage(self, error: BaseException) -> bool:
+        return isinstance(error, PartNumberError) or type(error).__name__ == "PanicException"
+
+    def open(self, node: Node) -> Any:
+        """Rebuild an object; what has nothing mapped may be a constant of its module, such as an enum's."""
+        obj = self.read(node)
+        return remember(obj, node) if self.has_mapped(len(node), node.record.buffers) else obj
+
+    def has_mapped(self, children: int, buffers: int) -> bool:
+        return children > 0 or buffers > 1  # the first buffer is the stream
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return remake(obj, change)
 
     def step(self, obj: Any, index: int) -> str:
         value = obj.value if isinstance(obj, Pickled) else obj
@@ -247,4 +272,5 @@ def _fault(obj: Any, error: Exception) -> tuple[str, str]:
     return way, f"it is a {type(obj).__qualname__} that does not pickle ({error})"
 
 
-codec.register(PickleCodec(), Pickled)
+_codec = PickleCodec()
+codec.register(_codec, Pickled)

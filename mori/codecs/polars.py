@@ -6,7 +6,7 @@ bits) goes by pickle, column by column. Lazy frames go by pickle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import polars as pl
@@ -14,9 +14,14 @@ import pyarrow as pa
 
 from mori.codecs.arrow_buffers import check_missing
 from mori.codecs.meta import from_json, to_json
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded, Pickled
+from mori.format import codec, writer
+from mori.format.codec import Buffers, Encoded, Pickled, RebuiltCodec
 from mori.format.layout import Codec as Id
+from mori.format.node import root_of
+from mori.format.origins import node_of
+from mori.format.plan import measure
+from mori.memory import region
+from mori.store.header import Header
 
 __all__ = ["FrameCodec", "SeriesCodec"]
 
@@ -45,7 +50,19 @@ def _pickled(column: pl.Series) -> Pickled:
     return Pickled(column)
 
 
-class FrameCodec:
+class _Polars(RebuiltCodec):
+    """What both codecs have in common."""
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        """Return a copy over private memory, since polars cannot pickle columns of objects."""
+        if node_of(obj) is None:
+            return obj
+        plan = measure(obj)
+        header = Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 0, 0, 0)
+        return root_of(region.over(writer.to_bytes(plan, header))).decode()
+
+
+class FrameCodec(_Polars):
     """A DataFrame: a table of what Arrow carries, and each other column."""
 
     id = Id.POLARS_FRAME

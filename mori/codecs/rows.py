@@ -20,9 +20,9 @@ from mori.codecs import packed, strings
 from mori.codecs.kinds import kinds_of
 from mori.codecs.meta import from_json, to_json
 from mori.codecs.packed import Column
-from mori.format import codec
-from mori.format.codec import Buffer, Buffers, Encoded
+from mori.format.codec import Buffer, Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = ["FEWEST", "WIDEST", "Rows", "RowsCodec", "pack"]
 
@@ -201,7 +201,7 @@ def pack(obj: Sequence[Any], kind: str) -> Encoded | None:
     return Encoded(to_json(plain), buffers, (), Id.ROWS)
 
 
-class RowsCodec:
+class RowsCodec(BuiltinCodec):
     """A list or tuple of records."""
 
     id = Id.ROWS
@@ -218,8 +218,8 @@ class RowsCodec:
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Rows:
         return Rows(meta, buffers)
 
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
+
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("records in columns have no parts that could fail")
-
-
-codec.register(RowsCodec())

@@ -15,7 +15,7 @@ import numpy as np
 from mori.codecs.binary import LEAST, encode_bytes
 from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
 
 __all__ = ["ScalarCodec"]
@@ -25,10 +25,11 @@ _FLOAT: Final = struct.Struct("<d")
 _COMPLEX: Final = struct.Struct("<dd")
 
 
-class ScalarCodec:
+class ScalarCodec(BuiltinCodec):
     """One small immutable value."""
 
     id = Id.SCALAR
+    is_value = True
 
     def encode(self, obj: Any) -> Encoded | None:
         cls = type(obj)
@@ -73,8 +74,8 @@ class ScalarCodec:
             return np.frombuffer(data, dtype_from_plain(name.decode()))[0]
         raise ValueError(f"there is no scalar with the tag {tag!r}")
 
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("a scalar has no parts")
+    def has_mapped(self, children: int, buffers: int) -> bool:
+        return False
 
 
 codec.register(

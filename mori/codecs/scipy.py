@@ -15,7 +15,7 @@ from scipy import sparse
 
 from mori.codecs.meta import from_json, to_json
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
 
 __all__ = ["CompressedCodec", "CoordinatesCodec", "DiagonalsCodec"]
@@ -45,7 +45,7 @@ def _check_inside(indices: Any, length: int) -> None:
         raise ValueError(f"indices that are not inside {length}")
 
 
-class _Sparse:
+class _Sparse(RebuiltCodec):
     """What the codecs of this file have in common."""
 
     def __init__(self, number: int, *names: str) -> None:
@@ -56,7 +56,7 @@ class _Sparse:
             for name in (f"{stem}_matrix", f"{stem}_array")
             if hasattr(sparse, name)
         }
-        codec.register(self, *self._classes.values())  # type: ignore[arg-type]
+        codec.register(self, *self._classes.values())
 
     def _encoded(self, obj: Any, *parts: Any, **plain: Any) -> Encoded | None:
         if not _is_of_scipy(obj.data):

@@ -10,29 +10,24 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from mori.codecs.containers import Elements
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 
 __all__ = ["SetCodec"]
 
 
-class SetCodec:
+class SetCodec(BuiltinCodec):
     """A set or a frozenset."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, kind: type[set[Any] | frozenset[Any]]) -> None:
         self.id = number
+        self.kind = kind
 
     def encode(self, obj: Set[Any]) -> Encoded:
         return Encoded(b"", (), (Elements(obj),))
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         (elements,) = children
-        return (set if self.id == Id.SET else frozenset)(elements)
+        return self.kind(elements)
 
     def step(self, obj: Any, index: int) -> str:
         return ""
-
-
-codec.register(SetCodec(Id.SET), set)
-codec.register(SetCodec(Id.FROZENSET), frozenset)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, Final
 
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = ["DEEPEST", "MOST", "SmallCodec", "encode", "is_fixed", "pack"]
 
@@ -222,7 +223,7 @@ class _Reader:
         return made
 
 
-class SmallCodec:
+class SmallCodec(BuiltinCodec):
     """A small container inside another."""
 
     id = Id.SMALL
@@ -241,6 +242,9 @@ class SmallCodec:
         if reader.at != len(meta):
             raise ValueError(f"{len(meta) - reader.at} bytes too many")
         return obj
+
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
 
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("a small container has no parts that could fail")

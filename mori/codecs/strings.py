@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from mori.codecs.meta import from_json
 from mori.codecs.packed import Pieces, Take, column_meta, cut, laid_out, validity_of
-from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.node import Node
 
 __all__ = ["Strings", "StringsCodec", "pack"]
 
@@ -61,7 +61,7 @@ def pack(obj: Sequence[Any], missing: bool, take: Take | None = None) -> Encoded
     return Encoded(column_meta(obj, missing), [validity_of(obj, missing), *laid], (), Id.STRINGS)
 
 
-class StringsCodec:
+class StringsCodec(BuiltinCodec):
     """A list or tuple of str."""
 
     id = Id.STRINGS
@@ -72,8 +72,8 @@ class StringsCodec:
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Strings:
         return Strings(from_json(meta), buffers)
 
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
+
     def step(self, obj: Any, index: int) -> str:
         raise AssertionError("a list of strings has no parts that could fail")
-
-
-codec.register(StringsCodec())

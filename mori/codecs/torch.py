@@ -16,7 +16,7 @@ import torch
 
 from mori.codecs.meta import from_json, to_json
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded
+from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
 from mori.memory.region import writable
 
@@ -54,7 +54,7 @@ def _order(tensor: torch.Tensor) -> list[int]:
     return sorted(range(tensor.dim()), key=lambda place: -tensor.stride(place))
 
 
-class TensorCodec:
+class TensorCodec(RebuiltCodec):
     """A tensor or a parameter: its elements in the order in which it has them."""
 
     id = Id.TORCH_TENSOR
@@ -95,9 +95,6 @@ class TensorCodec:
         if plain["class"] == "Parameter":
             return torch.nn.Parameter(made, requires_grad=plain["grad"] is True)
         return made.requires_grad_() if plain["grad"] is True else made
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("a tensor has no parts")
 
 
 codec.register(TensorCodec(), torch.Tensor, torch.nn.Parameter)

@@ -1,7 +1,7 @@
-"""The contract of a codec, and the two lookups: type to codec, id to codec.
+"""Codecs: what one is, and the one table in which they are found by type, by id and by name.
 
-Imports layout and modules. A codec is chosen by the exact type when writing and by its id when
-reading; its module is imported when one of its types is met for the first time.
+A codec is chosen by the exact type of an object when writing, and by the id in a node when reading. Its
+module is imported when a type of its library, or its id, is met for the first time.
 """
 
 from __future__ import annotations
@@ -9,27 +9,35 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mori._imports import load
+from mori.errors import MoriError
 from mori.format.layout import Codec as Id
+from mori.format.origins import node_of, remember
+
+if TYPE_CHECKING:
+    from mori.format.node import Node
+    from mori.memory.mapping import Again
 
 __all__ = [
     "CHANGED",
     "Buffer",
     "Buffers",
+    "BuiltinCodec",
     "Codec",
     "Encoded",
     "Late",
-    "PartNumberError",
     "Pickled",
+    "Range",
+    "RebuiltCodec",
+    "Strides",
     "UnpicklableError",
     "for_id",
     "for_type",
-    "is_of_pandas",
     "known",
     "register",
 ]
@@ -100,19 +108,197 @@ class Buffers(list[npt.NDArray[np.uint8]]):
     trusted: bool = False
 
 
-class Codec(Protocol):
-    """A type's way into a region and out of it."""
+class Strides(NamedTuple):
+    """A view of an array, as a reference has it: where in the node's buffer it starts, and how it goes on."""
 
-    id: int
+    offset: int
+    dtype: str  # empty: the node's own
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Range(NamedTuple):
+    """A view of a column, as a reference has it: consecutive elements."""
+
+    start: int
+    length: int
+
+
+class Codec:
+    """How objects of a type are written into a region, and opened, viewed, reopened and copied.
+
+    A codec is one object without state, which the table has by its id, by the types that it writes, and by
+    its name where a third party wrote it. Those who write one need `encode` and `decode`; the other methods
+    have defaults that do for objects which are put together again in their own class.
+
+    Attributes
+    ----------
+    id : int
+        What nodes have for their codec. It is the format: an id is never given twice.
+    name : str
+        Of a third party's codec, whose id is `Codec.id`: the name stands before its meta.
+
+    Notes
+    -----
+    The methods are called on any thread, several at a time.
+    """
+
+    id: int = Id.NAMED
+    name: str = ""
+    head: bytes = b""
+    """What stands before the meta of each node: `register_codec` sets it, from the name."""
+
+    is_value: bool = False
+    """Its objects have no identity: one that is met twice is written twice."""
+    is_prepared: bool = False
+    """Its objects go through `measure`'s `prepare` first, those that stand directly inside one excepted."""
+    is_mapped: bool = True
+    """Its objects become parts of a pickle that holds them, instead of being pickled."""
+    is_independent: bool = False
+    """Its objects may be one with others, even where they are a part of what owns its parts."""
+    owns_parts: bool = False
+    """What its objects are made of belongs to each of them, whatever else refers to it."""
+    has_keys: bool = False
+    """All children but the last are keys: they are read at once, and are never one with other objects."""
+    pickles_cycles: bool = False
+    """Where its objects contain each other, the instances of their class go by pickle."""
+    hides_writes: bool = True
+    """Its objects can be written to without telling anybody: they are compared with their nodes."""
+
+    # Writing
 
     def encode(self, obj: Any) -> Encoded | None:
-        """Take an object apart; None if this one has to go by pickle."""
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        """Put it together again. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+        """Take an object apart; return None if this one has to go by pickle."""
+        raise NotImplementedError
 
     def step(self, obj: Any, index: int) -> str:
-        """Return how a user writes the way from an object to its child, such as ``["a"]``."""
+        """Return how a user writes the way from an object to a child, for errors: ``["a"]``."""
+        return f".children[{index}]"
+
+    def has_mapped(self, children: int, buffers: int) -> bool:
+        """Return whether an object of so many parts has anything that is worth a region."""
+        return True
+
+    # Opening
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        """Put an object together. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+        raise NotImplementedError
+
+    def read(self, node: Node) -> Any:
+        """Return what `decode` makes of a node.
+
+        Raises
+        ------
+        CorruptRegionError
+            If the node's content makes no sense to `decode`.
+        """
+        try:
+            return self.decode(node.meta[len(self.head) :], node.buffers(), node.children())
+        except (MoriError, ImportError):
+            raise
+        except BaseException as error:
+            if not self.is_damage(error):
+                raise
+            found = f"its content makes no sense ({type(error).__name__}: {error})"
+            raise node.decode_error(found) from error
+
+    def is_damage(self, error: BaseException) -> bool:
+        """Return whether what `decode` raised says that the bytes are damaged."""
+        # A panic of Rust's (of polars, or of whatever a third party's codec calls) is no Exception: it would
+        # pass through all who read references, and through engines. The others of its kind, such as an
+        # interrupt or the end of a coroutine, say nothing of the bytes.
+        return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+    def open(self, node: Node) -> Any:
+        """Return the object that a user holds of a node."""
+        return self.read(node)
+
+    def view(self, node: Node, view: Strides | Range) -> Any:
+        """Return the object that a user holds of a view of a node.
+
+        Raises
+        ------
+        CorruptRegionError
+            If there is no such view of it: the numbers come from a reference, which may be damaged.
+        """
+        raise node.decode_error("a reference takes it for an array, or for a column of Arrow")
+
+    def wrap(self, node: Node, array: npt.NDArray[Any]) -> Any:
+        """Return what a user holds of an array over the buffer of a node; None where that is no array."""
+        return None
+
+    def reopen(self, node: Node, obj: Any) -> Again | None:
+        """Return what opens a node that was opened as `obj` once more, in fewer steps; None for nothing."""
+        return None
+
+    # Parts, by the numbers in their names
+
+    def part(self, node: Node, number: int) -> Node | None:
+        """Return the node of a part; None where the parts have no nodes of their own.
+
+        Raises
+        ------
+        TypeError
+            If the objects of this codec have no parts.
+        IndexError
+            If this one has fewer.
+        """
+        raise TypeError("what it leads into is not a container")
+
+    def inside(self, obj: Any, number: int) -> Any:
+        """Return a part that has no node of its own, of an opened object; raises what `part` does."""
+        raise TypeError("what it leads into is not a container")
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
+        """Return the numbers that lead from a node to its child, none where both are one object to the user.
+
+        None for a child that is no part.
+        """
+        return None
+
+    # Copying
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        """Return a copy in private memory and ordinary types; `change` returns that of a part.
+
+        What neither lies in a region nor has a part that does comes back as it is.
+        """
+        encoded = self.encode(obj)
+        if encoded is None:
+            return obj
+        pieces = [
+            [*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in encoded.buffers
+        ]
+        private = Buffers(
+            np.frombuffer(bytearray(b"".join(part.tobytes("A") for part in piece)), np.uint8)
+            for piece in pieces
+        )
+        return self.decode(encoded.meta, private, [change(child) for child in encoded.children])
+
+
+class BuiltinCodec(Codec):
+    """A codec whose objects are values, or of classes of mori's own, which know when they are written to."""
+
+    is_mapped = False
+    hides_writes = False
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        """Return the object, which is a value, or private already."""
+        return obj
+
+
+class RebuiltCodec(Codec):
+    """A codec whose objects are of a library's own class, which has no room for where they came from."""
+
+    def open(self, node: Node) -> Any:
+        """Return the object, remembered as that of the node."""
+        return remember(self.read(node), node)
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        """Return a copy as pickle makes one; the object itself if it was not opened from a region."""
+        pickled = for_type(Pickled)
+        return obj if node_of(obj) is None or pickled is None else pickled.copy(obj, change)
 
 
 class Pickled:
@@ -132,70 +318,83 @@ class UnpicklableError(TypeError):
         self.way = way
 
 
-class PartNumberError(ValueError):
-    """A stream that asks for a part that its node does not have."""
+class _Library(NamedTuple):
+    """The module that registers the codecs of a library, when one of its types or ids is met."""
+
+    module: str
+    libraries: tuple[str, ...]
+    ids: tuple[int, ...]
+    extra: str = ""
 
 
-_BUILT_IN: Final = "mori.codecs.builtin"
-_NAMED: Final = "mori.codecs.named"
-_PANDAS: Final = "mori.codecs.pandas"
-_MASKED: Final = "mori.codecs.masked"
-_ARROW: Final = "mori.codecs.arrow"
-_POLARS: Final = "mori.codecs.polars"
-_SCIPY: Final = "mori.codecs.scipy"
-_TORCH: Final = "mori.codecs.torch"
-_MODULES_BY_LIBRARY: Final = {
-    "builtins": _BUILT_IN,
-    "numpy": _BUILT_IN,
-    "mori": _BUILT_IN,
-    "pandas": _PANDAS,
-    "pyarrow": _ARROW,
-    "polars": _POLARS,
-    "scipy": _SCIPY,
-    "torch": _TORCH,
-}
-_MODULES_BY_ID: Final = (  # the first id of each, in order; None for those that no codec has
-    (Id.NAMED, _NAMED),
-    (1, _BUILT_IN),
-    (16, _PANDAS),
-    (26, _BUILT_IN),
-    (27, _PANDAS),
-    (32, _MASKED),
-    (33, _BUILT_IN),
-    (34, None),
-    (36, _ARROW),
-    (40, _POLARS),
-    (44, _SCIPY),
-    (48, None),
-    (52, _TORCH),
-    (53, None),
+_LIBRARIES: Final = (
+    _Library("mori.codecs.named", (), (Id.NAMED,)),
+    _Library(
+        "mori.codecs.builtin",
+        ("builtins", "numpy", "mori"),
+        (
+            *(Id.SCALAR, Id.NDARRAY, Id.LIST, Id.TUPLE, Id.DICT, Id.PICKLE, Id.STRINGS, Id.PACKED, Id.ALIAS),
+            *(
+                Id.SMALL,
+                Id.SET,
+                Id.FROZENSET,
+                Id.NAMEDTUPLE,
+                Id.DATACLASS,
+                Id.BYTES,
+                Id.OBJECT_ARRAY,
+                Id.ROWS,
+            ),
+        ),
+    ),
+    _Library("mori.objects.masked", ("numpy.ma", "numpy.ma.core"), (Id.NUMPY_MASKED,)),
+    _Library(
+        "mori.objects.pandas",
+        ("pandas",),
+        (
+            *(Id.DATAFRAME, Id.SERIES, Id.INDEX, Id.RANGE_INDEX, Id.MULTI_INDEX, Id.CATEGORICAL),
+            *(Id.DATETIME_ARRAY, Id.TIMEDELTA_ARRAY, Id.MASKED_ARRAY, Id.STRING_ARRAY, Id.PERIOD_ARRAY),
+            *(Id.INTERVAL_ARRAY, Id.SPARSE_ARRAY, Id.ARROW_COLUMN, Id.PANDAS_SUBCLASS),
+        ),
+        "pandas",
+    ),
+    _Library(
+        "mori.objects.arrow",
+        ("pyarrow",),
+        (Id.ARROW_ARRAY, Id.ARROW_CHUNKED_ARRAY, Id.ARROW_RECORD_BATCH, Id.ARROW_TABLE),
+        "arrow",
+    ),
+    _Library("mori.codecs.polars", ("polars",), (Id.POLARS_FRAME, Id.POLARS_SERIES), "polars"),
+    _Library(
+        "mori.codecs.scipy",
+        ("scipy",),
+        (Id.SPARSE_COMPRESSED, Id.SPARSE_COORDINATES, Id.SPARSE_DIAGONALS),
+        "scipy",
+    ),
+    _Library("mori.codecs.torch", ("torch",), (Id.TORCH_TENSOR,), "torch"),
 )
-_EXTRAS: Final = {
-    _PANDAS: "pandas",
-    _ARROW: "arrow",
-    _POLARS: "polars",
-    _SCIPY: "scipy",
-    _TORCH: "torch",
-}
+_NAMED: Final = _LIBRARIES[0]
+_homes: Final[dict[int | str, _Library]] = {}
+for _library in _LIBRARIES:
+    _homes.update(dict.fromkeys(_library.ids, _library))
+    _homes.update(dict.fromkeys(_library.libraries, _library))
 
-_imported: set[str] = set()  # to the end: another thread may be about to
-_by_type: dict[type, Codec] = {}
-_by_base: dict[type, Codec] = {}
-_by_id: dict[int, Codec] = {}
+_table: Final[dict[int | type | str, Codec]] = {}
+"""The codecs, by id, by type and by a third party's name."""
+_derived: Final[dict[type, Codec]] = {}
+"""Those that write what is derived from a class and has no codec of its own."""
+_imported: Final[set[str]] = set()  # to the end: another thread may be about to
 
 
-def register(codec: Codec, *types: type) -> None:
-    """Make a codec known by its id, and as the one for these exact types."""
-    _by_id[codec.id] = codec
+def register(codec: Codec, *types: type, derived_from: tuple[type, ...] = ()) -> None:
+    """Put a codec into the table: by its id and name, and as the one for these exact types.
+
+    `derived_from` are classes whose subclasses it takes, where these have no codec of their own.
+    """
+    _table[codec.name or codec.id] = codec
     for cls in types:
-        _by_type[cls] = codec
-
-
-def register_base(codec: Codec, *bases: type) -> None:
-    """Make a codec known by its id, and as the one for classes derived from these that have none."""
-    _by_id[codec.id] = codec
-    for base in bases:
-        _by_base[base] = codec
+        _table[cls] = codec
+    for base in derived_from:
+        _derived[base] = codec
 
 
 def for_type(cls: type) -> Codec | None:
@@ -203,16 +402,16 @@ def for_type(cls: type) -> Codec | None:
 
     None if there is none, and it goes by pickle.
     """
-    codec = _by_type.get(cls)
+    codec = _table.get(cls)
     if codec is None:
         _meet(cls)
-        codec = _by_type.get(cls)
+        codec = _table.get(cls)
     if codec is None:
         for base in cls.__mro__[1:-1]:
-            if base not in _by_base:
+            if base not in _derived:
                 _meet(base)
-            if base in _by_base:
-                return _by_base[base]
+            if base in _derived:
+                return _derived[base]
     if codec is None:
         number = _family(cls)
         codec = None if number is None else for_id(number)
@@ -224,15 +423,14 @@ def _meet(cls: type) -> None:
     where = cls.__module__
     if not isinstance(where, str):  # the descriptor of Cython's functions, which have modules of their own
         return
-    library = where.partition(".")[0]
-    module = _MODULES_BY_LIBRARY.get(library)
-    if where in ("numpy.ma", "numpy.ma.core"):
-        module = _MASKED
-    if (module or _NAMED) not in _imported:
-        load(module or _NAMED)
-        _imported.add(module or _NAMED)
-    if module is None:
-        sys.modules[_NAMED].load(library)
+    name = where.partition(".")[0]
+    library = _homes.get(where) or _homes.get(name)
+    module = (library or _NAMED).module
+    if module not in _imported:
+        load(module)
+        _imported.add(module)
+    if library is None:
+        sys.modules[module].load(name)
 
 
 def _family(cls: type) -> int | None:
@@ -242,9 +440,9 @@ def _family(cls: type) -> int | None:
     return Id.NAMEDTUPLE if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
 
 
-def known(cls: type) -> Codec | None:
-    """Return the codec that is registered for an exact type, without looking for one."""
-    return _by_type.get(cls)
+def known(key: int | type | str) -> Codec | None:
+    """Return the codec of an id, of an exact type or of a name, without looking for one."""
+    return _table.get(key)
 
 
 def for_id(number: int) -> Codec | None:
@@ -255,27 +453,16 @@ def for_id(number: int) -> Codec | None:
     ImportError
         If the library of its objects is not installed; it names the extra.
     """
-    codec = _by_id.get(number)
-    if codec is None and 0 <= number < 64:
-        module = next(module for first, module in reversed(_MODULES_BY_ID) if first <= number)
-        if module is not None:
-            _import(module)
-            codec = _by_id.get(number)
+    codec = _table.get(number)
+    if codec is None and (library := _homes.get(number)) is not None:
+        try:
+            load(library.module)
+        except ModuleNotFoundError as error:
+            if not library.extra:
+                raise
+            raise ImportError(
+                f"this region holds what only {error.name} can open: install mori[{library.extra}]",
+                name=error.name,
+            ) from error
+        codec = _table.get(number)
     return codec
-
-
-def is_of_pandas(number: int) -> bool:
-    """Say whether an id is of a codec for pandas, whose objects `mori.objects.pandas` hands out."""
-    return Id.DATAFRAME <= number < 32 and number != Id.OBJECT_ARRAY
-
-
-def _import(module: str) -> None:
-    try:
-        load(module)
-    except ModuleNotFoundError as error:
-        if module not in _EXTRAS:
-            raise
-        extra = _EXTRAS[module]
-        raise ImportError(
-            f"this region holds what only {error.name} can open: install mori[{extra}]", name=error.name
-        ) from error

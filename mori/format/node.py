@@ -8,22 +8,22 @@ CorruptRegionError and no more memory is asked for than the region has.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from mori._imports import load
-from mori.errors import CorruptRegionError, MoriError
+from mori.errors import CorruptRegionError
 from mori.format import codec, layout
-from mori.format.codec import Buffers, PartNumberError
+from mori.format.codec import Buffers, Codec
 from mori.format.layout import Codec as Id
 from mori.memory.region import Bytes, Mapping, held_by
 from mori.store.names import MAX_STEPS, Name, format_name
 
-__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "opener", "root_of"]
+__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of"]
 
+_ALIAS: Final = Id.ALIAS  # a node that stands for another: the tree's own, whatever its codec
 _FLAGS: Final = layout.ALIASED | layout.LEANS
 _KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
 
@@ -76,7 +76,7 @@ class Node:
     def child(self, index: int) -> Node:
         """Return one child, found without reading the others; for an alias, the node that it refers to."""
         node = self.here(index)
-        return node.target() if node.record.codec == Id.ALIAS else node
+        return node.target() if node.record.codec == _ALIAS else node
 
     def target(self) -> Node:
         """Return the node that an alias refers to."""
@@ -95,7 +95,7 @@ class Node:
             if len(known) >= _KNOWN:
                 known.clear()
             known.add(offset)
-        if node.extent > back or node.record.codec == Id.ALIAS or not node.record.flags & layout.ALIASED:
+        if node.extent > back or node.record.codec == _ALIAS or not node.record.flags & layout.ALIASED:
             raise self._corrupt("it is an alias to a node that has none, or has not ended before it")
         return node
 
@@ -150,21 +150,37 @@ class Node:
 
     def name(self) -> Name | None:
         """Return the node's name; None for more than 64 steps, or for what is no part of its own."""
-        steps: list[int] = []
+        path: list[int] = []  # from the end
         node: Node = self
         while (above := node.parent()) is not None:
-            index = node.record.place
-            if above.record.codec == Id.DICT:
-                if node is self or index != len(above) - 1:  # its keys and its list of values are no parts
-                    return None
-            elif above.record.codec in (Id.LIST, Id.TUPLE, Id.NAMEDTUPLE, Id.DATACLASS):
-                steps.append(index)
-            else:
+            steps = above.codec.steps_to(above, node)
+            if steps is None or (node is self and not steps):  # a dict's list of values is no part of it
                 return None
+            path += steps
             node = above
-            if len(steps) > MAX_STEPS:
+            if len(path) > MAX_STEPS:
                 return None
-        return self.mapping.name._replace(path=tuple(reversed(steps)))
+        return self.mapping.name._replace(path=tuple(reversed(path)))
+
+    @property
+    def codec(self) -> Codec:
+        """The codec that wrote it; CorruptRegionError where there is no such codec."""
+        by = codec.known(self.record.codec) or codec.for_id(self.record.codec)
+        if by is None:
+            raise self._corrupt(f"there is no codec with the id {self.record.codec}")
+        return by
+
+    def decode(self) -> Any:
+        """Return what its codec makes of it; CorruptRegionError where its content makes no sense."""
+        return self.codec.read(self)
+
+    def open(self) -> Any:
+        """Return the object that a user holds of it."""
+        return self.codec.open(self)
+
+    def children(self) -> Sequence[Any]:
+        """Return its children, each opened when it is asked for."""
+        return _Children(self) if self.record.children else ()
 
     def decode_error(self, found: str) -> CorruptRegionError:
         """Return the error for a node whose content makes no sense."""
@@ -195,78 +211,10 @@ class _Children(Sequence[Any]):
         count = self._node.record.children
         if not -count <= index < count:
             raise IndexError(index)
-        return open_node(self._node.child(index + count if index < 0 else index))
+        return self._node.child(index + count if index < 0 else index).open()
 
 
-_openers: dict[int, Callable[[Node], Any]] = {}
-
-
-def opener(number: int) -> Callable[[Callable[[Node], Any]], Callable[[Node], Any]]:
-    """Register how nodes of a codec are handed to the user, where that is not what the codec decodes to."""
-
-    def register(function: Callable[[Node], Any]) -> Callable[[Node], Any]:
-        _openers[number] = function
-        return function
-
-    return register
-
-
-def decode(node: Node) -> Any:
-    """Return what a node's codec makes of it.
-
-    Raises
-    ------
-    CorruptRegionError
-        If the node's content makes no sense to its codec, or there is no such codec.
-    """
-    by = codec.for_id(node.record.codec)
-    if by is None:
-        raise node.decode_error(f"there is no codec with the id {node.record.codec}")
-    buffers = node.buffers()
-    try:
-        if by.id == Id.PICKLE:
-            return _unpickle(node, by, buffers)
-        return by.decode(node.meta, buffers, _Children(node) if node.record.children else ())
-    except (MoriError, ImportError):
-        raise
-    except BaseException as error:
-        # A panic of Rust's (of polars, or of whatever a third party's codec calls) is no Exception: it would
-        # pass through all who read references, and through engines. The others of its kind, such as an
-        # interrupt or the end of a coroutine, say nothing of the bytes; nor does what the class of a pickled
-        # object raises.
-        is_panic = type(error).__name__ == "PanicException"
-        if not is_panic and (by.id == Id.PICKLE or not isinstance(error, Exception)):
-            raise
-        raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
-
-
-def _unpickle(node: Node, by: Any, buffers: Buffers) -> Any:
-    """Unpickle what has passed its checksum: what its own classes raise then is theirs to say."""
-    if not by.is_intact(node.meta, buffers):
-        raise node.decode_error("the checksum of its pickle does not match")
-    try:
-        return by.decode(node.meta, buffers, _Children(node))
-    except PartNumberError as error:
-        raise node.decode_error(str(error)) from error
-
-
-def open_node(node: Node) -> Any:
-    """Return the object that a user holds of a node."""
-    found = _openers.get(node.record.codec)
-    return (_opener_of(node.record.codec) if found is None else found)(node)
-
-
-def _opener_of(number: int) -> Callable[[Node], Any]:
-    """Return what hands the nodes of a codec to the user, imported now if need be."""
-    if codec.is_of_pandas(number):
-        codec.for_id(number)  # says what is missing if pandas is
-        load("mori.objects.pandas")
-    elif Id.ARROW_ARRAY <= number <= Id.ARROW_TABLE:
-        codec.for_id(number)
-        load("mori.objects.arrow")
-    elif number == Id.NUMPY_MASKED:
-        load("mori.objects.masked")
-    return _openers.setdefault(number, decode)
+decode, open_node = Node.decode, Node.open
 
 
 def node_of_memory(array: npt.NDArray[Any]) -> Node | None:

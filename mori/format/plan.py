@@ -20,8 +20,6 @@ __all__ = ["AliasNode", "PlanNode", "Prepare", "buffer_nbytes", "measure"]
 
 _VALUES: Final = (tuple, frozenset)  # the empty ones: nothing tells two of them apart
 
-_INDEXES: Final = (Id.INDEX, Id.RANGE_INDEX, Id.MULTI_INDEX)
-
 
 class PlanNode:
     """One node to be written: its bytes, its buffers and where everything stands, from its own start."""
@@ -107,7 +105,6 @@ Prepare = Callable[[Any, str], Any]
 """Takes a frame or series and the path to it, and returns what is to be written in its place."""
 
 _ROUNDS: Final = 2  # a codec that makes its children anew each time would give new ids for ever
-_FRAMES: Final = frozenset({Id.DATAFRAME, Id.SERIES, Id.PANDAS_SUBCLASS})
 
 
 def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
@@ -160,7 +157,8 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
     A column is named after the frame that its memory lies in, so two frames have their own blocks;
     an index may be one and the same.
     """
-    return not codec.is_of_pandas(level.node.codec) or node.codec in _INDEXES
+    by = codec.known(node.codec)
+    return not level.codec.owns_parts or (by is not None and by.is_independent)
 
 
 class _Measure:
@@ -205,13 +203,13 @@ class _Measure:
     def _enter(self, obj: Any) -> PlanNode:
         by = None if type(obj) in self._pickled else codec.for_type(type(obj))
         encoded = None
-        is_scalar = by is not None and by.id == Id.SCALAR
+        is_scalar = by is not None and by.is_value
         if not is_scalar and (alias := self._alias(obj)) is not None:
             return alias
         taken = obj
-        if by is not None and by.id in _FRAMES and self._prepare is not None:
-            is_looked_at = self._levels and self._levels[-1].codec.id == Id.PANDAS_SUBCLASS
-            taken = obj if is_looked_at else self._prepare(obj, self._path())
+        if by is not None and by.is_prepared and self._prepare is not None:
+            is_ready = self._levels and self._levels[-1].codec.is_prepared
+            taken = obj if is_ready else self._prepare(obj, self._path())
         try:
             if by is not None:
                 encoded = (self._small(obj) if self._levels else None) or self._rows(obj, by)
@@ -230,8 +228,9 @@ class _Measure:
             raise NotShareableError(
                 path=self._path(), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
             ) from error
-        node = PlanNode(by.id if encoded.codec is None else encoded.codec, encoded.meta, encoded.buffers)
-        if node.codec == Id.SCALAR:
+        number = by.id if encoded.codec is None else encoded.codec
+        node = PlanNode(number, by.head + encoded.meta, encoded.buffers)
+        if by.is_value and encoded.codec is None:
             node.close()
             return node
         self._number += 1
@@ -241,7 +240,7 @@ class _Measure:
             return node
         if id(obj) in self._above:
             for level in reversed(self._levels):
-                if level.codec.id == Id.DATACLASS:
+                if level.codec.pickles_cycles:
                     raise _CycleError(type(level.obj))
                 if level.obj is obj:
                     break
@@ -305,7 +304,7 @@ class _Measure:
         if not self._levels:
             return False
         level = self._levels[-1]
-        of_dict = level.node.codec == Id.DICT
+        of_dict = level.codec.has_keys
         is_key = self._is_key()
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
         if tells and not (of_dict or is_key) and _is_whole(level, node):
@@ -317,7 +316,7 @@ class _Measure:
         if not self._levels:
             return False
         level = self._levels[-1]
-        return level.is_key or (level.node.codec == Id.DICT and level.met < len(level.children))
+        return level.is_key or (level.codec.has_keys and level.met < len(level.children))
 
     def _path(self) -> str:
         return "obj" + "".join(level.codec.step(level.obj, level.met - 1) for level in self._levels)

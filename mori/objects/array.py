@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mori._imports import load
-from mori.codecs.ndarray import dtype_to_plain, is_plain, register_class
+from mori.codecs.ndarray import CLASSES, NdarrayCodec, dtype_to_plain, is_plain, name_class, view_of
+from mori.codecs.objects import ObjectsCodec
 from mori.errors import ReadOnlyViewError
-from mori.format import codec
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, node_of_memory, opener
+from mori.format.codec import Range, Strides, register
+from mori.format.node import Node, decode, node_of_memory
 from mori.memory.region import Again, Mapping, held_by
 from mori.objects.array_writes import written
 from mori.wire import reference
@@ -184,13 +184,13 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if node is None:
             return _plain(self).__reduce_ex__(protocol)
         mapping = node.mapping
-        if node.record.codec == Id.OBJECT_ARRAY:
+        if node.codec is _OBJECTS:
             if not self._is_constant():
                 return _plain(self).__reduce_ex__(protocol)
             if reference.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if node.record.codec != Id.NDARRAY:
+        if node.codec is not _ARRAYS:
             return _plain(self).__reduce_ex__(protocol)
         whole = decode(node)
         same = _is_same_dtype(self.dtype, whole.dtype)
@@ -205,7 +205,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             return _as_class, (type(self), self.view(SharedArray))
         form = "" if same else dtype_to_plain(self.dtype)
         form = form if isinstance(form, str) else json.dumps(form, separators=(",", ":"))
-        view = reference.Strides(_address(self) - _address(whole), form, self.shape, self.strides)
+        view = Strides(_address(self) - _address(whole), form, self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
 
     def _is_constant(self) -> bool:
@@ -323,7 +323,9 @@ def subclass(cls: type[SharedArray]) -> None:
     _classes[cls._ordinary] = cls
     if cls is not SharedArray:
         cls.__array_priority__ = cls._ordinary.__array_priority__  # type: ignore[assignment]
-    register_class(cls, name)
+    if name is not None:
+        name_class(cls, name)
+    register(_ARRAYS, cls)
     for one in _PLAIN:
         if hasattr(cls._ordinary, one):
             setattr(cls, one, _plain_method(cls._ordinary, one))
@@ -507,41 +509,52 @@ def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
     return shared
 
 
-@opener(Id.NDARRAY)
-def _open(node: Node) -> SharedArray:
-    return _hand_out(node, decode(node))
-
-
-def _again(node: Node, shared: Any) -> Again | None:
-    if type(shared) is not SharedArray or not shared.size or shared.dtype.names is not None:
-        return None  # fields can be renamed in place
-    start = shared.__array_interface__["data"][0] - node.mapping.address
-    return partial(_open_again, shared.shape, shared.dtype, start, shared.strides)
-
-
 def _open_again(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
     shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
     shared._alone = True
     return shared
 
 
-@opener(Id.OBJECT_ARRAY)
-def _open_objects(node: Node) -> SharedArray:
-    array = decode(node)
-    array.flags.writeable = False
-    shared = _hand_out(node, array)
-    shared._rebuilt = node
-    return shared
+class _ArrayCodec(NdarrayCodec):
+    """Arrays without objects: SharedArrays over the region."""
+
+    def open(self, node: Node) -> SharedArray:
+        return _hand_out(node, self.read(node))
+
+    def view(self, node: Node, view: Strides | Range) -> SharedArray:
+        if not isinstance(view, Strides):
+            raise node.decode_error("a reference takes it for a column of Arrow")
+        return self.wrap(node, view_of(node, view, self.read(node).dtype))
+
+    def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
+        return _hand_out(node, array.view(np.ndarray))
+
+    def reopen(self, node: Node, obj: Any) -> Again | None:
+        if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
+            return None  # fields can be renamed in place
+        start = obj.__array_interface__["data"][0] - node.mapping.address
+        return partial(_open_again, obj.shape, obj.dtype, start, obj.strides)
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return private_copy(obj) if isinstance(obj, SharedArray) else obj
 
 
-def _hand_out_view(node: Node, array: npt.NDArray[Any]) -> SharedArray:
-    return _hand_out(node, array.view(np.ndarray))
+class _ObjectArrayCodec(ObjectsCodec):
+    """Arrays of objects: SharedArrays over private memory, which know their node."""
+
+    def open(self, node: Node) -> SharedArray:
+        array = self.read(node)
+        array.flags.writeable = False
+        shared = _hand_out(node, array)
+        shared._rebuilt = node
+        return shared
 
 
-reference.views_of(Id.NDARRAY, _hand_out_view)
-reference.again_of(Id.NDARRAY, _again)
+_ARRAYS: Final = _ArrayCodec()
+_OBJECTS: Final = _ObjectArrayCodec()
+register(_ARRAYS, np.ndarray, np.memmap, *CLASSES.values())
+register(_OBJECTS)
 subclass(SharedArray)
-codec.register(codec.for_type(np.ndarray), SharedArray)  # type: ignore[arg-type]
 
 
 class _Memory:

@@ -13,10 +13,13 @@ import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from mori.format import codec
+import pyarrow as pa
+
+from mori.codecs.arrow import ARRAYS, ArrayCodec, ChunkedCodec, TableCodec
+from mori.format import origins
+from mori.format.codec import RebuiltCodec, register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener
-from mori.objects import origins
+from mori.format.node import Node
 from mori.wire import reference
 
 __all__ = ["reduce", "reference_for_engine"]
@@ -50,13 +53,29 @@ def _reduce_for_engine(obj: Any) -> Any:
     return reference_for_engine(obj) or obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
 
 
-def _open(node: Node) -> Any:
-    obj = decode(node)
-    ForkingPickler.register(type(obj), reduce)
-    copyreg.dispatch_table.setdefault(type(obj), _reduce_for_engine)
-    return origins.remember(obj, node)
+class _Opened(RebuiltCodec):
+    """How Arrow's objects are opened: picklers are told of their classes."""
+
+    def open(self, node: Node) -> Any:
+        obj = super().open(node)
+        ForkingPickler.register(type(obj), reduce)
+        copyreg.dispatch_table.setdefault(type(obj), _reduce_for_engine)
+        return obj
 
 
-for _number in (Id.ARROW_ARRAY, Id.ARROW_CHUNKED_ARRAY, Id.ARROW_RECORD_BATCH, Id.ARROW_TABLE):
-    codec.for_id(_number)
-    opener(_number)(_open)
+class _ArrayCodec(_Opened, ArrayCodec):
+    """Arrays."""
+
+
+class _ChunkedCodec(_Opened, ChunkedCodec):
+    """Chunked arrays."""
+
+
+class _TableCodec(_Opened, TableCodec):
+    """Tables and record batches."""
+
+
+register(_ArrayCodec(), *ARRAYS)
+register(_ChunkedCodec(), pa.ChunkedArray)
+register(_TableCodec(Id.ARROW_TABLE, pa.Table, pa.ChunkedArray), pa.Table)
+register(_TableCodec(Id.ARROW_RECORD_BATCH, pa.RecordBatch, pa.Array), pa.RecordBatch)

@@ -7,16 +7,16 @@ class cannot export a buffer in any other way that is read-only; but it reads an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.binary import KINDS
-from mori.format import codec
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, node_of_memory, opener
+from mori.codecs.binary import KINDS, BytesCodec
+from mori.codecs.ndarray import view_of
+from mori.format.codec import Range, Strides, register
+from mori.format.node import Node, decode, node_of_memory
 from mori.objects.array import SharedArray, is_same_view
 from mori.wire import reference
 
@@ -138,7 +138,7 @@ class SharedBytes(SharedArray):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         node = node_of_memory(self)
-        if node is None or node.record.codec != Id.BYTES:
+        if node is None or node.codec is not _codec:
             return type(self.plain()), (bytes(self),)
         mapping, whole = node.mapping, decode(node)
         if is_same_view(self, whole):
@@ -148,7 +148,7 @@ class SharedBytes(SharedArray):
         if not reference.is_wanted(mapping):
             return type(self.plain()), (bytes(self),)
         start = self.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-        view = reference.Strides(start, "", self.shape, self.strides)
+        view = Strides(start, "", self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
 
 
@@ -161,12 +161,20 @@ def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedBytes:
     return shared
 
 
-@opener(Id.BYTES)
-def _open(node: Node) -> SharedBytes:
-    return _hand_out(node, decode(node))
+class _BytesCodec(BytesCodec):
+    """bytes, bytearrays and memoryviews of bytes."""
+
+    def open(self, node: Node) -> SharedBytes:
+        return _hand_out(node, self.read(node))
+
+    def view(self, node: Node, view: Strides | Range) -> SharedBytes:
+        if not isinstance(view, Strides):
+            raise node.decode_error("a reference takes it for a column of Arrow")
+        return _hand_out(node, view_of(node, view, self.read(node).dtype))
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return obj.plain() if isinstance(obj, SharedBytes) else obj
 
 
-reference.views_of(Id.BYTES, _hand_out)
-_codec = codec.for_id(Id.BYTES)
-assert _codec is not None
-codec.register(_codec, SharedBytes)
+_codec = _BytesCodec()
+register(_codec, bytearray, memoryview, SharedBytes)

@@ -11,17 +11,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from mori.codecs import masked as codecs
+from mori.codecs.masked import MaskedArrayCodec
 from mori.errors import ReadOnlyViewError
-from mori.format import codec
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener
+from mori.format.codec import register
+from mori.format.node import Node
 from mori.memory.region import held_by
 from mori.objects.array import SharedArray, give_memory, shared_of
 from mori.objects.array_writes import written
 from mori.wire import reference
 
-__all__ = ["SharedMaskedArray", "codecs"]
+__all__ = ["SharedMaskedArray"]
 
 _WRITERS: Final = (
     *("__setitem__", "__setmask__", "__iadd__", "__isub__", "__imul__", "__ifloordiv__", "__itruediv__"),
@@ -232,9 +231,7 @@ for _name in _WRITERS:
         setattr(SharedMaskedArray, _name, _writer(_name))
 
 
-@opener(Id.NUMPY_MASKED)
-def _open(node: Node) -> Any:
-    masked = decode(node)
+def _open(node: Node, masked: Any) -> Any:
     shared = masked.view(SharedMaskedArray)
     if not isinstance(shared, SharedMaskedArray):  # nothing of it lies in the region: no elements
         return masked
@@ -248,6 +245,14 @@ def _open(node: Node) -> Any:
     return shared
 
 
-_codec = codec.for_id(Id.NUMPY_MASKED)
-assert _codec is not None
-codec.register(_codec, SharedMaskedArray)
+class _MaskedArrayCodec(MaskedArrayCodec):
+    """Masked arrays."""
+
+    def open(self, node: Node) -> Any:
+        return _open(node, self.read(node))
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return obj._mori_materialize() if isinstance(obj, SharedMaskedArray) else obj
+
+
+register(_MaskedArrayCodec(), np.ma.MaskedArray, SharedMaskedArray)

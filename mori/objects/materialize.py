@@ -10,17 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from mori._imports import imported, importing
-from mori.codecs import classes, named
-from mori.codecs.pickle5 import remake
-from mori.format import codec, writer
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, root_of
-from mori.format.plan import measure
-from mori.memory import region
-from mori.objects import array, origins
-from mori.objects.array import SharedArray
-from mori.objects.bytes import SharedBytes
+from mori.format import codec, origins
 from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
 from mori.wire import reference
 
@@ -49,7 +39,8 @@ def private_copy(x: Any) -> Any:
 
     Builtin lists, tuples and dicts are looked through; what is not shared comes back as it is.
     """
-    return _copy(x, {})
+    with reference.travel("value"):
+        return _copy(x, {})
 
 
 def _copy(x: Any, copies: _Copies) -> Any:
@@ -117,33 +108,6 @@ class _Items:
 
 
 def _leaf(obj: Any, copies: _Copies) -> Any:
-    if isinstance(obj, SharedBytes):
-        return obj.plain()
-    if isinstance(obj, SharedArray):
-        return array.private_copy(obj)
-    if hasattr(type(obj), "_mori_materialize"):
-        return obj._mori_materialize()
-    if imported("pandas") is not None:
-        with importing:
-            from mori.objects.pandas import materialize_pandas
-
-        obj = materialize_pandas(obj)
-    by = codec.known(type(obj))
-    if by is not None and by.id == Id.NAMED:
-        return named.remake(obj, lambda part: _copy(part, copies))
-    if classes.is_plain(type(obj)):
-        return classes.changed(obj, lambda part: _copy(part, copies))
     node = origins.node_of(obj)
-    if node is not None and node.record.codec in (Id.POLARS_FRAME, Id.POLARS_SERIES):
-        return _copied(obj, node)
-    if node is not None:
-        with reference.travel("value"):
-            return remake(obj, lambda part: _copy(part, copies))
-    return obj
-
-
-def _copied(obj: Any, node: Node) -> Any:
-    """Return a copy over private memory of what its own class cannot pickle: polars' columns of objects."""
-    plan = measure(obj)
-    header = node.mapping.header._replace(nbytes=writer.region_nbytes(plan), root=writer.ROOT)
-    return decode(root_of(region.over(writer.to_bytes(plan, header))))
+    by = codec.for_type(type(obj)) if node is None else node.codec
+    return obj if by is None else by.copy(obj, lambda part: _copy(part, copies))

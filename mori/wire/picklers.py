@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from mori._imports import imported, importing
 from mori.errors import MoriError
-from mori.format.layout import Codec as Id
 from mori.format.node import root_of
 from mori.memory import region
 from mori.memory.region import Mapping
@@ -49,8 +48,6 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
     low, high = _bounds(array)
     try:
         node = root_of(mapping).under(low - mapping.address)
-        if node.record.codec != Id.NDARRAY:
-            return None
         (buffer,) = node.buffers()
     except MoriError:  # what the bytes mean is the reader's to say
         return None
@@ -59,7 +56,10 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
         return None
     offset = array.__array_interface__["data"][0] - mapping.address
     view: Any = np.ndarray(array.shape, array.dtype, mapping.bytes(), offset, array.strides)
-    function, arguments = reference.view_of(node, view).__reduce_ex__(protocol)[:2]
+    shared = node.codec.wrap(node, view)
+    if shared is None:
+        return None
+    function, arguments = shared.__reduce_ex__(protocol)[:2]
     return (function, arguments) if function is reference.load else None
 
 

@@ -7,7 +7,6 @@ and never waits: what cannot be found becomes a `Lost` object that raises when i
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import struct
@@ -15,19 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
-import numpy as np
-
-from mori.codecs.ndarray import dtype_from_plain
 from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError
 from mori.format import layout, writer
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, node_at, open_node, root_of
+from mori.format.codec import Range, Strides
+from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
 from mori.memory.lease import Hold
-from mori.memory.region import Again, Mapping
+from mori.memory.region import Mapping
 from mori.store.base import FILES, MEMFD, Where
 from mori.store.names import Name, format_name
 from mori.wire import adapters
@@ -35,9 +31,7 @@ from mori.wire import adapters
 __all__ = [
     "Carrier",
     "Lost",
-    "Strides",
     "Way",
-    "again_of",
     "arrivals",
     "by_reference",
     "by_value",
@@ -54,8 +48,6 @@ __all__ = [
     "region_of",
     "span",
     "travel",
-    "view_of",
-    "views_of",
     "way",
     "where_of",
 ]
@@ -93,15 +85,6 @@ _STORES: Final = {MEMFD: "memfd", FILES: "files"}
 _START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
 _RANGE: Final = struct.Struct("<QQ")
 _MOST_DIMENSIONS: Final = 64
-
-
-class Strides(NamedTuple):
-    """The view of an array: where in the node's buffer it starts, and how it goes on."""
-
-    offset: int
-    dtype: str  # empty: the node's own
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 @contextmanager
@@ -143,7 +126,7 @@ def is_said() -> bool:
     return way.get(None) is not None
 
 
-def by_reference(mapping: Mapping, offset: int, view: Strides | tuple[int, int] | None = None) -> Any:
+def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = None) -> Any:
     """Return what ``__reduce_ex__`` returns for a node, or for a view of one.
 
     `view` is the view of an array, or start and length of strings.
@@ -343,25 +326,26 @@ def load_from(mapping: Mapping, payload: bytes) -> Any:
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
     form, offset = payload[0] & ~_KIND, _WHOLE.unpack_from(payload)[-1]
-    if not form:
-        found = mapping.again(offset)
-        return _open(node_at(mapping, offset)) if found is None else found
-    return (_load_view if form == _VIEW else _load_part)(node_at(mapping, offset), payload[_WHOLE.size :])
+    if form:
+        node = node_at(mapping, offset)
+        return node.codec.view(node, _view_of(node, form, payload[_WHOLE.size :]))
+    found = mapping.again(offset)
+    return _open(node_at(mapping, offset)) if found is None else found
 
 
 def _open(node: Node) -> Any:
-    found = open_node(node)
-    by = _agains.get(node.record.codec)
-    if by is not None and (again := by(node, found)) is not None:
+    by = node.codec
+    found = by.open(node)
+    if (again := by.reopen(node, found)) is not None:
         node.mapping.remember(node.offset, again)
     return found
 
 
-def _load_view(node: Node, tail: bytes) -> Any:
-    if node.record.codec not in _views:
-        raise node.decode_error("a reference takes it for an array")
-    whole = decode(node)
+def _view_of(node: Node, form: int, tail: bytes) -> Strides | Range:
+    """Return the view that the rest of a payload describes."""
     try:
+        if form == _PART:
+            return Range(*_RANGE.unpack(tail))
         offset, dimensions = _START.unpack_from(tail)
         if dimensions > _MOST_DIMENSIONS:
             raise ValueError(f"{dimensions} dimensions")
@@ -371,60 +355,10 @@ def _load_view(node: Node, tail: bytes) -> Any:
         numbers = struct.Struct(f"<{2 * dimensions}{code}")
         start = _START.size + 1
         lengths = numbers.unpack_from(tail, start)
-        name = tail[start + numbers.size :].decode()
-        plain = json.loads(name) if name.startswith("{") else name
-        dtype = dtype_from_plain(plain) if plain else whole.dtype
-        shape, strides = lengths[:dimensions], lengths[dimensions:]
-        buffer = node.buffers()[0]
-        # numpy's own check of the bounds wraps around at 2**63.
-        reach = [(length - 1) * step for length, step in zip(shape, strides, strict=True)]
-        first = offset + sum(step for step in reach if step < 0)
-        last = offset + sum(step for step in reach if step > 0) + dtype.itemsize
-        if min(shape, default=1) < 0:
-            raise ValueError(f"a shape of {shape}")
-        if 0 in shape:  # numpy takes no strides for what has no elements
-            array: Any = np.ndarray(shape, dtype, buffer[:0])
-        elif 0 <= first <= last <= buffer.nbytes:
-            array = np.ndarray(shape, dtype, buffer, offset, strides)
-        else:
-            raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
-    except (struct.error, ValueError, TypeError, KeyError, MemoryError, RecursionError) as error:
-        raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
-    return view_of(node, array)
-
-
-def _load_part(node: Node, tail: bytes) -> Any:
-    if node.record.codec not in (Id.STRING_ARRAY, Id.ARROW_COLUMN) or len(tail) != _RANGE.size:
-        raise node.decode_error("a reference takes it for a column of Arrow")
-    start, length = _RANGE.unpack(tail)
-    whole = open_node(node)
-    if start + length > len(whole):
-        raise node.decode_error("a reference asks for a part that leaves it")
-    return whole[start : start + length]
-
-
-_views: dict[int, Any] = {}
-
-
-def views_of(number: int, make: Any) -> None:
-    """Register how a view of a node is handed to the user; `array` does."""
-    _views[number] = make
-
-
-def view_of(node: Node, array: np.ndarray[Any, Any]) -> Any:
-    """Return what a user holds of an array over the buffer of a node."""
-    return _views[node.record.codec](node, array)
-
-
-_agains: dict[int, Callable[[Node, Any], Again | None]] = {}
-
-
-def again_of(number: int, make: Callable[[Node, Any], Again | None]) -> None:
-    """Register what says how the objects of a codec are opened once more; None for one that is read anew.
-
-    It is asked right after a node was opened by a reference, with the node and what was handed to the user.
-    """
-    _agains[number] = make
+        dtype = tail[start + numbers.size :].decode()
+    except (struct.error, ValueError) as error:
+        raise node.decode_error(f"a reference asks for a view that is none ({error})") from error
+    return Strides(offset, dtype, lengths[:dimensions], lengths[dimensions:])
 
 
 def _lost(name: str) -> Any:

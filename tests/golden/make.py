@@ -149,7 +149,7 @@ class Point:
     __hash__ = None  # type: ignore[assignment]
 
 
-class PointCodec:
+class PointCodec(mori.Codec):
     name = "golden.point"
 
     def encode(self, obj: Point) -> mori.Encoded:

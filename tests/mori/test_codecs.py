@@ -49,7 +49,7 @@ def equal(one: Track, other: Track) -> bool:
     return one.title == other.title and np.array_equal(one.points, other.points) and one.extra == other.extra
 
 
-class TrackCodec:
+class TrackCodec(mori.Codec):
     name = "tests.track"
 
     def encode(self, obj: Track) -> mori.Encoded | None:
@@ -190,7 +190,7 @@ class Grid:
 """
 _SHARED = """
 import mori, grids9
-class GridCodec:
+class GridCodec(mori.Codec):
     name = "grids9.grid"
     def encode(self, obj):
         return mori.Encoded(b"", [obj.a])
@@ -243,7 +243,7 @@ def test_threads_that_meet_a_class_while_its_codec_is_loaded_wait_for_it(tmp_pat
     code = (
         "import threading, time, numpy, mori, grids9\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from mori.objects import origins\n"
+        "from mori.format import origins\n"
         "def share(wait):\n"
         "    time.sleep(wait)\n"
         "    return mori.share(grids9.Grid(numpy.arange(500)))\n"
@@ -399,7 +399,7 @@ class Tagged:
         self.parts = parts
 
 
-class TaggedCodec:
+class TaggedCodec(mori.Codec):
     name = "tests.tagged"
 
     def encode(self, obj: Tagged) -> mori.Encoded:

@@ -7,6 +7,7 @@ EXPECTED = [
     "AllocatedArray",
     "Buffers",
     "ClassNotFoundError",
+    "Codec",
     "CorruptRegionError",
     "Encoded",
     "LimitError",

@@ -18,11 +18,10 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori.format import codec, layout, writer
+from mori.format import codec, layout, origins, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
-from mori.objects import origins
 from tests.mori.pandas_versions import NAN_STRINGS
 
 

@@ -5,7 +5,8 @@ Imports parts, codec, layout and pandas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +34,16 @@ _INDEXES: Final = {
 }
 
 
-class IndexCodec(Parts):
+class _Axis(Parts):
+    """What the codecs of indexes have in common."""
+
+    is_independent = True
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return pickle.loads(pickle.dumps(obj, 5)).copy(deep=True)  # what was pickled is read-only
+
+
+class IndexCodec(_Axis):
     """An Index of one level: its array and its name."""
 
     id = Id.INDEX
@@ -59,7 +69,7 @@ class IndexCodec(Parts):
         return index
 
 
-class RangeIndexCodec(Parts):
+class RangeIndexCodec(_Axis):
     """A RangeIndex: three numbers and a name."""
 
     id = Id.RANGE_INDEX
@@ -72,7 +82,7 @@ class RangeIndexCodec(Parts):
         return pd.RangeIndex(*plain["range"], name=extra(plain, children, "name"))
 
 
-class MultiIndexCodec(Parts):
+class MultiIndexCodec(_Axis):
     """A MultiIndex: the names, then its levels, then its codes."""
 
     id = Id.MULTI_INDEX

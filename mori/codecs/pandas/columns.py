@@ -12,7 +12,6 @@ import pandas as pd
 
 from mori.codecs.pandas.parts import Parts, need
 from mori.codecs.pandas.versions import pa
-from mori.format import codec
 from mori.format.codec import Buffers, Encoded
 from mori.format.layout import Codec as Id
 
@@ -33,6 +32,3 @@ class ArrowColumnCodec(Parts):
         (array,) = children
         need(isinstance(array, pa.ChunkedArray), f"{type(array).__name__} for a column of Arrow")
         return pd.arrays.ArrowExtensionArray(array)
-
-
-codec.register(ArrowColumnCodec(), *(() if pa is None else (pd.arrays.ArrowExtensionArray,)))

@@ -18,7 +18,6 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 from mori.codecs.meta import from_json
 from mori.codecs.pandas.parts import Parts, as_child, bare, extra, need, need_array, pack
 from mori.codecs.pandas.versions import create_dataframe_from_blocks
-from mori.format import codec
 from mori.format.codec import Buffers, Encoded
 from mori.format.layout import Codec as Id
 
@@ -31,6 +30,7 @@ class FrameCodec(Parts):
     """A DataFrame: columns, index and the values of each block."""
 
     id = Id.DATAFRAME
+    is_prepared = True
 
     def encode(self, obj: pd.DataFrame) -> Encoded:
         blocks = _blocks(obj)
@@ -115,6 +115,7 @@ class SeriesCodec(Parts):
     """A Series: index and values."""
 
     id = Id.SERIES
+    is_prepared = True
 
     def encode(self, obj: pd.Series[Any]) -> Encoded:
         values = as_child(obj._mgr.blocks[0].values)
@@ -144,7 +145,3 @@ class SeriesCodec(Parts):
 
     def step(self, obj: Any, index: int) -> str:
         return (".index", ".array", ".name", ".attrs")[index]
-
-
-codec.register(FrameCodec(), pd.DataFrame)
-codec.register(SeriesCodec(), pd.Series)

@@ -5,7 +5,7 @@ Imports codec and pandas.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
 from mori.codecs.meta import to_json
-from mori.format.codec import Encoded, Pickled
+from mori.format.codec import Codec, Encoded, Pickled
 
 __all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack"]
 
@@ -78,8 +78,14 @@ def bare(values: Any) -> Any:
     return values.view(np.ndarray) if isinstance(values, np.ndarray) else values
 
 
-class Parts:
-    """What the codecs of this file have in common."""
+class Parts(Codec):
+    """What pandas' codecs have in common: a column is named after the frame that it lies in."""
+
+    owns_parts = True
 
     def step(self, obj: Any, index: int) -> str:
         return ""
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        """Return the object: what a frame is made of is copied with the frame."""
+        return obj

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from mori.codecs.meta import from_json, to_json
 from mori.codecs.pandas.parts import Parts
-from mori.codecs.pandas.versions import STRING_ARRAYS, has_nan, pa, string_dtype
-from mori.format import codec
+from mori.codecs.pandas.versions import has_nan, pa, string_dtype
 from mori.format.codec import Buffer, Buffers, Encoded
 from mori.format.layout import Codec as Id
 
@@ -71,6 +70,3 @@ class StringCodec(Parts):
         # O(1) on trusted memory; what came from elsewhere, or could have been changed, is read through once.
         array.validate(full=not buffers.trusted)
         return string_dtype(nan=plain["na"] != "NA").__from_arrow__(array)
-
-
-codec.register(StringCodec(), *STRING_ARRAYS)

@@ -11,7 +11,6 @@ from typing import Any, Final
 import pandas as pd
 
 from mori.codecs.pandas.parts import Parts, need
-from mori.format import codec
 from mori.format.codec import Buffers, Encoded, Pickled
 from mori.format.layout import Codec as Id
 
@@ -48,6 +47,7 @@ class SubclassCodec(Parts):
     """A frame or series of a user's class."""
 
     id = Id.PANDAS_SUBCLASS
+    is_prepared = True
 
     def encode(self, obj: Any) -> Encoded | None:
         cls = getattr(type(obj), OWN_CLASS, type(obj))
@@ -65,6 +65,3 @@ class SubclassCodec(Parts):
 
     def step(self, obj: Any, index: int) -> str:
         return ("", "", "._metadata")[index]
-
-
-codec.register_base(SubclassCodec(), pd.DataFrame, pd.Series)

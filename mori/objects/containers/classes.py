@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from mori.codecs.classes import Shape, fields_of, shape_of
+from mori.codecs.classes import DataclassCodec, NamedTupleCodec, Shape, fields_of, shape_of
 from mori.errors import MoriError
-from mori.format import layout
+from mori.format import layout, origins
+from mori.format.codec import BuiltinCodec, register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, opener
-from mori.objects import origins
+from mori.format.node import Node
 from mori.objects.array import SharedArray
 from mori.objects.containers.atoms import is_atom
 from mori.objects.containers.handed import has_held_dict, holders, is_as_written, is_held
@@ -176,9 +176,20 @@ def _rebuild(node: Node, opening: Opening, below: Opening) -> Any:
         levels[-1].values.append(obj)
 
 
-def _open(node: Node) -> Any:
-    return _rebuild(node, Opening(), Opening())
+class _Instances(BuiltinCodec):
+    """How instances of classes are opened, which are made of their fields."""
+
+    def open(self, node: Node) -> Any:
+        return _rebuild(node, Opening(), Opening())
 
 
-for _id in INSTANCES:
-    opener(_id)(_open)
+class _NamedTupleCodec(_Instances, NamedTupleCodec):
+    """Namedtuples."""
+
+
+class _DataclassCodec(_Instances, DataclassCodec):
+    """Instances of dataclasses."""
+
+
+register(_NamedTupleCodec())
+register(_DataclassCodec())

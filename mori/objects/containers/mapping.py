@@ -12,10 +12,11 @@ from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from mori.codecs.index import Index
+from mori.codecs.mapping import DictCodec
 from mori.codecs.packed import Column
-from mori.format import codec
+from mori.format.codec import register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, open_node, opener
+from mori.format.node import Node, open_node
 from mori.objects.containers.opening import Opening
 from mori.objects.containers.sequences import SharedList
 from mori.objects.containers.sets import hashable
@@ -319,7 +320,11 @@ class _Items(_Part, ItemsView[Any, Any]):
         return ((key, self._mapping[key]) for key in reversed(self._mapping))
 
 
-opener(Id.DICT)(SharedDict)
-_codec = codec.for_id(Id.DICT)
-assert _codec is not None
-codec.register(_codec, SharedDict)
+class _DictCodec(DictCodec):
+    """Dicts: views."""
+
+    def open(self, node: Node) -> SharedDict:
+        return SharedDict(node)
+
+
+register(_DictCodec(), dict, SharedDict)

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori.format import codec
 from mori.format.codec import Late
 from mori.format.layout import Codec as Id
 from mori.format.node import Node, open_node
@@ -38,16 +37,15 @@ _probe: Final[list[Any]] = [[]]
 
 def is_remade(node: Node, part: Any) -> bool:
     """Say whether the part of a node is an object that can be written to without telling anyone."""
-    number = node.record.codec
     if hasattr(part, "_mori_is_intact") or is_atom(part) or isinstance(part, _CONSTANTS):
         return False
-    return number in (Id.PICKLE, Id.NAMED) or number >= Id.POLARS_FRAME or codec.is_of_pandas(number)
+    return node.codec.hides_writes
 
 
 def is_unchanged(node: Node, obj: Any) -> bool:
     """Say whether an object still is what its node says."""
     try:
-        if node.record.codec == Id.PICKLE and not len(node) and node.record.buffers == 1:
+        if not node.codec.has_mapped(len(node), node.record.buffers):
             with contextlib.suppress(Exception):  # as for a class that only cloudpickle takes
                 now = pickle.dumps(obj, 5)
                 return now == node.buffers()[0].tobytes() or now == pickle.dumps(open_node(node), 5)

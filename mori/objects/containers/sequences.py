@@ -14,11 +14,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from mori.codecs.packed import Column
-from mori.codecs.rows import Rows
-from mori.format import codec
+from mori.codecs.containers import Elements, SequenceCodec, Values
+from mori.codecs.packed import Column, Numbers, PackedCodec
+from mori.codecs.rows import Rows, RowsCodec
+from mori.codecs.strings import StringsCodec
+from mori.format.codec import BuiltinCodec, register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener
+from mori.format.node import Node
 from mori.objects.containers.opening import Opening
 from mori.objects.containers.rows import HandedRows
 from mori.objects.containers.view import SHOWN, View, shown
@@ -333,15 +335,35 @@ class SharedTuple(_Elements):
         return self._plain()
 
 
-def _open_column(node: Node) -> _Elements:
-    column = decode(node)
-    return (SharedList if column.kind is list else SharedTuple)(node, column)
+class _SequenceCodec(SequenceCodec):
+    """Lists and tuples: views."""
+
+    def open(self, node: Node) -> Any:
+        return (SharedList if self.kind is list else SharedTuple)(node)
 
 
-for _id, _view in ((Id.LIST, SharedList), (Id.TUPLE, SharedTuple)):
-    opener(_id)(cast(Any, _view))
-    _codec = codec.for_id(_id)
-    assert _codec is not None
-    codec.register(_codec, _view)
-for _id in (Id.STRINGS, Id.PACKED, Id.ROWS):
-    opener(_id)(_open_column)
+class _Columns(BuiltinCodec):
+    """How lists and tuples are opened whose elements lie in columns."""
+
+    def open(self, node: Node) -> Any:
+        column = self.read(node)
+        return (SharedList if column.kind is list else SharedTuple)(node, column)
+
+
+class _StringsCodec(_Columns, StringsCodec):
+    """Of strings."""
+
+
+class _PackedCodec(_Columns, PackedCodec):
+    """Of numbers or bytes."""
+
+
+class _RowsCodec(_Columns, RowsCodec):
+    """Of records."""
+
+
+register(_SequenceCodec(Id.LIST, list), list, Values, Elements, SharedList)
+register(_SequenceCodec(Id.TUPLE, tuple), tuple, SharedTuple)
+register(_StringsCodec())
+register(_PackedCodec(), Numbers)
+register(_RowsCodec())

@@ -10,9 +10,10 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import Any
 
-from mori.format import codec
+from mori.codecs.sets import SetCodec
+from mori.format.codec import register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, open_node, opener
+from mori.format.node import Node, open_node
 from mori.objects.containers.sequences import SharedList, SharedTuple
 from mori.objects.containers.view import SHOWN, View, shown
 from mori.objects.containers.walk import bounded, plain_tuple
@@ -209,8 +210,12 @@ class SharedFrozenSet(_Elements):
         return hash(self._table())
 
 
-for _id, _view in ((Id.SET, SharedSet), (Id.FROZENSET, SharedFrozenSet)):
-    opener(_id)(_view)
-    _codec = codec.for_id(_id)
-    assert _codec is not None
-    codec.register(_codec, _view)
+class _SetCodec(SetCodec):
+    """Sets and frozensets: views."""
+
+    def open(self, node: Node) -> Any:
+        return (SharedSet if self.kind is set else SharedFrozenSet)(node)
+
+
+register(_SetCodec(Id.SET, set), set, SharedSet)
+register(_SetCodec(Id.FROZENSET, frozenset), frozenset, SharedFrozenSet)

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from mori.codecs import pandas as codecs
-from mori.format import codec
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener, root_of
+from mori.format.codec import Codec, Range, Strides, register
+from mori.format.node import Node, decode, root_of
 from mori.memory import region
 from mori.wire import reference
 
@@ -54,22 +53,19 @@ def node_of_arrow(values: Any) -> Node | None:
             if buffer is not None and buffer.size:
                 mapping = region.at(buffer.address, buffer.size)
                 node = None if mapping is None else root_of(mapping).under(buffer.address - mapping.address)
-                while node is not None and node.record.codec not in _COLUMNS:
+                while node is not None and node.codec not in (_STRINGS, _COLUMNS):
                     node = node.parent()
                 return node
     return None
 
 
-_COLUMNS: Final = (Id.STRING_ARRAY, Id.ARROW_COLUMN)
-
-
-def _part(values: Any, node: Node) -> tuple[int, int] | None:
+def _part(values: Any, node: Node) -> Range | None:
     """Return start and length of a slice of a column of one chunk, or of all of one that has more."""
     whole, chunks = _chunks(decode(node)), _chunks(values)
     if len(whole) == len(chunks) == 1:
-        return chunks[0].offset, len(chunks[0])
+        return Range(chunks[0].offset, len(chunks[0]))
     if [_where(chunk) for chunk in chunks] == [_where(chunk) for chunk in whole]:
-        return 0, len(values)
+        return Range(0, len(values))
     return None
 
 
@@ -78,13 +74,28 @@ def _where(chunk: Any) -> Any:
     return chunk.offset, len(chunk), buffers
 
 
-def _open(node: Node) -> Any:
-    column = decode(node)
-    return _over(_SHARED[type(column)], column)
+class _Columns(Codec):
+    """How columns of Arrow are opened, and parts of them."""
+
+    def open(self, node: Node) -> Any:
+        column = self.read(node)
+        return _over(_SHARED[type(column)], column)
+
+    def view(self, node: Node, view: Strides | Range) -> Any:
+        if not isinstance(view, Range):
+            raise node.decode_error("a reference takes it for an array")
+        whole, (start, length) = self.open(node), view
+        if start + length > len(whole):
+            raise node.decode_error("a reference asks for a part that leaves it")
+        return whole[start : start + length]
 
 
-for _id in _COLUMNS:
-    opener(_id)(_open)
+class _StringCodec(_Columns, codecs.strings.StringCodec):
+    """Columns of strings."""
+
+
+class _ArrowColumnCodec(_Columns, codecs.columns.ArrowColumnCodec):
+    """Columns of any type of Arrow."""
 
 
 _SHARED: Final[dict[type, Any]] = {
@@ -92,7 +103,7 @@ _SHARED: Final[dict[type, Any]] = {
     for plain in codecs.ARROW_ARRAYS
 }
 _PLAIN: Final = {shared: plain for plain, shared in _SHARED.items()}
-for _shared, _plain in _PLAIN.items():
-    _codec = codec.for_type(_plain)
-    assert _codec is not None
-    codec.register(_codec, _shared)
+_OWN: Final = tuple(cls for cls in codecs.ARROW_ARRAYS if cls not in codecs.STRING_ARRAYS)
+_STRINGS, _COLUMNS = _StringCodec(), _ArrowColumnCodec()
+register(_STRINGS, *codecs.STRING_ARRAYS, *(_SHARED[cls] for cls in codecs.STRING_ARRAYS if cls in _SHARED))
+register(_COLUMNS, *_OWN, *(_SHARED[cls] for cls in _OWN))

@@ -12,7 +12,6 @@ import pandas as pd
 from pandas.core.arrays.masked import BaseMaskedArray
 
 from mori.codecs import pandas as codecs
-from mori.format.layout import Codec as Id
 from mori.format.node import Node, decode, node_of_memory
 from mori.objects.pandas.arrow import node_of_arrow
 from mori.store.names import MAX_STEPS, Name
@@ -70,7 +69,7 @@ def name_of(obj: Any) -> Name | None:
     """Return the name of a whole column of a shared frame, None for anything else."""
     node = node_of(obj) if isinstance(obj, pd.Series) else None
     frame = block = node
-    while frame is not None and frame.record.codec != Id.DATAFRAME:
+    while frame is not None and not isinstance(frame.codec, codecs.frames.FrameCodec):
         frame, block = frame.parent(), frame
     if node is None or frame is None or block is None:
         return None

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from mori.codecs.pandas.subclasses import OWN_CLASS, metadata_of, plain_of, remade
-from mori.format import codec
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener
+from mori.codecs.pandas.frames import FrameCodec, SeriesCodec
+from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, plain_of, remade
+from mori.format.codec import Codec, register
+from mori.format.node import Node
 from mori.objects.pandas.again import Look, Pristine, is_made_plainly, made_of, pristine_of
 from mori.objects.pandas.managers import CAN_PROTECT, protected, unprotected
 from mori.wire import reference
@@ -145,18 +145,6 @@ def _wrap(cls: Any, node: Node, plain: Any) -> Any:
     return shared
 
 
-@opener(Id.DATAFRAME)
-def _open_frame(node: Node) -> SharedDataFrame:
-    shared: SharedDataFrame = _wrap(SharedDataFrame, node, decode(node))
-    return shared
-
-
-@opener(Id.SERIES)
-def _open_series(node: Node) -> SharedSeries:
-    shared: SharedSeries = _wrap(SharedSeries, node, decode(node))
-    return shared
-
-
 _shared_classes: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
 
 
@@ -168,12 +156,6 @@ def _shared_class(cls: type) -> type:
         made = type(f"Shared{cls.__name__}", (Shared, cls), names)
         shared = _shared_classes.setdefault(cls, made)  # of two threads, the first one's
     return shared
-
-
-@opener(Id.PANDAS_SUBCLASS)
-def _open_subclass(node: Node) -> Any:
-    plain = decode(node)
-    return _wrap(_shared_class(type(plain)), node, plain)
 
 
 def materialize_pandas(x: Any) -> Any:
@@ -188,8 +170,51 @@ def materialize_pandas(x: Any) -> Any:
     return unprotected(private.copy(deep=True))
 
 
-for _id, _cls in ((Id.DATAFRAME, SharedDataFrame), (Id.SERIES, SharedSeries)):
-    reference.again_of(_id, _again)
-    _codec = codec.for_id(_id)
-    assert _codec is not None
-    codec.register(_codec, _cls)
+class _Frames(Codec):
+    """How frames and series are opened, reopened and copied."""
+
+    def reopen(self, node: Node, obj: Any) -> Callable[[Any], Any] | None:
+        return _again(node, obj)
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return materialize_pandas(obj)
+
+
+class _FrameCodec(_Frames, FrameCodec):
+    """DataFrames."""
+
+    def open(self, node: Node) -> SharedDataFrame:
+        shared: SharedDataFrame = _wrap(SharedDataFrame, node, self.read(node))
+        return shared
+
+    def part(self, node: Node, number: int) -> None:
+        """Return None: a column may be a row of a block."""
+
+    def inside(self, obj: Any, number: int) -> Any:
+        if number >= obj.shape[1]:
+            raise IndexError(f"the frame has {obj.shape[1]} columns")
+        return obj.iloc[:, number]
+
+
+class _SeriesCodec(_Frames, SeriesCodec):
+    """Series."""
+
+    def open(self, node: Node) -> SharedSeries:
+        shared: SharedSeries = _wrap(SharedSeries, node, self.read(node))
+        return shared
+
+
+class _SubclassCodec(_Frames, SubclassCodec):
+    """Frames and series of a user's class, which are opened anew each time."""
+
+    def open(self, node: Node) -> Any:
+        plain = self.read(node)
+        return _wrap(_shared_class(type(plain)), node, plain)
+
+    def reopen(self, node: Node, obj: Any) -> None:
+        """Return None."""
+
+
+register(_FrameCodec(), pd.DataFrame, SharedDataFrame)
+register(_SeriesCodec(), pd.Series, SharedSeries)
+register(_SubclassCodec(), derived_from=(pd.DataFrame, pd.Series))

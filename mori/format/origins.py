@@ -1,6 +1,6 @@
 """What was rebuilt from a region in a class of its own: which node an object came from.
 
-Imports reader and layout. An ndarray is known by its memory and a view by its node; objects of other
+An ndarray is known by its memory and a view by its node; objects of other
 libraries' classes, and of the user's, have no room for either. Invariant: this table keeps no object
 alive; an object keeps its region alive, through the node that stands here beside a weak reference.
 """
@@ -8,16 +8,14 @@ alive; an object keeps its region alive, through the node that stands here besid
 from __future__ import annotations
 
 import weakref
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, decode, opener
+if TYPE_CHECKING:
+    from mori.format.node import Node
 
 __all__ = ["node_of", "remember"]
 
 T = TypeVar("T")
-
-_STREAM: Final = 1  # the first buffer of a PICKLE is its stream: what is mapped lies behind
 
 _origins: dict[int, tuple[weakref.ref[Any], Node]] = {}
 
@@ -25,8 +23,8 @@ _origins: dict[int, tuple[weakref.ref[Any], Node]] = {}
 def remember(obj: T, node: Node) -> T:
     """Note that an object was rebuilt from a node, and return it.
 
-    To be called by an opener, with an object that was made now and has something mapped. An object of a
-    class without weak references is handed out all the same, and is not known as shared.
+    To be called when a node is opened, with an object that was made now and has something mapped. An
+    object of a class without weak references is handed out all the same, and is not known as shared.
     """
     key = id(obj)
     try:
@@ -48,23 +46,3 @@ def node_of(obj: object) -> Node | None:
     """
     found = _origins.get(id(obj))
     return found[1] if found is not None and found[0]() is obj else None
-
-
-@opener(Id.NAMED)
-def _open_named(node: Node) -> Any:
-    return remember(decode(node), node)
-
-
-@opener(Id.PICKLE)
-def _open(node: Node) -> Any:
-    """Rebuild an object; one without anything mapped may be a constant of its module, such as an enum's."""
-    obj = decode(node)
-    return remember(obj, node) if len(node) or node.record.buffers > _STREAM else obj
-
-
-def _open_of_library(node: Node) -> Any:
-    return remember(decode(node), node)
-
-
-for _number in range(Id.POLARS_FRAME, 56):  # of polars, scipy, xarray and torch
-    opener(_number)(_open_of_library)
