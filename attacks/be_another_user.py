@@ -18,7 +18,7 @@ import numpy as np
 import mori
 from attacks.trying import attempt, row
 
-_ATTACKER = 65533
+_ATTACKER, _VICTIM = 65533, 65534
 _SYS_PIDFD_OPEN, _SYS_PIDFD_GETFD = 434, 438
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -127,7 +127,7 @@ ABUSES: tuple[tuple[str, Callable[[Region], Any]], ...] = (
     ("`process_vm_readv`", by_reading_memory),
     ("`prune_shared()`", by_pruning),
     ("having the victim open a region of the attacker's", by_handing_over),
-    ("unlinking its file, in a directory like `/dev/shm`", by_unlinking),  # the last: it is gone then
+    ("unlinking its file", by_unlinking),  # the last: it is gone then
 )
 
 
@@ -152,7 +152,7 @@ def _outcomes(kind: str, uid: int) -> list[str]:
             [sys.executable, "-c", _OF_VICTIM], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as victim:
             assert victim.stdout is not None
-            known = Region(*pickle.load(victim.stdout), Path(directory), victim)
+            known = Region(*pickle.load(victim.stdout), Path(directory) / f"mori-{_VICTIM}", victim)
             outcomes = [attempt(partial(abuse, known), uid) for _, abuse in ABUSES]
             victim.communicate()
         return outcomes

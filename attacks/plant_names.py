@@ -8,7 +8,7 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,16 @@ from mori.format.plan import measure
 from mori.wire import reference
 
 _NAME = "mori_7_1"
+
+
+@contextlib.contextmanager
+def files_store() -> Iterator[Path]:
+    """Use a new store of files; yield the directory in it where this user's regions are."""
+    with tempfile.TemporaryDirectory() as shared:
+        os.environ["MORI_STORE"], os.environ["MORI_GRACE"] = f"files:{shared}", "0"
+        home = Path(shared, f"mori-{os.geteuid()}")
+        home.mkdir(0o700)
+        yield home
 
 
 def plant(directory: Path, **fields: int) -> Path:
@@ -189,10 +199,9 @@ def main() -> None:
     for what, make in PLANTED:
         outcomes = []
         for look in (opened, referred):
-            with tempfile.TemporaryDirectory() as directory:
-                os.environ["MORI_STORE"], os.environ["MORI_GRACE"] = f"files:{directory}", "0"
+            with files_store() as directory:
                 try:
-                    make(plant(Path(directory)))
+                    make(plant(directory))
                 except PermissionError:  # only root can plant it
                     continue
                 outcomes.append(attempt(look))
@@ -205,9 +214,8 @@ def main() -> None:
         ),
         ("a file that a reader has mapped is truncated by its user", truncated_under_a_reader),
     ):
-        with tempfile.TemporaryDirectory() as directory:
-            os.environ["MORI_STORE"] = f"files:{directory}"
-            row(title, attempt(partial(abuse, Path(directory))), "")
+        with files_store() as directory:
+            row(title, attempt(partial(abuse, directory)), "")
 
 
 if __name__ == "__main__":

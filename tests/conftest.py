@@ -18,8 +18,8 @@ import pandas as pd  # noqa: F401  (what it opens and starts is no test's)
 import psutil
 import pytest
 
-from mori import store as stores
 from mori.memory import lease, region
+from tests import stored
 from tests.worker import Worker
 
 collect_ignore = ["compat"]  # `make compat`: other libraries, and other libraries' tests
@@ -100,10 +100,7 @@ def _what_there_is() -> set[str]:
     for pid in _children():
         found.add(f"child {pid}")
         found |= {link for link in _links(pid) if "mori_" in link}
-    home = stores.current()
-    if home.kind == stores.FILES:
-        found |= {*os.listdir(home.name.partition(":")[2])}
-    return found
+    return found | {*stored.names()}
 
 
 @pytest.fixture(autouse=True)

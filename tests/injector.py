@@ -30,6 +30,7 @@ import mori
 from mori import store as stores
 from mori.memory import pool
 from mori.store.processes import descriptors
+from tests import stored
 from tests.tracing import Ended, can_trace, run_until_call
 
 LENGTH = 20_000
@@ -226,8 +227,7 @@ def leave_an_orphan() -> None:
 
 
 def _listed() -> list[str]:
-    home = stores.current()
-    return os.listdir(home.name.partition(":")[2]) if home.kind == stores.FILES else []
+    return stored.names()
 
 
 def _opened(pid: int) -> list[str]:

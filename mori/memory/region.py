@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from mori import settings, store
-from mori.errors import CorruptRegionError, LimitError, MoriError, StoreFullError
+from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import mapping, parallel_write, pool
 from mori.memory.lease import Hold, expire_graces
 from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
@@ -246,20 +246,8 @@ def hold(where: Where, kind: int) -> Hold | None:
 
 def located(region_id: bytes) -> list[Where]:
     """Return where the region of an id is in the store, and the copies of it, the oldest name first."""
-    home = store.current()
-    found = []
-    for entry in home.entries():
-        name = parse_name(entry.name)
-        assert name is not None
-        where = Where(name.pid, name.number, entry.region_id)
-        if entry.region_id is None:
-            with contextlib.suppress(MoriError, OSError):
-                if (opened := _open(home, where)) is not None:
-                    home.release(opened[0])
-                    where = where._replace(region_id=opened[1].region_id)
-        if where.region_id == region_id:
-            found.append(where)
-    return sorted(found)
+    names = (parse_name(entry.name) for entry in store.current().entries(region_id))
+    return sorted(Where(name.pid, name.number, region_id) for name in names if name is not None)
 
 
 def _open(home: Store, where: Where) -> tuple[Held, Header] | None:

@@ -266,12 +266,13 @@ def allocate(
     nbytes = writer.region_nbytes(plan)
 
     def write(fd: int, header: layout.Header) -> None:
+        # First, since it proves whose file it is if this process is killed now.
+        head = layout.pack_head(plan.codec, plan.meta, plan.table, 0, plan.extent, 0, 0)
+        os.pwrite(fd, layout.pack_header(header).ljust(writer.ROOT, b"\0") + head, 0)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, nbytes)
         else:
             os.ftruncate(fd, nbytes)
-        head = layout.pack_head(plan.codec, plan.meta, plan.table, 0, plan.extent, 0, 0)
-        os.pwrite(fd, layout.pack_header(header).ljust(writer.ROOT, b"\0") + head, 0)
 
     room = _Room(region.begin(nbytes, write, writer.ROOT))
     ((offset, _),) = plan.table

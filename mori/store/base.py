@@ -14,7 +14,8 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mori.store.names import parse_label
+from mori.store.header import Header
+from mori.store.names import format_label
 
 __all__ = [
     "FILES",
@@ -76,17 +77,13 @@ class Entry(NamedTuple):
     """The process that wrote it, which may be gone."""
     holders: tuple[int, ...]
     """The processes that are seen to hold it."""
-    region_id: bytes | None
+    region_id: bytes
 
 
-def entry_of(
-    label: str, status: os.stat_result, nbytes: int, holders: Iterable[int], region_id: bytes | None = None
-) -> Entry:
-    """Return the entry of a region by the label and the status of its first file, and its size."""
-    name = parse_label(label)
-    assert name is not None
-    age = max(0.0, time.time() - status.st_mtime)
-    return Entry(f"/{label}", nbytes, age, name[0], tuple(sorted(holders)), region_id)
+def entry_of(header: Header, status: os.stat_result, holders: Iterable[int]) -> Entry:
+    """Return the entry of a region by its header and the status of its first file."""
+    label, age = format_label(header.pid, header.number), max(0.0, time.time() - status.st_mtime)
+    return Entry(f"/{label}", header.nbytes, age, header.pid, tuple(sorted(holders)), header.region_id)
 
 
 class Store(Protocol):
@@ -122,8 +119,8 @@ class Store(Protocol):
     def release(self, held: Held) -> None:
         """Let go; the last one to do so frees the region."""
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield the regions of this user that are alive."""
+    def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
+        """Yield the regions of this user that are alive: all, or the one of an id and its copies."""
 
     def prune(self) -> list[str]:
         """Remove what killed processes left; return the names."""

@@ -1,7 +1,8 @@
 """The files store: a file a region in a directory, for any POSIX system and across pid namespaces.
 
-Imports identifier, limits, errors and store. Every holder keeps a shared flock, which the kernel drops with
-the process; whoever can take it exclusively is the last, and unlinks. No pid is ever believed.
+Every holder keeps a shared flock, which the kernel drops with the process; whoever can take it exclusively is
+the last, and unlinks. No pid is ever believed. Invariant: no name outside of this user's own directory is
+looked at, and no file removed or listed that its first bytes do not prove to be mori's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import time
 from collections.abc import Iterator
 
 from mori.errors import StoreError, UnsafeRegionError
-from mori.store import limits
+from mori.store import directories, limits
 from mori.store.base import FILES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.header import HEADER, MAGIC, Header, unpack_header
 from mori.store.locks import lock
 from mori.store.names import format_label, parse_label
 from mori.store.processes import descriptors, processes
@@ -36,6 +38,7 @@ class FilesStore:
         directory = os.path.abspath(directory)  # the program may change to another one
         self.name = f"files:{directory}"
         self._dir = directory
+        self._own: list[str] = []
         self._pruned = -_PRUNE_EVERY
         if not os.path.isdir(directory):
             raise StoreError(
@@ -102,10 +105,10 @@ class FilesStore:
         if time.monotonic() - self._pruned >= _PRUNE_EVERY:
             self.prune()
         pid = os.getpid()
-        path = self._path(format_label(pid, number))
-        if os.path.lexists(path):
-            return None
         try:
+            path = os.path.join(self._home(), format_label(pid, number))
+            if os.path.lexists(path):
+                return None
             fd = os.open(
                 path + _DRAFT, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
@@ -129,6 +132,20 @@ class FilesStore:
         os.close(fd)
         return None
 
+    def _home(self) -> str:
+        """Return the directory that new regions go to, made now if it is not there."""
+        if not self._homes():
+            self._own = [directories.make(self._dir)]
+        return self._own[0]
+
+    def _homes(self) -> list[str]:
+        """Return the directories that regions of this user are in, as far as they are known."""
+        return self._own if self._own and directories.is_own(self._own[0]) else self._look()
+
+    def _look(self) -> list[str]:
+        self._own = directories.own(self._dir)
+        return self._own
+
     def publish(self, draft: Draft) -> Held | None:
         path = draft.held.path
         assert path is not None
@@ -146,7 +163,13 @@ class FilesStore:
 
     def find(self, where: Where) -> Held | None:
         label = format_label(where.pid, where.number)
-        return self._open(label)
+        return self._find_in(self._homes(), label) or self._find_in(self._look(), label)
+
+    def _find_in(self, homes: list[str], label: str) -> Held | None:
+        for home in homes:
+            if (held := self._open(os.path.join(home, label))) is not None:
+                return held
+        return None
 
     def release(self, held: Held) -> None:
         # Close first: a forked child shares this open file, and with it the lock, so only a lock
@@ -156,17 +179,11 @@ class FilesStore:
         if held.path is not None:
             _unlink_if_unheld(held.path)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
         holders = self._holders()
-        for label, path in self._files():
-            if path.endswith(_DRAFT):
-                continue
-            try:
-                found = os.lstat(path)
-            except OSError:
-                continue
-            if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
-                yield entry_of(label, found, found.st_size, holders.get((found.st_dev, found.st_ino), ()))
+        for path in self._files():
+            if (entry := _entry(path, holders)) is not None and region_id in (None, entry.region_id):
+                yield entry
 
     def _holders(self) -> dict[tuple[int, int], set[int]]:
         """Return who has which file open, as far as /proc shows it.
@@ -185,24 +202,21 @@ class FilesStore:
 
     def prune(self) -> list[str]:
         self._pruned = time.monotonic()
-        names = [f"/{label}" for label, path in self._files() if _unlink_if_unheld(path)]
-        return list(dict.fromkeys(names))  # one killed while publishing leaves both
+        removed = filter(_unlink_if_unheld, self._files())
+        # One killed while publishing leaves both names.
+        return list(dict.fromkeys(f"/{os.path.basename(path).removesuffix(_DRAFT)}" for path in removed))
 
-    def _path(self, label: str) -> str:
-        return os.path.join(self._dir, label)
+    def _files(self) -> Iterator[str]:
+        for home in self._homes():
+            try:
+                names = os.listdir(home)
+            except OSError:
+                continue
+            for name in names:
+                if parse_label(name.removesuffix(_DRAFT)) is not None:
+                    yield os.path.join(home, name)
 
-    def _files(self) -> Iterator[tuple[str, str]]:
-        try:
-            names = os.listdir(self._dir)
-        except OSError:
-            return
-        for name in names:
-            label = name.removesuffix(_DRAFT)
-            if parse_label(label) is not None:
-                yield label, self._path(name)
-
-    def _open(self, label: str) -> Held | None:
-        path = self._path(label)
+    def _open(self, path: str) -> Held | None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -235,22 +249,53 @@ def _fault(found: os.stat_result) -> str | None:
     return None
 
 
-def _unlink_if_unheld(path: str) -> bool:
-    """Remove a file that no process has locked; say whether it was."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a file of this user's; OSError if it is none."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         found = os.fstat(fd)
-        if _fault(found) is not None or not lock(fd, fcntl.LOCK_EX):
-            return False
-        # Between opening and locking it may have been replaced by a live one of the same name.
-        if not os.path.samestat(found, os.stat(path, follow_symlinks=False)):
-            return False
-        os.unlink(path)
-    except OSError:
-        return False
+        if fault := _fault(found):
+            raise UnsafeRegionError(name=path, found=fault)
+        yield fd, found
     finally:
         os.close(fd)
-    return True
+
+
+def _header(fd: int, path: str) -> Header | None:
+    """Return the header of the region that is in a file of its name; None if there is none."""
+    header = unpack_header(os.pread(fd, HEADER.size, 0))
+    if isinstance(header, str) or format_label(header.pid, header.number) != os.path.basename(path):
+        return None
+    return header
+
+
+def _entry(path: str, holders: dict[tuple[int, int], set[int]]) -> Entry | None:
+    try:
+        with _opened(path) as (fd, found):
+            header = _header(fd, path)
+    except OSError as error:
+        if limits.is_out_of_descriptors(error):
+            raise
+        return None
+    return header and entry_of(header, found, holders.get((found.st_dev, found.st_ino), ()))
+
+
+def _unlink_if_unheld(path: str) -> bool:
+    """Remove a region, or the draft of one, that no process has locked; return whether it was."""
+    try:
+        with _opened(path) as (fd, found):
+            if not lock(fd, fcntl.LOCK_EX):
+                return False
+            # Between opening and locking it may have been replaced by a live one of the same name.
+            if not os.path.samestat(found, os.stat(path, follow_symlinks=False)):
+                return False
+            if path.endswith(_DRAFT):  # which begins with its header, when there is a byte of it
+                is_proved = os.pread(fd, len(MAGIC), 0) in (b"", MAGIC)
+            else:
+                is_proved = _header(fd, path) is not None
+            if is_proved:
+                os.unlink(path)
+            return is_proved
+    except OSError:
+        return False

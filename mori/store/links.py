@@ -10,7 +10,7 @@ import os
 import re
 from typing import Final, NamedTuple
 
-from mori.store.header import HEADER, unpack_header
+from mori.store.header import HEADER, Header, unpack_header
 from mori.store.names import LABEL, format_label
 
 __all__ = ["RECYCLED", "Link", "file_name", "parse_link"]
@@ -58,6 +58,11 @@ class Link(NamedTuple):
         if isinstance(header, str):
             return False
         return format_label(header.pid, header.number) == label and region_id in (None, header.region_id)
+
+    def is_of(self, header: Header) -> bool:
+        """Return whether a file with this header may have this link."""
+        named = self.label, self.region_id
+        return self.is_recycled or named == (format_label(header.pid, header.number), header.region_id)
 
 
 def file_name(label: str, region_id: bytes, segment: int, segments: int) -> str:

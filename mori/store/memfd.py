@@ -6,21 +6,20 @@ is sealed, whole and this user's.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import limits
 from mori.store.base import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
-from mori.store.header import HEADER, Header, align, unpack_header
+from mori.store.header import HEADER, align, unpack_header
 from mori.store.limits import HUGE
-from mori.store.links import RECYCLED, Link, file_name, parse_link
+from mori.store.links import Link, file_name, parse_link
 from mori.store.locks import lock
 from mori.store.names import format_label
 from mori.store.processes import descriptors, processes
@@ -149,30 +148,42 @@ class MemfdStore:
         for fd in held.fds:
             os.close(fd)
 
-    def entries(self) -> Iterator[Entry]:
-        found: dict[bytes, _Found] = {}
+    def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
+        found: dict[Link, dict[int, str]] = {}  # which processes have it, and under which number
         for pid in processes():
             for number, link in descriptors(pid):
-                if (parsed := parse_link(link)) is None:
+                parsed = parse_link(link)
+                if parsed is None or parsed.segment:
                     continue
-                if parsed.is_recycled and _is_creators(pid, number):
+                if (
+                    _is_creators(pid, number)
+                    if parsed.is_recycled
+                    else region_id not in (None, parsed.region_id)
+                ):
                     continue
-                with contextlib.suppress(OSError):
-                    path = f"/proc/{pid}/fd/{number}"
-                    if parsed.region_id not in found:
-                        found[parsed.region_id] = _Found(parsed.label, path)
-                    known = found[parsed.region_id]
-                    if parsed.segment not in known.sizes:
-                        known.sizes[parsed.segment] = os.stat(path).st_size
-                    known.holders.add(pid)
-        for region_id, known in found.items():
-            with contextlib.suppress(OSError):
-                if known.label != RECYCLED:
-                    yield known.entry(region_id)
-                elif (header := _peek(known.path)) is not None:
-                    known.label = format_label(header.pid, header.number)
-                    known.sizes = {0: header.nbytes}
-                    yield known.entry(header.region_id)
+                found.setdefault(parsed, {})[pid] = number
+        for places in found.values():
+            entries = (self._entry(pid, number, places) for pid, number in places.items())
+            entry = next(filter(None, entries), None)
+            if entry is not None and region_id in (None, entry.region_id):
+                yield entry
+
+    def _entry(self, pid: int, number: str, holders: Iterable[int]) -> Entry | None:
+        """Return the entry of the region that a process has under a number; None if it is none."""
+        try:
+            opened = self._open(pid, number)
+        except UnsafeRegionError:
+            return None
+        if opened is None:
+            return None
+        fd, link, status = opened
+        try:
+            header = unpack_header(os.pread(fd, HEADER.size, 0))
+        finally:
+            os.close(fd)
+        if isinstance(header, str) or not link.is_of(header):
+            return None
+        return entry_of(header, status, holders)
 
     def prune(self) -> list[str]:
         return []
@@ -255,20 +266,6 @@ class MemfdStore:
         return fd, link, status
 
 
-class _Found:
-    """What has been seen of a region in the tables of open files."""
-
-    def __init__(self, label: str, path: str) -> None:
-        self.label = label
-        self.path = path
-        self.sizes: dict[int, int] = {}
-        self.holders: set[int] = set()
-        self._status = os.stat(path)
-
-    def entry(self, region_id: bytes) -> Entry:
-        return entry_of(self.label, self._status, sum(self.sizes.values()), self.holders, region_id)
-
-
 def segments_of(nbytes: int) -> tuple[int, int]:
     """Return in how many files a new region stands, and the bytes of each but the last (0 for one)."""
     count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)
@@ -312,15 +309,3 @@ def _is_creators(pid: int, number: str) -> bool:
     except (OSError, StopIteration):
         return True
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
-
-
-def _peek(path: str) -> Header | None:
-    """Return the header of the region that recycled pages hold now; None if they hold none."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not lock(fd, fcntl.LOCK_SH):
-            return None
-        header = unpack_header(os.pread(fd, HEADER.size, 0))
-        return None if isinstance(header, str) else header
-    finally:
-        os.close(fd)

@@ -81,7 +81,7 @@ def _ls(options: argparse.Namespace) -> int:
             [
                 {
                     **entry._asdict(),
-                    "region_id": _hex(entry.region_id),
+                    "region_id": entry.region_id.hex(),
                     "places": _places_of(entry.holders, places),
                 }
                 for entry in found
@@ -108,10 +108,6 @@ def _ls(options: argparse.Namespace) -> int:
 
 def _places_of(holders: Sequence[int], places: Mapping[int, list[str]]) -> list[str]:
     return sorted({place for pid in holders for place in places[pid]})
-
-
-def _hex(region_id: bytes | None) -> str | None:
-    return None if region_id is None else region_id.hex()
 
 
 def _inspect(options: argparse.Namespace) -> int:

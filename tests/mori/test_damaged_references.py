@@ -22,6 +22,7 @@ from mori.format.plan import measure
 from mori.memory import lease, region
 from mori.objects.array import SharedArray
 from mori.wire import reference
+from tests import stored
 from tests.mori.damage import is_printable
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -33,8 +34,10 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A files store in a directory of its own."""
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
     monkeypatch.setenv("MORI_GRACE", "0")
-    yield tmp_path
-    for path in tmp_path.iterdir():  # what the test put there is no region of mori's, and nobody's to remove
+    home = stored.home(tmp_path)
+    home.mkdir(0o700)
+    yield home
+    for path in home.iterdir():  # what the test put there is no region of mori's, and nobody's to remove
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

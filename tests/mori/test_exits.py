@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -12,14 +11,12 @@ import numpy as np
 import pytest
 
 import mori
-from mori import store as stores
+from tests import stored
 from tests.fresh import run_python
 
 
 def _assert_gone(name: str) -> None:
-    home = stores.current()
-    if home.kind == stores.FILES:
-        assert os.listdir(home.name.partition(":")[2]) == []  # without anybody's pruning
+    assert stored.names() == []  # without anybody's pruning
     with pytest.raises(mori.RegionNotFoundError):
         mori.map_shared(name)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori import store as stores
+from tests import stored
 from tests.fresh import run_python
 
 
@@ -31,8 +31,7 @@ def _is_gone(name: str | None) -> bool:
 
 def _files() -> list[str]:
     """Return what lies in the directory of the store: what nobody has had to prune."""
-    home = stores.current()
-    return os.listdir(home.name.partition(":")[2]) if home.kind == stores.FILES else []
+    return stored.names()
 
 
 _LAST = """

@@ -15,6 +15,7 @@ import pytest
 
 import mori
 from mori.memory import region
+from tests import stored
 from tests.mori.pandas_versions import NAN_STRINGS
 
 
@@ -74,7 +75,7 @@ def test_a_file_of_the_store_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path / 'store'}")
     shared = mori.share(_tree())
-    (path,) = (tmp_path / "store").iterdir()
+    (path,) = stored.home().iterdir()
     assert mori.frombuffer(path.read_bytes())["n"] == shared["n"]
 
 

@@ -25,6 +25,7 @@ import mori
 from mori import store as stores
 from mori.memory import lease
 from mori.store.processes import descriptors
+from tests import stored
 from tests.fresh import run_python
 from tests.worker import settings
 
@@ -84,8 +85,7 @@ def test_nothing_has_to_be_kept_while_tasks_are_on_their_way(
     assert list(submit()) == [(True, True, 1000)] * TIMES
     lease.expire_graces()
     assert [entry.name for entry in mori.regions() if os.getpid() in (entry.owner, *entry.holders)] == []
-    home = stores.current()
-    assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
+    assert stored.names() == []
 
 
 def _put(queue: Any, environment: dict[str, str]) -> None:
@@ -132,7 +132,7 @@ def test_what_processes_share_and_pass_on_as_they_end_arrives_and_is_gone_after_
     if home.kind == stores.MEMFD:
         wait(lambda: names.isdisjoint(entry.name for entry in mori.regions()))
     else:
-        wait(lambda: os.listdir(home.name.partition(":")[2]) == [])  # without anybody's pruning
+        wait(lambda: stored.names() == [])  # without anybody's pruning
 
 
 _LEFT = """
@@ -316,8 +316,7 @@ def test_where_no_thread_can_be_started_graces_last_as_long_and_are_over_at_the_
 ) -> None:
     name = _run_without_threads(_KEPT).split()[0]
     assert name.startswith("/mori_")
-    home = stores.current()
-    assert home.kind == stores.MEMFD or os.listdir(home.name.partition(":")[2]) == []
+    assert stored.names() == []
 
 
 _SUBINTERPRETER = """

@@ -20,6 +20,7 @@ import pytest
 import mori
 from mori import store as stores
 from mori.memory.lease import Hold
+from tests import stored
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 
@@ -100,20 +101,16 @@ def test_what_a_killed_process_left_is_pruned_and_what_lives_is_not(tmp_path, mo
         name, alive = creator.stdout.readline().strip(), living.stdout.readline().strip()
         creator.kill()
         creator.wait()
-        (tmp_path / "mori_1_1.draft").touch(0o600)  # half a region of a process that was killed
-        (tmp_path / "somebody else's").touch()
+        (stored.home() / "mori_1_1.draft").touch(0o600)  # half a region of a process that was killed
         assert sorted(mori.prune_shared()) == sorted([name, "/mori_1_1"])
         assert mori.prune_shared() == []
-        assert {*os.listdir(tmp_path)} == {mori.shared_name(mine)[1:], alive[1:], "somebody else's"}
+        assert {*stored.names()} == {mori.shared_name(mine)[1:], alive[1:]}
         assert mori.map_shared(alive)["x"][5] == 5
         living.kill()
         living.wait()
         stores.current()._pruned = -1e9  # as if the last look were long ago
         other = mori.share(np.arange(3))
-        assert {*os.listdir(tmp_path)} == {
-            mori.shared_name(mine)[1:], mori.shared_name(other)[1:], "somebody else's"
-        }  # fmt: skip
-    (tmp_path / "somebody else's").unlink()
+        assert {*stored.names()} == {mori.shared_name(mine)[1:], mori.shared_name(other)[1:]}
 
 
 def test_files_that_are_removed_from_outside_stay_readable_and_are_lost_to_others(
@@ -121,7 +118,7 @@ def test_files_that_are_removed_from_outside_stay_readable_and_are_lost_to_other
 ):
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
     shared = mori.share(np.arange(1000))
-    (path,) = tmp_path.iterdir()
+    (path,) = stored.home().iterdir()
     path.unlink()
     assert shared.sum() == pickle.loads(pickle.dumps(shared)).sum() == 499500
     assert "not found" in worker(repr, shared)

@@ -14,6 +14,7 @@ import pytest
 
 import mori
 from mori.memory import lease
+from tests import stored
 from tests.control_group import control_group
 from tests.fresh import run_python, run_unshared
 
@@ -190,11 +191,11 @@ assert other.stdout == "499500\\n", other.stderr
 print(*(str(each.message) for each in caught), sep="\\n")
 from mori import store
 print(store.current().name)
-directory = store.current().name.partition(":")[2]
 del kept
 from mori.memory import lease
 lease.expire_graces()
-assert not [each for each in os.listdir(directory) if each == name[1:]] if directory else True
+from tests import stored
+assert stored.names() == []
 """
 
 
@@ -240,7 +241,7 @@ def test_without_dev_shm_files_go_elsewhere_with_one_warning(
     assert len(warned) == 1
     assert f"/dev/shm is {found}" in warned[0]
     assert "MORI_STORE=files:DIR" in warned[0]
-    assert list(tmp_path.iterdir()) == []
+    assert stored.names(tmp_path) == []
 
 
 def test_a_small_dev_shm_binds_files_and_not_memfds() -> None:
@@ -258,10 +259,10 @@ def test_a_small_dev_shm_binds_files_and_not_memfds() -> None:
                 kept.append(mori.share(numpy.full(step, 2.0)))
             except mori.StoreFullError as error:
                 print(step, error)
-        assert len(os.listdir("/dev/shm")) == len(kept) == 2
+        assert len(os.listdir("/dev/shm/mori-0")) == len(kept) == 2
         assert all(each.sum() == 2 * each.size for each in kept)
         kept.clear()
-        assert os.listdir("/dev/shm") == [] and mori.share(numpy.ones(1_500_000)).sum() == 1_500_000
+        assert os.listdir("/dev/shm/mori-0") == [] and mori.share(numpy.ones(1_500_000)).sum() == 1_500_000
         """,
     )
     first, last = said.splitlines()
@@ -292,7 +293,7 @@ def test_a_tmpfs_anywhere_is_as_large_as_the_memory_that_it_takes() -> None:
 
 def test_a_store_without_room_for_one_more_file_says_so() -> None:
     said = run_unshared(
-        "mount -t tmpfs -o nr_inodes=3 none /dev/shm && touch /dev/shm/a /dev/shm/b",
+        "mount -t tmpfs -o nr_inodes=4 none /dev/shm && touch /dev/shm/a /dev/shm/b",
         """
         import os, numpy, mori
         os.environ["MORI_STORE"] = "files"
@@ -300,7 +301,7 @@ def test_a_store_without_room_for_one_more_file_says_so() -> None:
             mori.share(numpy.arange(1000))
         except mori.StoreFullError as error:
             print(error)
-        assert sorted(os.listdir("/dev/shm")) == ["a", "b"]
+        assert sorted(os.listdir("/dev/shm")) == ["a", "b", "mori-0"]
         """,
     )
     assert "not for one more file (df -i)" in said

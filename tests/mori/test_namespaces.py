@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from tests import stored
 from tests.fresh import run_unshared
 
 _UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -86,7 +86,7 @@ def test_pruning_across_pid_namespaces_removes_exactly_what_nobody_holds(files: 
             assert _line(pruning) == "[] 3000"
         assert theirs.sum() == 3000
         del theirs
-    assert [path.name for path in files.iterdir()] == [mine[1:]]
+    assert stored.names(files) == [mine[1:]]
     assert shared.sum() == 1000
 
 
@@ -105,11 +105,11 @@ def test_the_same_pid_in_two_namespaces_never_meets_the_others_regions(files: Pa
             assert kept.sum() == mori.map_shared(one).sum() == 1000
             assert mori.map_shared(two).sum() == 3000
             del kept
-            assert [path.name for path in files.iterdir()] == [two[1:]]
+            assert stored.names(files) == [two[1:]]
             assert third.stdin is not None
             third.stdin.close()
             third.wait()
-    assert list(files.iterdir()) == []
+    assert stored.names(files) == []
 
 
 _AGAIN = """
@@ -167,7 +167,7 @@ def test_a_pid_that_comes_again_brings_no_other_data_and_harms_no_live_region(st
     assert three == "<lost mori object <lost mori object"
     home = stores.current()
     if home.kind == stores.FILES:
-        assert os.listdir(home.name.partition(":")[2]) == []
+        assert stored.names() == []
 
 
 _FIRST = """

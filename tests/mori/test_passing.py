@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import sys
 import weakref
@@ -16,6 +15,7 @@ import pytest
 import mori
 from mori import store as stores
 from mori.memory import lease, region
+from tests import stored
 from tests.fresh import run_python
 from tests.worker import Worker
 
@@ -178,7 +178,7 @@ def test_a_region_hops_over_ten_processes_of_which_each_is_killed_when_the_next_
     assert _is_gone(name)
     home = stores.current()
     if home.kind == stores.FILES:  # this process was the last, and ended as it should
-        assert os.listdir(home.name.partition(":")[2]) == []
+        assert stored.names() == []
 
 
 def test_a_cycle_holds_its_region_until_it_is_collected(store: str) -> None:

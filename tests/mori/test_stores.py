@@ -11,7 +11,9 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from mori.memory import region
 from mori.memory.region import Mapping
 from mori.store.base import Where
 from mori.store.names import format_label
+from tests import stored
 
 
 @pytest.fixture
@@ -39,8 +42,10 @@ def memfd(monkeypatch: pytest.MonkeyPatch) -> None:
 def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
     monkeypatch.setenv("MORI_GRACE", "0")
-    yield tmp_path
-    for path in tmp_path.iterdir():
+    home = stored.home(tmp_path)
+    home.mkdir(0o700)
+    yield home
+    for path in home.iterdir():
         path.unlink()
 
 
@@ -150,6 +155,22 @@ def test_a_memfd_that_is_not_sealed_is_passed_over() -> None:
 
 
 @pytest.mark.usefixtures("memfd")
+def test_a_memfd_that_is_only_called_like_a_region_is_not_listed() -> None:
+    shared = mori.share(np.arange(10))
+    data, header = bytes(_mapping(shared).bytes()), _mapping(shared).header
+    for contents in (b"my results", data):  # a copy of a region is not the one of that name
+        name = f"{format_label(os.getpid(), header.number + 1000)}.{header.region_id.hex()}"
+        fd = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+        try:
+            os.write(fd, contents)
+            fcntl.fcntl(fd, 1033, 0xF)  # F_ADD_SEALS: SEAL, SHRINK, GROW, WRITE
+            mine = [entry.name for entry in mori.regions() if entry.owner == os.getpid()]
+            assert mine == [mori.shared_name(shared)]
+        finally:
+            os.close(fd)
+
+
+@pytest.mark.usefixtures("memfd")
 def test_a_reused_descriptor_or_name_never_shows_other_data() -> None:
     shared = mori.share(np.arange(10))
     header = _mapping(shared).header
@@ -178,23 +199,130 @@ def test_a_file_is_private_locked_and_gone_with_its_last_holder(files: Path) -> 
 
 
 def test_a_directory_of_files_stays_where_it_is_when_the_program_goes_elsewhere(
-    files: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, elsewhere = files / f"here-{os.getpid()}", files / "elsewhere"
+    monkeypatch.setenv("MORI_GRACE", "0")
+    here, elsewhere = tmp_path / f"here-{os.getpid()}", tmp_path / "elsewhere"
     here.mkdir()
     elsewhere.mkdir()
     with monkeypatch.context() as patch:
         patch.setenv("MORI_STORE", f"files:{here.name}")
-        patch.chdir(files)
+        patch.chdir(tmp_path)
         first = mori.share(np.arange(10))
         patch.chdir(elsewhere)
         second = mori.share(np.arange(10))
-        assert len(os.listdir(here)) == 2
+        assert len(stored.names(here)) == 2
         assert mori.map_shared(mori.shared_name(first))[9] == 9
         del first, second
-        assert os.listdir(here) == os.listdir(elsewhere) == []
-    here.rmdir()
-    elsewhere.rmdir()
+        assert stored.names(here) == os.listdir(elsewhere) == []
+
+
+_ANOTHER = 54_321  # a user
+
+
+def _as_another_user(call: Callable[[], object]) -> None:
+    """Run a function in a child process, as another user."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.setgid(_ANOTHER)
+            os.setuid(_ANOTHER)
+            call()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a store in a directory where all users may make files, as in /dev/shm."""
+    if os.geteuid():
+        pytest.skip("only root can be another user, too")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        os.chmod(name, 0o1777)
+        monkeypatch.setenv("MORI_STORE", f"files:{name}")
+        monkeypatch.setenv("MORI_GRACE", "0")
+        yield Path(name)
+
+
+def test_names_that_another_user_has_planted_cost_nothing(common: Path) -> None:
+    shared = mori.share(np.arange(10))
+    number = _mapping(shared).header.number
+
+    def plant() -> None:
+        for place in range(10_000):
+            name = format_label(os.getppid(), number + 1 + place // 2) + (".draft" if place % 2 else "")
+            os.close(os.open(common / name, os.O_CREAT | os.O_WRONLY, 0o644))
+
+    _as_another_user(plant)
+    stores.current()._pruned = -1e9  # type: ignore[attr-defined]
+    begin = time.perf_counter()
+    again = mori.share(np.arange(10))
+    assert mori.prune_shared() == []
+    assert {entry.name for entry in mori.regions()} == {mori.shared_name(each) for each in (shared, again)}
+    assert time.perf_counter() - begin < 1  # counting through them takes 4
+    assert _mapping(again).header.number == number + 1
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "file", "link to this user's"])
+def test_a_directory_whose_name_another_user_has_taken_is_replaced_by_one_that_all_find(
+    common: Path, kind: str, tmp_path: Path
+) -> None:
+    taken, theirs = stored.home(common), common / "theirs"
+
+    def take() -> None:
+        if kind == "file":
+            taken.touch()
+            return
+        directory = taken if kind == "directory" else theirs
+        directory.mkdir(0o777)
+        if kind != "directory":
+            taken.symlink_to(theirs if kind == "link" else tmp_path)
+
+    _as_another_user(take)
+    first = mori.share(np.arange(1000))
+    (home,) = (path for path in common.iterdir() if path.name.startswith(f"{taken.name}-"))
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    with child(_HOLD) as other, child(_HOLD, mori.shared_name(first) or "") as reader:
+        assert other.stdout is not None
+        assert reader.stdout is not None
+        assert reader.stdout.readline().strip() == mori.shared_name(first)
+        assert mori.map_shared(other.stdout.readline().strip())[999] == 999
+        assert len(os.listdir(home)) == 2
+        # Of two processes that began at once, each may have made one.
+        (common / f"{taken.name}-{0:016x}").mkdir(0o700)
+        with child(_HOLD) as late:
+            assert late.stdout is not None
+            assert mori.map_shared(late.stdout.readline().strip())[999] == 999
+            assert len(mori.regions()) == 3
+            late.communicate("")
+        other.communicate("")
+        reader.communicate("")
+    assert os.listdir(tmp_path) == []
+    assert kind == "file" or os.listdir(taken) == []
+
+
+def test_a_file_of_the_users_own_is_never_removed_or_listed_whatever_its_name(files: Path) -> None:
+    number = _mapping(mori.share(np.arange(10))).header.number
+    data = mori.share(np.arange(10))
+    region_of = bytes(_mapping(data).bytes())
+    names = ("mori_2024_1", "mori_2024_2.draft", format_label(os.getpid(), number + 2), "mori_2024_3")
+    paths = [directory / name for directory in (files, files.parent) for name in names]
+    for path in paths:
+        path.write_bytes(region_of if path.name == "mori_2024_3" else b"my results")  # a copy is no region
+        path.chmod(0o600)
+    stores.current()._pruned = -1e9  # type: ignore[attr-defined]
+    kept = mori.share(np.arange(10))
+    with pytest.raises(mori.CorruptRegionError):
+        mori.map_shared("/mori_2024_1")
+    assert mori.prune_shared() == []
+    assert {entry.name for entry in mori.regions()} == {mori.shared_name(data), mori.shared_name(kept)}
+    assert all(path.exists() for path in paths)
+    assert paths[0].read_bytes() == b"my results"
+    for path in paths[len(names) :]:
+        path.unlink()
 
 
 def test_a_file_is_created_by_this_process_or_not_at_all(files: Path) -> None:
@@ -239,18 +367,19 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: 
 
 
 _HALF = """
-import os, signal, numpy, mori
-from mori.format import writer
+import os, signal, sys, numpy, mori
+from mori.format import layout, writer
 def half(root, header, put):
-    put(b"half")
+    put(layout.pack_header(header)[: int(sys.argv[1])])
     os.kill(os.getpid(), signal.SIGKILL)
 writer.write = half
 mori.share(numpy.arange(1000))
 """
 
 
-def test_the_draft_of_a_killed_writer_is_no_region_and_is_pruned(files: Path) -> None:
-    with child(_HALF) as writer:
+@pytest.mark.parametrize("nbytes", [0, 20, 64])
+def test_the_draft_of_a_killed_writer_is_no_region_and_is_pruned(files: Path, nbytes: int) -> None:
+    with child(_HALF, str(nbytes)) as writer:
         assert writer.wait() == -signal.SIGKILL
     (draft,) = files.iterdir()
     assert draft.suffix == ".draft"
@@ -277,6 +406,7 @@ def test_sharing_prunes_what_killed_processes_left(files: Path) -> None:
 
 _FILL = """
 import numpy, os, pickle, sys, mori
+from tests import stored
 store = os.environ["MORI_STORE"].partition(":")[2]
 kept = mori.share(numpy.ones(100_000))
 # more than there is, refused at once; and pieces that each fit, until one does not
@@ -287,9 +417,9 @@ for step in (1 << 20, 100_000, 100_000, 100_000, 100_000):
     except mori.StoreFullError as error:
         print(error.asked > 8 * step, error.free < error.asked, "MORI_STORE=" in error.remedy)
     names = sorted(mori.shared_name(each)[1:] for each in piecemeal)
-    assert sorted(os.listdir(store)) == names and all(each.sum() == 100_000 for each in piecemeal)
+    assert stored.names(store) == names and all(each.sum() == 100_000 for each in piecemeal)
 del kept, piecemeal
-print(os.listdir(store))
+print(stored.names(store))
 """
 
 

@@ -21,6 +21,7 @@ import mori_dask
 from mori import settings
 from mori.tools import cli, doctor
 from mori_dask import config
+from tests import stored
 from tests.mori_dask.test_paths import look
 
 FOLDER = Path(mori_dask.__file__).parent
@@ -151,7 +152,7 @@ def test_moris_own_settings_are_dasks_keys_and_the_environment_comes_first(
         monkeypatch.delenv("MORI_STORE", raising=False)
         assert settings.grace() == 7
         shared = mori.share(np.arange(100))
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(stored.names(tmp_path)) == 1
         del shared
     with dask.config.set({"mori.pool": "2 GB", "mori.pool-seconds": 3}):
         assert (settings.pool(), settings.pool_seconds()) == (2_000_000_000, 3)

@@ -17,6 +17,7 @@ import ray
 
 import mori
 from mori.store.files import FilesStore
+from tests import stored
 from tests.mori_ray.conftest import ROOT, wait_until
 from tests.mori_ray.tasks import Keeper, call, call_once
 from tests.mori_ray.test_lifetime import assert_freed, is_gone
@@ -93,6 +94,7 @@ def test_an_actor_that_is_restarted_gets_what_its_driver_still_has(one_node: Non
 def test_a_driver_that_is_killed_leaves_nothing_that_is_not_found(no_ray: None, tmp_path: Path) -> None:
     script = """
         import os, signal, sys, time, mori, mori_ray, numpy as np, ray
+        from tests import stored
         ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 << 20,
                  logging_level="ERROR", log_to_driver=False)
         @ray.remote
@@ -104,7 +106,7 @@ def test_a_driver_that_is_killed_leaves_nothing_that_is_not_found(no_ray: None, 
         x = mori.share(np.arange(1000))
         keeper = Keeper.remote(x)
         put = ray.put(mori.share(np.arange(2000)))
-        print(ray.get(keeper.pid.remote(put)), len(os.listdir(sys.argv[1])), flush=True)
+        print(ray.get(keeper.pid.remote(put)), len(stored.names(sys.argv[1])), flush=True)
         queued = [keeper.pid.remote(mori.share(np.arange(i))) for i in range(100)]
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -123,6 +125,6 @@ def test_a_driver_that_is_killed_leaves_nothing_that_is_not_found(no_ray: None, 
 
     def is_empty() -> bool:
         FilesStore(str(tmp_path)).prune()
-        return not list(tmp_path.iterdir())
+        return not stored.names(tmp_path)
 
     wait_until(is_empty)

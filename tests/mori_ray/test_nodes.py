@@ -27,6 +27,7 @@ from mori import store
 from mori.memory import lease
 from mori.wire import reference
 from mori_ray import fetch, serialize
+from tests import stored
 from tests.mori_ray.conftest import ROOT, end, wait_until
 from tests.mori_ray.tasks import (
     AsyncKeeper,
@@ -457,7 +458,7 @@ def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
 
     def is_empty() -> bool:
         store.files.FilesStore(str(tmp_path)).prune()
-        return not list(tmp_path.iterdir())
+        return not stored.names(tmp_path)
 
     wait_until(is_empty, 30)
     assert "499500.0 499500.0" in done.stdout, done.stderr

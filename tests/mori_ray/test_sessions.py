@@ -15,6 +15,7 @@ import ray
 
 import mori
 from mori_ray import lifetime
+from tests import stored
 from tests.mori_ray.conftest import ROOT, connect, regions, wait_until
 from tests.mori_ray.tasks import call, mapped, name_of
 
@@ -137,7 +138,7 @@ def test_the_files_store_is_empty_when_the_driver_has_ended(no_ray: None, tmp_pa
         MORI_STORE=f"files:{tmp_path}",
     )
     assert printed == "[499500, 4950]"
-    wait_until(lambda: not list(tmp_path.iterdir()))
+    wait_until(lambda: not stored.names(tmp_path))
 
 
 def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import mori
 from mori.format import layout
+from tests import stored
 from tests.mori.damage import checksummed
 
 CHILDREN = 16  # offsets of fields in a node's record
@@ -24,7 +25,7 @@ def damaged(tmp_path, monkeypatch) -> Callable[[Callable[[bytearray], object]], 
     def damage(change: Callable[[bytearray], object]) -> str:
         shared = mori.share([np.arange(100), [np.arange(200), "text"]])
         name = mori.shared_name(shared)
-        path = tmp_path / name[1:]
+        path = stored.home() / name[1:]
         data = bytearray(path.read_bytes())
         del shared
         assert not path.exists()
@@ -34,7 +35,7 @@ def damaged(tmp_path, monkeypatch) -> Callable[[Callable[[bytearray], object]], 
         return name
 
     yield damage
-    for path in tmp_path.iterdir():
+    for path in stored.home().iterdir():
         path.unlink()
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mori
+from tests import stored
 
 
 # R: 51
@@ -13,7 +14,7 @@ def test_a_name_that_is_taken_is_passed_over_and_never_overwritten(tmp_path, mon
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
     first = mori.share(np.arange(10))
     stem, _, number = mori.shared_name(first).rpartition("_")
-    taken = tmp_path / f"{stem[1:]}_{int(number, 16) + 1:x}"
+    taken = stored.home() / f"{stem[1:]}_{int(number, 16) + 1:x}"
     taken.write_bytes(b"an orphan of a process with this pid")
     os.chmod(taken, 0o644)  # of this mode it is nobody's region, and pruning leaves it alone
     second = mori.share(np.arange(11))
@@ -30,4 +31,4 @@ def test_more_than_there_can_be_is_an_error_with_its_size_and_leaves_nothing(sto
     assert caught.value.asked >= 7 << 50
     assert f"{caught.value.asked / 1e12:.1f} TB" in str(caught.value)
     if store != "memfd":
-        assert os.listdir(tmp_path / "store") == []
+        assert stored.names(tmp_path / "store") == []

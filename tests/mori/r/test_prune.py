@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mori
+from tests import stored
 
 SHARE = """
 import mori, numpy, sys
@@ -55,9 +56,9 @@ def test_what_a_dead_process_left_is_removed_and_reported(directory):
     with sharer() as (process, name):
         process.kill()
         process.wait()
-        assert (directory / name[1:]).exists()
+        assert (stored.home() / name[1:]).exists()
         assert mori.prune_shared() == [name]
-        assert not (directory / name[1:]).exists()
+        assert not (stored.home() / name[1:]).exists()
         assert mori.prune_shared() == []
 
 

@@ -1,0 +1,55 @@
+"""A user's own directory inside one that others can write to, such as /dev/shm: nobody else has a name there.
+
+Whatever others put beside it costs nothing. Only where another user has taken its name before is it one of a
+random name, which is found by looking through the names of the shared one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+__all__ = ["is_own", "make", "own"]
+
+
+def is_own(path: str) -> bool:
+    """Return whether a path is a directory, and no link to one, that this user alone can look into."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def own(shared: str) -> list[str]:
+    """Return this user's directories in a shared one: none before the first was made, and then that one.
+
+    Several, the first to be used for what is new, only where another user has taken the name and several
+    processes began at once.
+    """
+    first = _first(shared)
+    if is_own(first):
+        return [first]
+    if os.path.lexists(first):
+        with contextlib.suppress(OSError):
+            named = (os.path.join(shared, name) for name in os.listdir(shared))
+            return sorted(path for path in named if path.startswith(f"{first}-") and is_own(path))
+    return []
+
+
+def make(shared: str) -> str:
+    """Return the first of this user's directories in a shared one, made now if there is none."""
+    if not (found := own(shared)):
+        first = _first(shared)
+        try:
+            os.mkdir(first, 0o700)
+        except FileExistsError:
+            if not own(shared):  # or another process of this user has just made it
+                os.mkdir(f"{first}-{os.urandom(8).hex()}", 0o700)
+        found = own(shared)
+    return found[0]
+
+
+def _first(shared: str) -> str:
+    return os.path.join(shared, f"mori-{os.geteuid()}")
