@@ -24,7 +24,7 @@ from mori._imports import imported
 from mori.memory import exit_holder
 from mori.store.base import Held, Store
 
-__all__ = ["Hold", "expire_graces", "soon"]
+__all__ = ["Hold", "expire_graces", "has_ended", "soon"]
 
 
 class Hold:
@@ -286,7 +286,13 @@ def soon(action: Callable[[], object], seconds: float = 0) -> None:
 def expire_graces() -> None:
     """Let go of everything that only a grace keeps."""
     _graces.expire(everything=True)
+    _graces.expire(everything=True)  # what was called may have let go of holds, which have a grace then
     _graces.wake()
+
+
+def has_ended() -> bool:
+    """Return whether this process is about to end, and lets go of all that it holds."""
+    return _ended == os.getpid()
 
 
 _files: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()

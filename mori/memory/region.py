@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
-from mori.memory import mapping, parallel_write, pool
+from mori.memory import mapping, parallel_write, pool, receipts
 from mori.memory.lease import Hold, expire_graces
 from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
 from mori.memory.mmap import PAGE, huge_pages
@@ -160,6 +160,12 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
     settings.grace()
     if nbytes > (1 << 20) and nbytes > home.free():
         _make_room()
+        if nbytes <= home.free() + receipts.nbytes():
+            # Receivers are behind: whoever shares waits for them, as for a queue that is full.
+            for _ in receipts.arriving():
+                _make_room()
+                if nbytes <= home.free():
+                    break
         if nbytes > (free := home.free()):
             raise StoreFullError(store=home.name, asked=nbytes, free=free, remedy=home.remedy())
     try:
@@ -173,19 +179,30 @@ def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
 
 
 def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-    """Try something, and once more when what is not needed has been let go, if that may help."""
+    """Try something, and again when what is not needed has been let go, if that may help.
+
+    Then again, whenever a receiver has made room by opening what was sent to it.
+    """
     try:
         return attempt(*arguments, **keywords)
     except OSError as error:
         if not _may_help(error):
             raise
     _make_room()
-    try:
-        return attempt(*arguments, **keywords)
-    except OSError as error:
-        if limits.is_out_of_descriptors(error):
-            raise limits.descriptors_error(error) from error
-        raise
+    arriving = receipts.arriving()
+    while True:
+        try:
+            return attempt(*arguments, **keywords)
+        except OSError as error:
+            if not _may_help(error):
+                raise
+            for _ in arriving:
+                break
+            else:
+                if limits.is_out_of_descriptors(error):
+                    raise limits.descriptors_error(error) from error
+                raise
+        _make_room()
 
 
 def _may_help(error: OSError) -> bool:
@@ -198,6 +215,7 @@ def _may_help(error: OSError) -> bool:
 
 def _make_room() -> None:
     gc.collect()
+    receipts.settle()
     expire_graces()
     pool.give_back()
 

@@ -20,6 +20,7 @@ from mori.store.names import format_label
 __all__ = [
     "FILES",
     "MEMFD",
+    "RECEIPTS_NBYTES",
     "Draft",
     "Entry",
     "Held",
@@ -31,6 +32,7 @@ __all__ = [
 
 MEMFD: Final = 0
 FILES: Final = 1
+RECEIPTS_NBYTES: Final = 4096
 
 
 class Where(NamedTuple):
@@ -118,6 +120,15 @@ class Store(Protocol):
 
     def release(self, held: Held) -> None:
         """Let go; the last one to do so frees the region."""
+
+    def create_receipts(self, number: int) -> Held | None:
+        """Make a page of zeros that other processes find by this process, its descriptor and a number.
+
+        None if that number is taken.
+        """
+
+    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+        """Open the page of another process to write to it; None if it is there no more."""
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
         """Yield the regions of this user that are alive: all, or the one of an id and its copies."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import directories, limits
-from mori.store.base import FILES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.base import FILES, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.header import HEADER, MAGIC, Header, unpack_header
 from mori.store.locks import lock
 from mori.store.names import format_label, parse_label
@@ -26,6 +26,7 @@ from mori.store.processes import descriptors, processes
 __all__ = ["FilesStore"]
 
 _DRAFT = ".draft"
+_RECEIPTS = MAGIC + b" receipts"  # what a page of them begins with
 _PRUNE_EVERY = 1.0  # seconds between the looks that share() takes for orphans
 
 
@@ -178,6 +179,30 @@ class FilesStore:
             os.close(fd)
         if held.path is not None:
             _unlink_if_unheld(held.path)
+
+    def create_receipts(self, number: int) -> Held | None:
+        # A draft that never becomes a region: where its process was killed, it is removed as one.
+        draft = self.create(number, b"")
+        if draft is None:
+            return None
+        try:
+            os.pwrite(draft.held.fds[0], _RECEIPTS.ljust(RECEIPTS_NBYTES, b"\0"), 0)
+        except BaseException:
+            self.discard(draft)
+            raise
+        return Held(draft.held.fds, draft.path)
+
+    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+        for home in self._homes():
+            path = os.path.join(home, format_label(pid, number)) + _DRAFT
+            try:
+                opened = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                continue
+            if _fault(os.fstat(opened)) is None and os.pread(opened, len(_RECEIPTS), 0) == _RECEIPTS:
+                return opened
+            os.close(opened)
+        return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
         holders = self._holders()

@@ -16,7 +16,7 @@ from typing import Final
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import limits
-from mori.store.base import MEMFD, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.base import MEMFD, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
 from mori.store.header import HEADER, align, unpack_header
 from mori.store.limits import HUGE
 from mori.store.links import Link, file_name, parse_link
@@ -34,6 +34,7 @@ _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING if sys.platform == "linux"
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
 _MOST_SEGMENTS: Final = 8
+_RECEIPTS: Final = "mori-receipts:{:x}"
 _LEAST_SEGMENT: Final = 1 << 24
 _LEAST_HUGE: Final = 2 * HUGE
 _HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
@@ -147,6 +148,30 @@ class MemfdStore:
     def release(self, held: Held) -> None:
         for fd in held.fds:
             os.close(fd)
+
+    def create_receipts(self, number: int) -> Held:
+        fds = [*map(os.memfd_create, [_RECEIPTS.format(number)], [self._flags])]
+        try:
+            os.fchmod(fds[0], 0o600)
+            os.posix_fallocate(fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
+            return Held(tuple(fds))
+        except BaseException:
+            self.release(Held(tuple(fds)))
+            raise
+
+    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+        path, link = f"/proc/{pid}/fd/{fd}", f"/memfd:{_RECEIPTS.format(number)} (deleted)"
+        try:
+            if os.readlink(path) != link:
+                return None
+            opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        # As in `_open`: another file may have that number by now.
+        if os.readlink(f"/proc/self/fd/{opened}") == link:
+            return opened
+        os.close(opened)
+        return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
         found: dict[Link, dict[int, str]] = {}  # which processes have it, and under which number

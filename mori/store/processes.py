@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from mori.store import limits
 
-__all__ = ["descriptors", "processes"]
+__all__ = ["descriptors", "processes", "readers"]
 
 
 def processes() -> Iterator[int]:
@@ -45,3 +45,24 @@ def descriptors(pid: int) -> Iterator[tuple[str, str]]:
             yield number, os.readlink(f"{directory}/{number}")
         except OSError:
             continue
+
+
+def readers(pipes: set[int]) -> dict[int, set[int]] | None:
+    """Return which processes can read from pipes, by their inodes; None where that cannot be told.
+
+    A pipe that none can read from is missing.
+    """
+    if not os.path.isdir("/proc/self/fd"):
+        return None
+    found: dict[int, set[int]] = {}
+    wanted = {f"pipe:[{inode}]": inode for inode in pipes}
+    for pid in processes() if wanted else ():
+        for number, link in descriptors(pid):
+            if (inode := wanted.get(link)) is None:
+                continue
+            try:
+                if os.lstat(f"/proc/{pid}/fd/{number}").st_mode & 0o400:  # the way it was opened
+                    found.setdefault(inode, set()).add(pid)
+            except OSError:
+                continue
+    return found

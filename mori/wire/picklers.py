@@ -24,7 +24,7 @@ from mori.errors import MoriError
 from mori.format.node import root_of
 from mori.memory import region
 from mori.memory.region import Mapping
-from mori.wire import reference
+from mori.wire import messages, reference
 from mori.wire.reference import Lost
 
 __all__ = ["guard", "meet", "reduce_reference"]
@@ -155,6 +155,7 @@ def meet(is_new: bool) -> None:
             from multiprocessing.reduction import ForkingPickler
 
         _tell(ForkingPickler.register, pickle.DEFAULT_PROTOCOL, ForkingPickler.dumps)
+        setattr(ForkingPickler, "dump", messages.cover(ForkingPickler.dump))  # noqa: B010
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
         if name in _met or name not in sys.modules:
@@ -163,6 +164,7 @@ def meet(is_new: bool) -> None:
             _met.add(name)
             if name != _JOBLIB:
                 _tell(module.register, 5, module.dumps)
+                module.dump = messages.cover(module.dump)
             elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
                 _before_dumping(cls)
 

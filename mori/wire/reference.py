@@ -21,7 +21,7 @@ from mori.format import layout, writer
 from mori.format.codec import Range, Strides
 from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import measure
-from mori.memory import region
+from mori.memory import receipts, region
 from mori.memory.lease import Hold
 from mori.memory.region import Mapping
 from mori.store.base import FILES, MEMFD, Where
@@ -50,6 +50,7 @@ __all__ = [
     "travel",
     "way",
     "where_of",
+    "with_receipt",
 ]
 
 
@@ -80,6 +81,8 @@ _raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
 _WHOLE: Final = struct.Struct("<B16sIIIIQ")
 _VIEW: Final = 0x10  # shape and strides of an array follow
 _PART: Final = 0x20  # start and length of an Arrow array follow
+_RECEIPT: Final = 0x40  # where the receiver is to say that it has arrived follows, at the end
+_RECEIPT_NBYTES: Final = 8
 _KIND: Final = 0x0F  # of the store
 _STORES: Final = {MEMFD: "memfd", FILES: "files"}
 _START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
@@ -248,11 +251,27 @@ def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
     try:
         adapters.meet()
-        return _load(mapping_of(payload), payload)
+        if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
+            payload, receipt = _with_receipt_taken(payload)
+            mapping = mapping_of(payload)
+            receipts.leave(payload[0] & _KIND, _WHOLE.unpack_from(payload)[4], receipt)
+        else:
+            mapping = mapping_of(payload)
+        return _load(mapping, payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
         if _raises.get():
             raise
         return Lost(error, payload)
+
+
+def with_receipt(payload: bytes, receipt: bytes) -> bytes:
+    """Return a reference that asks its receiver for a receipt."""
+    return bytes((payload[0] | _RECEIPT,)) + payload[1:] + receipt
+
+
+def _with_receipt_taken(payload: bytes) -> tuple[bytes, bytes]:
+    """Return a reference that asks for none, and what `receipts.leave` takes."""
+    return bytes((payload[0] ^ _RECEIPT,)) + payload[1:-_RECEIPT_NBYTES], payload[-_RECEIPT_NBYTES:]
 
 
 @contextmanager

@@ -144,5 +144,6 @@ def test_a_reference_is_laid_out_as_documented() -> None:
         "the store is files": stores.FILES,
         "a view of an array follows": reference._VIEW,
         "a part of a STRING_ARRAY or ARROW_COLUMN follows": reference._PART,
+        "the place of a receipt follows, at the end": reference._RECEIPT,
     }
     assert (reference._START.format, reference._RANGE.format) == ("<qB", "<QQ")

@@ -97,22 +97,23 @@ def _total(x: Any) -> float:
     return float(x.sum())
 
 
-def _wait(event: Any) -> None:
-    event.wait(30)
+class _Pickled:
+    """Unpickles as what was pickled before."""
+
+    def __init__(self, obj: Any) -> None:
+        with reference.travel("reference"):  # not as a part of a message, which would hold it
+            self._pickled = bytes(ForkingPickler.dumps(obj))
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (self._pickled,)
 
 
 def test_a_pool_does_not_wait_for_a_task_whose_column_is_gone() -> None:
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(1) as pool:
-        event = manager.Event()
-        pool.apply_async(_wait, (event,))
-        late = pool.apply_async(_total, (_frame()["f"],))
-        for _ in range(100):  # until the thread that pickles the tasks has done so
-            late.wait(0.02)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        gone = _Pickled(_frame()["f"])
         lease.expire_graces()
-        event.set()
         with pytest.raises(mori.RegionNotFoundError, match="not found"):
-            late.get(timeout=30)
+            pool.apply_async(_total, (gone,)).get(timeout=30)
         assert pool.apply(_total, (_frame()["f"],)) == _N * (_N - 1) / 2
         pool.close()
         pool.join()

@@ -1,0 +1,118 @@
+"""The messages of multiprocessing: what is pickled for one is held until it has arrived.
+
+multiprocessing, concurrent.futures and joblib pickle by a class, and a function, of their own, and write to
+pipes and sockets by one method. All three are told here: each message asks its receiver for a receipt of each
+region that it refers to.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from mori._imports import imported
+from mori.memory import receipts
+from mori.memory.lease import Hold
+from mori.memory.receipts import Sent
+from mori.memory.region import Mapping
+from mori.wire.reference import Carrier, load, way, with_receipt
+
+__all__ = ["Message", "cover"]
+
+_CONNECTION: Final = "multiprocessing.connection"
+
+
+class Message(Carrier):
+    """The way of references in a message: each region is held until the message has arrived."""
+
+    __slots__ = ("_holds", "_receipts", "sent")
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] | None = None  # the others are there as soon as it is: most messages have none
+
+    def takes(self, mapping: Mapping) -> bool:
+        if self.sent is None:
+            self.sent = []
+            self._holds: dict[bytes, Hold | None] = {}
+            self._receipts: dict[bytes, bytes] = {}  # one for each region, however many parts of it are sent
+        self._holds[mapping.header.region_id] = mapping.hold
+        return True
+
+    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+        assert self.sent is not None
+        region_id = payload[1:17]
+        receipt = self._receipts.get(region_id)
+        if receipt is None:
+            hold = self._holds[region_id]
+            assert hold is not None
+            expected = receipts.expect(hold)
+            if expected is None:
+                return load, (payload,)
+            sent, receipt = expected
+            self._receipts[region_id] = receipt
+            self.sent.append(sent)
+        return load, (with_receipt(payload, receipt),)
+
+
+class _Unsent(threading.local):
+    """What this thread has pickled last, until it is written to a pipe."""
+
+    sent: list[Sent] | None = None
+
+
+_unsent: Final = _Unsent()
+
+
+def cover(dump: Callable[..., None]) -> Callable[..., None]:
+    """Return a function or method that pickles a message as the given one does, and has it acknowledged."""
+
+    @functools.wraps(dump)
+    def covered(*arguments: Any, **keywords: Any) -> None:
+        if way.get(None) is not None:  # somebody has said how it is to travel, or this is a part of a message
+            return dump(*arguments, **keywords)
+        message = Message()
+        token = way.set(message)
+        try:
+            dump(*arguments, **keywords)
+        except BaseException:
+            receipts.cancel(message.sent or [])
+            raise
+        finally:
+            way.reset(token)
+        _unsent.sent = message.sent
+        if message.sent is not None:
+            if _is_starting():
+                receipts.start(message.sent)
+            else:
+                _meet_connections()
+        return None
+
+    return covered
+
+
+def _is_starting() -> bool:
+    """Return whether this thread is pickling the arguments of a process that it starts."""
+    module = imported("multiprocessing.context")
+    return module is not None and module.get_spawning_popen() is not None
+
+
+def _meet_connections() -> None:
+    """Have what is written to a pipe or a socket note which one that is."""
+    # Pools and queues have kept the public methods of their connections since before mori was there, and
+    # `send` looks up `_send_bytes` before it pickles. This one is looked up for each write.
+    module = imported(_CONNECTION)
+    cls = getattr(module, "Connection", None)
+    usual = getattr(cls, "_send", None)
+    if usual is None or hasattr(usual, "__wrapped__"):
+        return
+
+    @functools.wraps(usual)
+    def send(self: Any, *arguments: Any) -> Any:
+        if (sent := _unsent.sent) is not None:
+            _unsent.sent = None
+            receipts.via(sent, self.fileno())
+        return usual(self, *arguments)
+
+    setattr(cls, "_send", send)  # noqa: B010
