@@ -8,12 +8,10 @@ the node map one copy. Invariant: what is kept beyond its last use is bounded in
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -21,10 +19,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from mori import store
 from mori.errors import MoriError, RegionNotFoundError
 from mori.memory import adopt, lease, region
 from mori.memory.lease import Hold
 from mori.memory.region import Bytes, Mapping
+from mori.store.locks import alone
 from mori.wire import reference
 from mori_ray import hooks, metrics, settings
 from mori_ray.errors import RegionNotFetchedError
@@ -32,7 +32,6 @@ from mori_ray.errors import RegionNotFetchedError
 __all__ = ["fetch", "is_copy", "keep"]
 
 _LIMIT: Final = 120.0  # seconds
-_PAUSE: Final = 0.01
 
 
 def _read_there(payload: bytes) -> Bytes | None:
@@ -117,39 +116,11 @@ def _landed(data: Bytes) -> Mapping:
     return region.over(data)
 
 
-@contextlib.contextmanager
-def _alone(payload: bytes) -> Iterator[None]:
+def _alone(payload: bytes) -> AbstractContextManager[None]:
     """Keep other processes of this node from fetching the same region at once, within limits."""
     region_id = reference.where_of(payload)[0].region_id
     assert region_id is not None
-    path = os.path.join(tempfile.gettempdir(), f"mori-fetch-{os.geteuid()}-{region_id.hex()}")
-    limit = time.monotonic() + _LIMIT
-    fd = -1
-    try:
-        while time.monotonic() < limit:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            if _lock(fd) and os.fstat(fd).st_nlink:  # or its last owner has just removed it
-                break
-            os.close(fd)
-            fd = -1
-            time.sleep(_PAUSE)
-    except OSError:  # a second copy is better than none
-        pass
-    try:
-        yield
-    finally:
-        if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            os.close(fd)
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return alone(store.directory(), f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 files that stay
 
 
 class _Kept:

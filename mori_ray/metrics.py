@@ -11,7 +11,6 @@ import fcntl
 import functools
 import os
 import queue
-import tempfile
 import threading
 import weakref
 from typing import Any, Final, Protocol
@@ -20,6 +19,7 @@ from ray.util.metrics import Counter, Gauge
 
 from mori import store
 from mori.errors import MoriError
+from mori.store import directories
 from mori_ray import hooks, settings
 
 __all__ = ["count_fetch", "report"]
@@ -65,7 +65,7 @@ def report(session: _Reported, seconds: float) -> None:
 def _run(about: weakref.ref[_Reported], over: queue.SimpleQueue[None], seconds: float) -> None:
     with contextlib.ExitStack() as stack:
         lock: int | None = None
-        with contextlib.suppress(OSError):  # no place for it: then this process reports for itself alone
+        with contextlib.suppress(OSError, MoriError):  # no place for it: this process reports for itself
             lock = os.open(_path(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, lock)
         while not _is_over(over, seconds):
@@ -90,7 +90,7 @@ def _is_over(over: queue.SimpleQueue[None], seconds: float) -> bool:
 
 
 def _path() -> str:
-    return os.path.join(tempfile.gettempdir(), f"mori-ray-metrics-{os.geteuid()}")
+    return os.path.join(directories.make(store.directory()), "ray-metrics.lock")
 
 
 def _is_first(lock: int, node: bytes) -> bool:

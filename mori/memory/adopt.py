@@ -1,28 +1,22 @@
 """Landing: a region that came as bytes gets a place in this domain's store, under the id that it had.
 
-Imports region, layout and store. Invariant: however often and in however many processes of a domain the same
-region arrives, one copy of it is there.
+Invariant: however often and in however many processes of a domain the same region arrives, one copy of it is
+there, if they have the directory in common in which they lock a file.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from mori import store
 from mori.memory import region
 from mori.memory.region import Mapping, Put
-from mori.store.base import MEMFD
 from mori.store.header import HEADER, Header, pack_header
+from mori.store.locks import alone
 
 __all__ = ["find", "land"]
 
 _PATIENCE: Final = 60.0  # seconds; then a second copy is better than none
-_PAUSE: Final = 0.005
 
 
 def find(region_id: bytes, origin: tuple[int, int]) -> Mapping | None:
@@ -57,7 +51,7 @@ def land(arrived: Mapping) -> Mapping:
     Safe on any thread and in any process: one lands at a time, the others wait and map what it has written.
     """
     region_id = arrived.header.region_id
-    with _alone():
+    with alone(store.directory(), "landing", _PATIENCE):
         if (found := find(region_id, (arrived.header.pid, arrived.header.number))) is not None:
             return found
 
@@ -66,22 +60,3 @@ def land(arrived: Mapping) -> Mapping:
             put(memoryview(arrived.bytes())[HEADER.size :], borrowed=True)
 
         return region.create(arrived.nbytes, write, arrived.header.root, region_id)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Keep other processes of this domain, and threads, from landing: what all have in common is locked."""
-    home = store.current()
-    common = "/proc/self/ns/pid" if home.kind == MEMFD else home.name.partition(":")[2]
-    fd = os.open(common, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        limit = time.monotonic() + _PATIENCE
-        while time.monotonic() < limit:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(_PAUSE)
-        yield
-    finally:
-        os.close(fd)

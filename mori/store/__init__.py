@@ -21,7 +21,7 @@ if os.name == "posix":
     from mori.store.files import FilesStore
     from mori.store.memfd import MemfdStore
 
-__all__ = ["FILES", "MEMFD", "current", "of_kind"]
+__all__ = ["FILES", "MEMFD", "current", "directory", "of_kind"]
 
 _SHM: Final = "/dev/shm"
 
@@ -52,12 +52,17 @@ def _temporary() -> str:
     return tempfile.gettempdir()
 
 
-def _files_dir() -> str:
-    if sys.platform != "linux":
-        return _temporary()
-    if os.path.isdir(_SHM) and os.access(_SHM, os.W_OK | os.X_OK):
+def _shared_dir() -> str:
+    """Return the directory where programs put what they share in memory, or another one without it."""
+    if sys.platform == "linux" and os.path.isdir(_SHM) and os.access(_SHM, os.W_OK | os.X_OK):
         return _SHM
-    directory = _temporary()
+    return _temporary()
+
+
+def _files_dir() -> str:
+    directory = _shared_dir()
+    if sys.platform != "linux" or directory == _SHM:
+        return directory
     warnings.warn(
         f"shared regions go to files in {directory}, which may be on a disk: "
         f"{_SHM} is {'not writable' if os.path.isdir(_SHM) else 'missing'}. Mount a tmpfs there, or set "
@@ -102,6 +107,11 @@ def current() -> Store:
         # Two threads may open it at once: all of them go on with one.
         store = _stores.setdefault(setting, _open(setting) if setting else _open_default())
     return store
+
+
+def directory() -> str:
+    """Return a directory that the processes of this domain have in common: of the files store, its own."""
+    return current().name.partition(":")[2] or _shared_dir()
 
 
 def of_kind(kind: int) -> Store:

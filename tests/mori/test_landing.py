@@ -2,17 +2,22 @@
 
 import pickle
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import mori
-from mori.memory import region
+from mori import store as stores
+from mori.memory import lease, region
 from mori.memory.adopt import land
 from mori.store.names import format_name
 from mori.wire import reference
+from tests import stored
+from tests.users import directory_for_all, locked_by_another_user
 from tests.worker import Worker
 
 _kept = []
@@ -79,6 +84,25 @@ def test_what_arrives_in_several_processes_at_once_lands_once_under_its_own_id(
     for other in (worker, third):
         other(dropped)
     dropped()
+
+
+@pytest.mark.parametrize("kind", ["memfd", "files"])
+def test_another_user_who_locks_what_he_can_keeps_nobody_waiting(kind: str, monkeypatch: pytest.MonkeyPatch):
+    with directory_for_all() as directory:
+        monkeypatch.setenv("MORI_STORE", kind if kind == "memfd" else f"files:{directory}")
+        message = sent(mori.share(np.arange(10_000.0)))
+        received(message)
+        dropped()
+        common = Path(stores.directory())
+        lock = stored.home(common) / "landing.lock"
+        assert lock.exists()
+        with locked_by_another_user(Path("/proc/self/ns/pid"), common, lock.parent, lock) as locked:
+            assert locked == ["/proc/self/ns/pid", str(common)]
+            begin = time.perf_counter()
+            received(message)
+            assert time.perf_counter() - begin < 20  # he would keep us for 60
+        dropped()
+        lease.expire_graces()
 
 
 def test_a_part_lands_as_a_region_of_its_own(store):

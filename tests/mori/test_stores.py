@@ -11,9 +11,8 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from mori.memory.region import Mapping
 from mori.store.base import Where
 from mori.store.names import format_label
 from tests import stored
+from tests.users import as_another_user, directory_for_all
 
 
 @pytest.fixture
@@ -217,34 +217,13 @@ def test_a_directory_of_files_stays_where_it_is_when_the_program_goes_elsewhere(
         assert stored.names(here) == os.listdir(elsewhere) == []
 
 
-_ANOTHER = 54_321  # a user
-
-
-def _as_another_user(call: Callable[[], object]) -> None:
-    """Run a function in a child process, as another user."""
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            os.setgid(_ANOTHER)
-            os.setuid(_ANOTHER)
-            call()
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
 @pytest.fixture
 def common(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a store in a directory where all users may make files, as in /dev/shm."""
-    if os.geteuid():
-        pytest.skip("only root can be another user, too")
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        os.chmod(name, 0o1777)
-        monkeypatch.setenv("MORI_STORE", f"files:{name}")
+    with directory_for_all() as directory:
+        monkeypatch.setenv("MORI_STORE", f"files:{directory}")
         monkeypatch.setenv("MORI_GRACE", "0")
-        yield Path(name)
+        yield directory
 
 
 def test_names_that_another_user_has_planted_cost_nothing(common: Path) -> None:
@@ -256,7 +235,7 @@ def test_names_that_another_user_has_planted_cost_nothing(common: Path) -> None:
             name = format_label(os.getppid(), number + 1 + place // 2) + (".draft" if place % 2 else "")
             os.close(os.open(common / name, os.O_CREAT | os.O_WRONLY, 0o644))
 
-    _as_another_user(plant)
+    as_another_user(plant)
     stores.current()._pruned = -1e9  # type: ignore[attr-defined]
     begin = time.perf_counter()
     again = mori.share(np.arange(10))
@@ -281,7 +260,7 @@ def test_a_directory_whose_name_another_user_has_taken_is_replaced_by_one_that_a
         if kind != "directory":
             taken.symlink_to(theirs if kind == "link" else tmp_path)
 
-    _as_another_user(take)
+    as_another_user(take)
     first = mori.share(np.arange(1000))
     (home,) = (path for path in common.iterdir() if path.name.startswith(f"{taken.name}-"))
     assert stat.S_IMODE(home.stat().st_mode) == 0o700

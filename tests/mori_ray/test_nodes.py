@@ -52,8 +52,8 @@ class Nodes(NamedTuple):
     there: str
     stores: Path
 
-    def files(self, name: str = "two") -> list[os.DirEntry[str]]:
-        return [entry for entry in os.scandir(self.stores / name) if not entry.name.endswith(".draft")]
+    def files(self, name: str = "two") -> list[str]:
+        return [label for label in stored.names(self.stores / name) if not label.endswith(".draft")]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
 
     def look(xs: Any, f: Any) -> Any:
         x, part = xs
-        paths = [os.path.join(os.environ["MORI_STORE"][6:], name[1:]) for name in sorted(mapped())]
+        paths = [stored.home() / name[1:] for name in sorted(mapped())]
         inodes = [os.stat(path).st_ino for path in paths]
         return mori.is_shared(x), float(x[0].sum()), float(part.sum()), f["s"][4], name_of(f), inodes
 
@@ -338,7 +338,7 @@ def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> Non
         kept.keep(reference.mapping_of(payload_of(x)))
     del x, small, large
     wait_until(lambda: _names() - before == {names[1], names[2]})
-    fetch.hold.expire_graces()  # as for want of room
+    lease.expire_graces()  # as for want of room
     wait_until(lambda: _names() == before)
 
 
@@ -357,7 +357,7 @@ def test_a_child_that_is_forked_keeps_no_copies(few_bytes: None) -> None:
     os.close(into)
     os.close(out)
     assert name in _names()
-    fetch.hold.expire_graces()
+    lease.expire_graces()
     wait_until(lambda: name not in _names())
 
 
