@@ -67,7 +67,6 @@ def _of_libraries() -> dict[str, Any]:
             {
                 "b": pl.Series([b"y" * 20, None, b""]),
                 "c": pl.Series(["a", None, "b"], dtype=pl.Categorical),
-                "d": pl.Series([1, None, 3], dtype=pl.Date),
                 "t": pl.Series([1, None, 3], dtype=pl.Time),
                 "p": pl.Series(["1.5", None, "2"]).cast(pl.Decimal(9, 2)),
                 "r": pl.Series([{"s": "z" * 20, "f": 1.5}, None, {"s": None, "f": None}]),
