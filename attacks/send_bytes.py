@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import struct
 import sys
 import tempfile
 from collections import OrderedDict
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import mori
 from attacks.trying import attempt, row
 from mori.format import layout, writer
 from mori.format.plan import measure
+from mori.memory.adopt import land
+from mori.memory.mapping import over
+from mori.store.names import format_name
 
 
 def region_of(obj: Any, meta: str | None = None, **fields: Any) -> bytearray:
@@ -82,6 +87,31 @@ def deep() -> str:
     return f"opened, {len(mori.frombuffer(region_of(obj)))} element"
 
 
+def leading_outside() -> bytearray:
+    """Return a region of strings, the second of which is said to end 1 TB further on."""
+    data = region_of(pd.Series(["a", "bb", "ccc"], dtype="str"))
+    place = data.index(struct.pack("<3q", 0, 1, 3)) + 16
+    data[place : place + 8] = struct.pack("<q", 1 << 40)
+    return data
+
+
+def read_outside() -> str:
+    return opened(leading_outside())
+
+
+def landed_outside() -> str:
+    mapping = land(over(leading_outside()))
+    return f"opened: {mori.map_shared(format_name(mapping.name)).str.len().sum()}"
+
+
+def no_set() -> str:
+    plan = measure({1, 2})
+    plan.children = [measure([[1], [2]])]
+    plan.close()
+    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
+    return opened(writer.to_bytes(plan, header))
+
+
 class _Evil(OrderedDict[str, Any]):
     def __reduce__(self) -> Any:
         return os.mkdir, (os.environ["MARK"],)
@@ -119,6 +149,9 @@ ABUSES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("a list that claims 2**40 strings", claimed_strings),
     ("metadata nested 100,000 deep", nested_metadata),
     ("lists nested 20,000 deep", deep),
+    ("strings that lead outside", read_outside),
+    ("the same, landed in the store and opened by name", landed_outside),
+    ("a set of lists", no_set),
     ("a pickle that was changed on the way", changed_pickle),
     ("a pickle that creates a directory", with_pickle),
     ("an instance of a class, of a module that nobody has imported", with_class),
