@@ -147,8 +147,11 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
         fits = len(own) == kind.num_buffers and not (types.is_union(kind) and own[0] is not None)
     if not fits:
         raise ValueError(f"buffers {places} for an array of {kind}")
-    if not length and _has_offsets(kind) and places[1] != _NONE and buffers[places[1]][:8].any():
-        own[1] = _NO_OFFSETS  # the only one is not validated, but followed into the children
+    if not length and _has_offsets(kind):
+        # The only offset is not validated, but followed into the children, also where it is missing.
+        first = b"" if places[1] == _NONE else bytes(buffers[places[1]][:8])
+        if len(first) < (8 if _is_large(kind) else 4) or any(first):
+            own[1] = _NO_OFFSETS
     if types.is_dictionary(kind):
         (part,) = parts
         dictionary = put_together(kind.value_type, part, buffers)

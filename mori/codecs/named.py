@@ -41,7 +41,7 @@ class _ByName(Codec):
     def open(self, node: Node) -> Any:
         try:
             by = _named(node.meta)
-        except ValueError as error:
+        except (ValueError, struct.error) as error:
             raise node.decode_error(str(error)) from error
         return remember(by.open(node), node)
 

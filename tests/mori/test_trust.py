@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,31 @@ def test_views_of_missing_strings_that_lead_outside_are_refused_for_polars() -> 
         damaged = bytearray(data)
         damaged[start : start + 16] = np.array([1 << 30, 0, 7, 0], "<i4").tobytes()
         assert _refused(damaged)
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list])
+@pytest.mark.parametrize("places", ["[-1,0]", "[-1,-1]", "[-1,1]"], ids=["damaged", "missing", "empty"])
+def test_the_only_offset_of_an_array_without_elements_is_not_followed(kind: Any, places: str) -> None:
+    array = pa.array([], kind(pa.struct([("a", pa.string())])))
+
+    def change(plan: Any) -> None:
+        plan.buffers = [np.array([(1 << 31) - 1, 0], "<i4"), np.empty(0, "<i4"), *plan.buffers]
+        plain = json.loads(plan.meta)
+        _renumber(plain["array"], 2)
+        plain["array"][2] = json.loads(places)
+        plan.meta = json.dumps(plain).encode()
+
+    opened = mori.frombuffer(_bytes_of(array, change))
+    opened.validate(full=True)
+    assert opened.nbytes < 100
+    assert opened.equals(array)
+    assert not any(column.nbytes for column in pa.concat_arrays([opened, opened]).flatten().flatten())
+
+
+def _renumber(plain: list[Any], by: int) -> None:
+    plain[2] = [place + by if place >= 0 else place for place in plain[2]]
+    for child in plain[3]:
+        _renumber(child, by)
 
 
 @pytest.mark.parametrize("dtype", ["i4", "i8"])
