@@ -172,6 +172,8 @@ def _opened_file(is_named: bool, data: bytes) -> Any:
         mapping = region.find(Where(draft.pid, draft.number), store.FILES)
     finally:
         home.release(held)
+        with contextlib.suppress(OSError):
+            os.unlink(held.path or "")  # the store removes nothing that does not prove to be a region
     assert mapping is not None
     return open_node(root_of(mapping))
 

@@ -173,7 +173,7 @@ def test_nothing_in_a_file_or_a_buffer_is_trusted(
     assert name is not None
     assert not _is_trusted(name)
     assert not third(_is_trusted, name)
-    (path,) = tmp_path.iterdir()
+    (path,) = (path for path in tmp_path.rglob("mori_*") if path.is_file())
     header = layout.unpack_header(path.read_bytes())
     assert isinstance(header, layout.Header)
     assert header.flags == layout.ENCODED
