@@ -31,7 +31,7 @@ first = mori.share(numpy.arange(3))  # imports what it takes: that user may not 
 become(65534)
 shared = mori.share(numpy.arange(1000))
 mapping = region.held_by(shared)
-said = [mori.shared_name(shared), pickle.dumps(shared), mapping.hold.fd, mapping.address, os.getpid()]
+said = [mori.shared_name(shared), pickle.dumps(shared), mapping.lease.fd, mapping.address, os.getpid()]
 sys.stdout.buffer.write(pickle.dumps(said))
 sys.stdout.flush()
 for name in sys.stdin:  # names to open, one a line

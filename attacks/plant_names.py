@@ -19,6 +19,7 @@ from attacks.trying import attempt, row
 from mori.format import layout, writer
 from mori.format.plan import measure
 from mori.wire import reference
+from mori.wire.lost import Lost
 
 _NAME = "mori_7_1"
 
@@ -141,7 +142,7 @@ def opened() -> str:
 def referred() -> str:
     payload = struct.pack("<B16sIIIIQ", 1, bytes(range(16)), 7, 1, 0, 0, writer.ROOT)
     got = reference.load(payload)
-    if isinstance(got, reference.Lost):
+    if isinstance(got, Lost):
         got.sum()
     return opened()
 

@@ -36,9 +36,9 @@ class Target:
     def __init__(self, array: Any) -> None:
         mapping = region.held_by(array)
         assert mapping is not None
-        assert mapping.hold is not None
+        assert mapping.lease is not None
         self.array, self.address, self.nbytes = array, mapping.address, mapping.nbytes
-        self.fd = mapping.hold.fd
+        self.fd = mapping.lease.fd
         self.place = array.__array_interface__["data"][0]
 
     def reopened(self) -> int:

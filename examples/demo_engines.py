@@ -61,7 +61,7 @@ class Meeting(NamedTuple):
 
 @contextmanager
 def meeting_of(size: int) -> Iterator[Meeting]:
-    """Hold a meeting. When its directory goes, no task waits any longer."""
+    """Lease a meeting. When its directory goes, no task waits any longer."""
     with tempfile.TemporaryDirectory(prefix="mori-demo-", ignore_cleanup_errors=True) as directory:
         yield Meeting(size, Path(directory))
 
@@ -102,7 +102,7 @@ def task(frame: pd.DataFrame, job: Job) -> Report:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Hold Ctrl-C back here, and for ever in the processes started inside, which this one will end."""
+    """Lease Ctrl-C back here, and for ever in the processes started inside, which this one will end."""
     resource_tracker.ensure_running()  # its start would unblock them
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -26,7 +26,7 @@ from mori.objects.containers import View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Where
 from mori.store.names import Name, format_name, parse_name
-from mori.wire import adapters, picklers, reference
+from mori.wire import engines, picklers, transport
 
 __all__ = [
     "by_value",
@@ -102,7 +102,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     >>> int(x.sum()), len(pickle.dumps(x, 5)) <= 100
     (499999500000, True)
     """
-    adapters.meet()
+    engines.load_adapters()
     if strings not in (None, "arrow"):
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
@@ -125,7 +125,7 @@ def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
         return objects.prepare(frame, path)
 
     try:
-        with reference.travel("value"):  # a region refers to no other
+        with transport.use_transport("value"):  # a region refers to no other
             plan = measure(obj, prepare)
     except NotShareableError:
         if by is None:  # of a class that mori does not know: it is the user's to know what pickles
@@ -350,7 +350,7 @@ def frombuffer(buffer: Any) -> Any:
     >>> int(mori.frombuffer(buffers[0])[-1])
     999
     """
-    adapters.meet()
+    engines.load_adapters()
     with memoryview(buffer) as view:
         if not view.contiguous:
             raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")
@@ -379,4 +379,4 @@ def by_value() -> AbstractContextManager[None]:
     ...     len(pickle.dumps(x, 5)) > x.nbytes
     True
     """
-    return reference.travel("value")
+    return transport.use_transport("value")

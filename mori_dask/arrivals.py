@@ -9,10 +9,8 @@ from __future__ import annotations
 from distributed import Worker
 from distributed.core import Status
 
-from mori.errors import MoriError
-from mori.memory.adopt import land
-from mori.memory.region import Mapping
-from mori.wire import reference
+from mori import MoriError, adapters
+from mori.adapters import Region, adopt
 from mori_dask import config
 
 __all__ = ["register"]
@@ -20,11 +18,10 @@ __all__ = ["register"]
 
 def register() -> None:
     """Have the workers of this process land what comes to them."""
-    if _land not in reference.arrivals:
-        reference.arrivals.append(_land)
+    adapters.on_receive(_land)
 
 
-def _land(arrived: Mapping) -> Mapping:
+def _land(arrived: Region) -> Region:
     least = config.get("mori.dask.land-bytes")  # to look for it and to write it cost a millisecond or two
     if (
         least is None
@@ -33,6 +30,6 @@ def _land(arrived: Mapping) -> Mapping:
     ):
         return arrived
     try:
-        return land(arrived)
+        return adopt(arrived)
     except (MoriError, OSError):  # no room: it stays where it is, in this worker alone
         return arrived

@@ -18,8 +18,8 @@ from distributed.sizeof import safe_sizeof
 from distributed.utils import offload
 
 import mori
-from mori.memory import region
-from mori.memory.region import used
+from mori import adapters
+from mori.adapters import used
 from mori_dask import config, memory, raised, spill
 
 __all__ = ["begin", "shared"]
@@ -128,7 +128,7 @@ def _may_be_shared(x: Any) -> bool:
         return False
     if isinstance(x, np.ndarray):
         # Elements that are objects are rebuilt by everybody. A view of a region is shared already.
-        return not x.dtype.hasobject and region.held_by(x) is None
+        return not x.dtype.hasobject and adapters.region_of(x) is None
     dtypes = getattr(x, "dtypes", getattr(x, "dtype", None))
     return object not in np.ravel(np.asarray(dtypes, dtype=object)).tolist()
 

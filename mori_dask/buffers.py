@@ -18,11 +18,8 @@ import distributed.client
 import distributed.protocol.pickle
 import numpy as np
 
-from mori.errors import MoriError
-from mori.memory import region
-from mori.memory.region import used
-from mori.wire import reference
-from mori.wire.reference import Lost, way
+from mori import MoriError, adapters
+from mori.adapters import Lost, transport_var, used
 from mori_dask import config
 
 __all__ = ["register"]
@@ -53,12 +50,14 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
                     buffer_callback(buffer)  # type: ignore[misc]
                 return pickled
             # The first region was made by what was pickled: once more, as it is to travel.
-        if way.get(None) is None:  # such as the arguments of client.run: who gets them, is not known
-            token = way.set("value")
+        if (
+            transport_var.get(None) is None
+        ):  # such as the arguments of client.run: who gets them, is not known
+            token = transport_var.set("value")
             try:
                 return plain(x, buffer_callback=buffer_callback, protocol=protocol)
             finally:
-                way.reset(token)
+                transport_var.reset(token)
         if buffer_callback is None:
             return plain(x, buffer_callback=buffer_callback, protocol=protocol)
         buffers: list[Any] = []
@@ -78,21 +77,14 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _place(buffer: pickle.PickleBuffer, least: int) -> tuple[bytes, int, int] | None:
-    """Return what `reference.span` takes for a buffer; None if it lies in no region, or bytes are wanted."""
+    """Return what `memory_of` takes for a buffer; None if it lies in no region, or bytes are wanted."""
     try:
         data = np.frombuffer(buffer.raw(), np.uint8)
     except BufferError:  # not contiguous
         return None
     if data.nbytes < least:
         return None
-    address = data.__array_interface__["data"][0]
-    mapping = region.at(address, data.nbytes)
-    if mapping is None or not reference.is_wanted(mapping):
-        return None
-    function, arguments = reference.by_reference(mapping, mapping.header.root)[:2]
-    if function is not reference.load:
-        return None
-    return arguments[0], address - mapping.address, data.nbytes
+    return adapters.refer_to_memory(data.__array_interface__["data"][0], data.nbytes)
 
 
 class _Referring:
@@ -110,8 +102,9 @@ def _load(pickled: bytes, buffers: list[Any]) -> Any:
     """Return the object of a pickle; a `Lost` one where a region that it refers to is gone or damaged."""
     try:
         found = [
-            memoryview(reference.span(*buffer)) if isinstance(buffer, tuple) else buffer for buffer in buffers
+            memoryview(adapters.memory_of(*buffer)) if isinstance(buffer, tuple) else buffer
+            for buffer in buffers
         ]
     except MoriError as error:  # what raises in here costs Dask more than the task
-        return Lost(error, b"")
+        return Lost(error)
     return pickle.loads(pickled, buffers=found)

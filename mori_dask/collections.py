@@ -13,8 +13,7 @@ import numpy as np
 from dask.tokenize import tokenize
 
 import mori
-from mori.objects.array import SharedArray
-from mori.wire import reference
+from mori import adapters
 
 __all__ = ["from_array", "from_pandas", "shared"]
 
@@ -59,7 +58,7 @@ def from_array(x: Any, chunks: Any = "auto", *, name: str | None = None) -> Any:
     from dask.highlevelgraph import HighLevelGraph
 
     whole = mori.share(x)
-    if not isinstance(whole, SharedArray) or whole.dtype.hasobject:
+    if not isinstance(whole, mori.SharedArray) or whole.dtype.hasobject:
         raise TypeError(f"from_array takes an array without objects, not a {type(x).__name__}")
     cut = da.core.normalize_chunks(chunks, shape=whole.shape, dtype=whole.dtype)
     name = name or f"shared-array-{tokenize(whole, cut)}"
@@ -179,7 +178,7 @@ class Rows:
         self.stop = stop
 
     def __reduce__(self) -> Any:
-        if mori.is_shared(self.frame) and not reference.is_by_value():
+        if mori.is_shared(self.frame) and not adapters.is_by_value():
             return Rows, (self.frame, self.start, self.stop)
         # These rows' bytes, and not those of the whole frame.
         rows = mori.materialize(self.frame.iloc[self.start : self.stop])

@@ -15,8 +15,7 @@ import dask
 import yaml
 from dask.utils import parse_bytes
 
-from mori import settings
-from mori.errors import SettingError
+from mori import SettingError, adapters
 
 __all__ = ["check", "enabled", "faults", "get", "least", "register"]
 
@@ -178,7 +177,7 @@ def register() -> None:
     """Give Dask the defaults, and mori's settings Dask's configuration to look in."""
     if _DEFAULTS not in dask.config.defaults:
         dask.config.update_defaults(_DEFAULTS)
-    settings.look_in(_setting)
+    adapters.add_settings(_setting)
 
 
 def _setting(name: str) -> tuple[str, str] | None:

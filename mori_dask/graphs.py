@@ -14,37 +14,35 @@ from typing import Any, Final
 
 from distributed import Client
 
-from mori.memory.lease import Hold
-from mori.memory.region import Mapping
-from mori.wire.reference import Carrier, Way
+from mori.adapters import Lease, Region, Transport, TransportLike
 
 __all__ = ["register", "way"]
 
 _HEARD: Final = ("finished", "error", "lost")  # what a future is told by the scheduler alone
 
 
-class _Sent(Carrier):
+class _Sent(Transport):
     """The way of references in a graph, and the holds on their regions."""
 
     def __init__(self) -> None:
-        self.holds: dict[bytes, Hold] = {}
+        self.holds: dict[bytes, Lease] = {}
         self.received = False
 
-    def takes(self, mapping: Mapping) -> bool:
-        assert mapping.hold is not None
-        self.holds[mapping.header.region_id] = mapping.hold
+    def accepts(self, mapping: Region) -> bool:
+        assert mapping.lease is not None
+        self.holds[mapping.region_id] = mapping.lease
         return True
 
     def __del__(self) -> None:
         if not self.received:  # it may be on its way: a grace follows
-            for hold in self.holds.values():
-                hold.pickled = True
+            for lease in self.holds.values():
+                lease.needs_grace = True
 
 
 _graph: ContextVar[_Sent | None] = ContextVar("mori_dask_graph", default=None)
 
 
-def way() -> Way:
+def way() -> TransportLike:
     """Return the way of references in the graph that is being sent."""
     return _graph.get() or "reference"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -16,8 +15,7 @@ from distributed import Client
 from distributed.comm.core import Comm
 
 import mori
-from mori import store
-from mori.store.base import MEMFD
+from mori.adapters import domain
 from mori_dask import config
 
 __all__ = [
@@ -34,23 +32,6 @@ __all__ = [
 
 _KEY: Final = "mori"
 _REACH: Final = 5.0  # seconds to connect to a worker
-
-
-def domain() -> str:
-    """Name the set of processes that can open the regions that this one creates."""
-    here = store.current()
-    if here.kind != MEMFD:
-        return here.domain()
-    # Asked for each message. A process with threads, as Dask's are, stays in its namespaces; a fork may not.
-    user = os.geteuid()
-    if user not in _domains:
-        _domains[user] = here.domain()
-    return _domains[user]
-
-
-_domains: dict[int, str] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_domains.clear)
 
 
 def said(*, relay: bool = False) -> dict[str, Any]:

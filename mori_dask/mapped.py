@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from distributed import Client, Scheduler
 
-from mori.store.names import format_label
+from mori import adapters
 
 __all__ = ["Domain", "Region", "collect", "domains", "names", "regions", "told_to"]
 
@@ -87,7 +87,7 @@ def told_to(scheduler: Scheduler) -> dict[str, dict[str, Any]]:
 def names(metrics: dict[str, dict[str, Any]]) -> dict[tuple[str, str], tuple[str, float]]:
     """Return name, and when it was written, by domain and id; not those of workers with an earlier mori."""
     return {
-        (ours["domain"], region_id): (f"/{format_label(told[1], told[2])}", told[3])
+        (ours["domain"], region_id): (adapters.name_of(told[1], told[2]), told[3])
         for ours in (told.get("mori") for told in metrics.values())
         if ours
         for region_id, told in ours["regions"].items()

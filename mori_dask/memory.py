@@ -14,9 +14,7 @@ from typing import Any, Final
 from distributed import Nanny, Worker
 
 import mori
-from mori.memory import region
-from mori.store.base import FILES
-from mori.store.names import parse_label
+from mori import adapters
 from mori_dask import config
 from mori_dask.handshake import domain
 
@@ -43,7 +41,7 @@ def own(pid: int | None = None, *, files: bool = True) -> int | None:
     if len(found) != 3:
         return None
     on_disk = 0
-    if files and (pid or any(m.shared and m.kind == FILES for m in region.live())):
+    if files and (pid or any(m.is_file for m in adapters.live_regions())):
         on_disk = min(found["RssFile"], _on_disk(pid))
     return found["VmRSS"] - found["RssShmem"] - on_disk
 
@@ -60,7 +58,7 @@ def _on_disk(pid: int | None) -> int:
                 if "/mori_" not in line:
                     continue
                 addresses, _, _, device, _, path = line.split(maxsplit=5)
-                if parse_label(os.path.basename(path.strip())) and device not in _tmpfs_devices():
+                if adapters.is_region_file(os.path.basename(path.strip())) and device not in _tmpfs_devices():
                     start, end = (int(address, 16) for address in addresses.split("-"))
                     total += end - start
     except OSError:
@@ -142,7 +140,7 @@ def unguard(nanny: Nanny) -> None:
 def made() -> int:
     """Return the bytes of the regions that this process made and has mapped."""
     mine = os.getpid()
-    return sum(m.nbytes for m in region.live() if m.shared and m.header.pid == mine)
+    return sum(m.nbytes for m in adapters.live_regions() if m.name.pid == mine)
 
 
 def report(worker: Worker) -> dict[str, Any]:
@@ -151,21 +149,20 @@ def report(worker: Worker) -> dict[str, Any]:
     The largest ones are told one by one, with size, name and age, so that a region that many workers map is
     counted once.
     """
-    mapped = sorted((m for m in region.live() if m.shared), key=lambda m: -m.nbytes)
+    mapped = sorted(adapters.live_regions(), key=lambda m: -m.nbytes)
     return {
         "domain": domain(),
         "mapped": sum(m.nbytes for m in mapped),
         "count": len(mapped),
         "made": made(),
         "regions": {
-            m.header.region_id.hex(): [m.nbytes, m.header.pid, m.header.number, _written(m)]
-            for m in mapped[:_MOST]
+            m.region_id.hex(): [m.nbytes, m.name.pid, m.name.number, _written(m)] for m in mapped[:_MOST]
         },
         "version": mori.__version__,
     }
 
 
-def _written(mapping: region.Mapping) -> float:
+def _written(mapping: adapters.Region) -> float:
     """Return when a region was written, or landed here, in seconds since the epoch; 0 if it is gone."""
-    hold = mapping.hold
-    return 0.0 if hold is None or hold.is_given_back else os.fstat(hold.fd).st_mtime
+    lease = mapping.lease
+    return 0.0 if lease is None or lease.is_given_back else os.fstat(lease.fd).st_mtime

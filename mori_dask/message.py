@@ -14,15 +14,14 @@ from typing import Any
 
 import distributed.protocol
 
-from mori.memory.region import Mapping, used
-from mori.wire import reference
-from mori.wire.reference import Carrier, Way, way
+from mori import adapters
+from mori.adapters import Region, Transport, TransportLike, transport_var, used
 from mori_dask.handshake import receiver_here, relays
 
 __all__ = ["Message", "current", "deciding", "register"]
 
 
-class Message(Carrier):
+class Message(Transport):
     """What is known of a message, found out when something in it asks for its way.
 
     relayed : by a scheduler of this domain: references, or values; None if it is not passed on
@@ -52,20 +51,20 @@ class Message(Carrier):
         self.regions = None
         return getattr(self, name)
 
-    def __call__(self) -> Way:
+    def __call__(self) -> TransportLike:
         """Return the way of what is in it, which is this one where references can be opened."""
         return self if self.opened else "value"
 
-    def takes(self, mapping: Mapping) -> bool:
+    def accepts(self, mapping: Region) -> bool:
         """Take any; it has a grace if nobody keeps what is in the message."""
-        if not self.kept and mapping.hold is not None:
-            mapping.hold.pickled = True
+        if not self.kept and mapping.lease is not None:
+            mapping.lease.needs_grace = True
         return True
 
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+    def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
         """Return what a reference is without an adapter, and note its region where that is wanted."""
         if self.regions is not None:
-            region_id, whole = reference.region_of(payload)
+            region_id, whole = adapters.reference_to_region(payload)
             self.regions[region_id] = whole
         return super().reduce(payload)
 
@@ -83,7 +82,7 @@ def _is_kept(msg: Any) -> bool:
 
 def current() -> Message | None:
     """Return the message that is being made, if what is pickled now travels by its way."""
-    found = way.get(None)
+    found = transport_var.get(None)
     return found if isinstance(found, Message) else None
 
 
@@ -109,11 +108,11 @@ def deciding(plain: Callable[..., Any]) -> Callable[..., Any]:
         known = functools.partial(plain, **more) if more else plain
         if not used.ever:
             return known(msg, serializers, on_error, context, frame_split_size)
-        token = way.set(Message(msg, context))
+        token = transport_var.set(Message(msg, context))
         try:
             return known(msg, serializers, on_error, context, frame_split_size)
         finally:
-            way.reset(token)
+            transport_var.reset(token)
 
     dumps._mori = True  # type: ignore[attr-defined]
     return dumps

@@ -15,7 +15,7 @@ from typing import Any, Final
 from distributed import Scheduler
 from tornado.ioloop import IOLoop
 
-from mori.errors import readable_size
+from mori.adapters import readable_size
 from mori_dask import mapped
 
 __all__ = ["add"]

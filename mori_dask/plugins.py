@@ -19,9 +19,8 @@ from distributed.diagnostics.plugin import NannyPlugin, SchedulerPlugin, WorkerP
 from distributed.scheduler import TaskState
 
 import mori
-from mori import store
-from mori.memory.region import used
-from mori.store.base import FILES
+from mori import adapters
+from mori.adapters import used
 from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
 from mori_dask.relay import Relayed
 from mori_dask.serialize import SIZE
@@ -117,7 +116,7 @@ class MoriScheduler(SchedulerPlugin):
         """Remove from the store what a killed worker left there: it let go of nothing."""
         if self._versions is not None:
             self._versions.forget_worker(worker)
-        if store.current().kind == FILES:
+        if adapters.needs_pruning():
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
 
 
@@ -161,7 +160,7 @@ class MoriWorker(WorkerPlugin):
         autoshare.begin()
         worker.metrics["mori"] = memory.report
         metrics.add(worker)
-        if store.current().kind == FILES:  # the one before may have been killed
+        if adapters.needs_pruning():  # the one before may have been killed
             asyncio.get_running_loop().run_in_executor(None, mori.prune_shared)
         if worker.status == Status.running:  # what is connected already has not heard of mori
             worker.rpc.collect()

@@ -16,9 +16,8 @@ from typing import Any
 from distributed import core
 from distributed.protocol import pickle
 
-from mori.memory.lease import Hold
-from mori.memory.region import Mapping, used
-from mori.wire import reference
+from mori import adapters
+from mori.adapters import Lease, Region, used
 from mori_dask import config
 
 __all__ = ["Raised", "register", "with_bytes", "without_cycle"]
@@ -29,12 +28,12 @@ class Raised(bytes):
 
     regions: list[bytes]
     """References to each region."""
-    holds: list[Hold]
+    holds: list[Lease]
 
     def sent(self) -> None:
         """Let go of the regions, as the receiver has them, or will within the grace."""
-        for hold in self.holds:
-            hold.pickled = True
+        for lease in self.holds:
+            lease.needs_grace = True
         self.holds = []
 
 
@@ -54,25 +53,25 @@ def without_cycle(outcome: Any) -> Any:
 def with_bytes(pickled: bytes) -> bytes:
     """Return what a pickled exception is without references."""
     exception = pickle.loads(pickled)
-    with reference.travel("value"):
+    with adapters.use_transport("value"):
         made: bytes = pickle.dumps(exception)
     return made
 
 
-class _Noted(reference.Carrier):
+class _Noted(adapters.Transport):
     """The way of references in an exception, with their regions."""
 
     def __init__(self) -> None:
         self.regions: dict[bytes, bytes] = {}
-        self.holds: dict[bytes, Hold] = {}
+        self.holds: dict[bytes, Lease] = {}
 
-    def takes(self, mapping: Mapping) -> bool:
-        assert mapping.hold is not None
-        self.holds[mapping.header.region_id] = mapping.hold
+    def accepts(self, mapping: Region) -> bool:
+        assert mapping.lease is not None
+        self.holds[mapping.region_id] = mapping.lease
         return True
 
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        region_id, whole = reference.region_of(payload)
+    def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
+        region_id, whole = adapters.reference_to_region(payload)
         self.regions[region_id] = whole
         return super().reduce(payload)
 
@@ -94,7 +93,7 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
         if not used.ever or not config.enabled():
             return plain(*args, **kwargs)
         noted = _Noted()
-        with reference.travel(noted):
+        with adapters.use_transport(noted):
             message = plain(*args, **kwargs)
         if noted.regions:
             raised = Raised(message["exception"].data)

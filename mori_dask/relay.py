@@ -24,10 +24,8 @@ from distributed.protocol.serialize import (
     serialize_and_split,
 )
 
-from mori.memory.lease import Hold
-from mori.memory.region import used
-from mori.wire import reference
-from mori.wire.reference import way
+from mori import adapters
+from mori.adapters import Lease, transport_var, used
 from mori_dask import raised
 from mori_dask.message import Message, current
 
@@ -54,13 +52,13 @@ def _noting(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(x: Any, context: Any = None) -> Any:
         if not used.ever:
             return plain(x, context=context)
-        message = way.get(None)
+        message = transport_var.get(None)
         if type(x) is raised.Raised:
             return _raised(plain, x, current(), context)
         if type(message) is not Message or message.relayed is None:
             return plain(x, context=context)
         if message.relayed == "value":
-            with reference.travel("value"):
+            with adapters.use_transport("value"):
                 return plain(x, context=context)
         if message.regions is not None:  # a part of what is noted already
             return plain(x, context=context)
@@ -97,7 +95,7 @@ def _holding(plain: Callable[..., None]) -> Callable[..., None]:
         plain(self, header, frames)
         if not isinstance(header, dict) or (_KEY not in header and "sub-headers" not in header):
             return
-        if holds := [reference.hold(whole) for whole in _noted(header)]:
+        if holds := [adapters.lease_of(whole) for whole in _noted(header)]:
             used.ever = True  # what is sent on may refer to regions
             self.__class__ = Relayed
             self._mori_holds = holds
@@ -117,10 +115,10 @@ def _noted(header: Any) -> Iterator[bytes]:
 class Relayed(Serialized):
     """Frames with references, which are others for a receiver that cannot open them."""
 
-    _mori_holds: list[Hold | None]
+    _mori_holds: list[Lease | None]
 
     def let_go(self) -> None:
-        """Hold the regions no more, whoever still has the frames: nobody is to get them."""
+        """Lease the regions no more, whoever still has the frames: nobody is to get them."""
         self._mori_holds = []
 
     @property
@@ -155,7 +153,7 @@ def _with_bytes(header: Any, frames: Any) -> tuple[Any, Any]:
         opened = merge_and_deserialize(copy.deepcopy(header), plain)  # it takes things out
         if _RAISED in header:
             opened = raised.with_bytes(opened)
-        with reference.travel("value"):
+        with adapters.use_transport("value"):
             made: tuple[Any, Any] = serialize_and_split(Serialize(opened), on_error="raise")
         return made
     except Exception:  # as of a class that the scheduler does not have: the receiver will say what it lacks

@@ -12,8 +12,7 @@ from typing import Any
 import distributed.protocol.pickle
 from distributed import Client
 
-from mori.memory.region import used
-from mori.wire.reference import Carrier, travel
+from mori.adapters import Transport, use_transport, used
 from mori_dask import config
 from mori_dask.handshake import domain, hosts_of
 
@@ -34,27 +33,27 @@ def register() -> None:
             and _refers((function, args, kwargs))
             and await _are_here(self, kwargs.get("workers"))
         )
-        with travel("reference" if here else "value"):
+        with use_transport("reference" if here else "value"):
             return await plain(self, function, *args, **kwargs)
 
     run._mori = True  # type: ignore[attr-defined]
     Client._run = run
 
 
-class _Seen(Carrier):
+class _Seen(Transport):
     """The way of references that are looked for, and not sent."""
 
     def __init__(self) -> None:
         self.any = False
 
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+    def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
         self.any = True
         return super().reduce(payload)
 
 
 def _refers(x: Any) -> bool:
     seen = _Seen()
-    with travel(seen):
+    with use_transport(seen):
         distributed.protocol.pickle.dumps(x, buffer_callback=lambda buffer: None)
     return seen.any
 

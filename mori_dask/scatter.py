@@ -24,7 +24,7 @@ from distributed.protocol import to_serialize
 from distributed.utils import offload
 
 import mori
-from mori.wire.reference import identity
+from mori.adapters import identity
 from mori_dask.handshake import domain, hosts_of
 
 __all__ = ["gather", "scatter"]

@@ -24,21 +24,16 @@ from distributed.protocol.serialize import (
 )
 
 import mori
-from mori._imports import imported
-from mori.api import locate
-from mori.memory.region import used
-from mori.objects.array_subclasses import SharedMatrix, SharedRecords
-from mori.objects.masked import SharedMaskedArray
-from mori.wire.picklers import reduce_reference
-from mori.wire.reference import identity, is_by_value, travel, way
+from mori import adapters
+from mori.adapters import identity, is_by_value, transport_var, use_transport, used
 from mori_dask import config, graphs
 from mori_dask.handshake import schedulers_are_here
 
 __all__ = ["SIZE", "register"]
 
 _TYPES = (
-    *(mori.SharedArray, mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
-    *(mori.SharedSet, mori.SharedFrozenSet, SharedMaskedArray, SharedRecords, SharedMatrix),
+    *(mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
+    *(mori.SharedSet, mori.SharedFrozenSet, *adapters.array_classes()),
 )
 SIZE: Final = 251  # bytes that a shared object weighs for the scheduler, and hardly anything else does
 
@@ -86,17 +81,16 @@ def _when_met(dispatch: Any, library: str, register: Callable[[], None]) -> None
 def _register_pandas(dispatch: Any, ours: Callable[[Any], Any]) -> None:
     import pandas as pd
 
-    from mori.objects.pandas.shared import Shared
-
+    shared = adapters.frame_class()
     plain = {cls: dispatch.dispatch(cls) for cls in (pd.DataFrame, pd.Series)}
 
     def either(x: Any) -> Any:
         # Dask takes what it finds for the first object of a library for that object's base class, too.
-        if isinstance(x, Shared):
+        if isinstance(x, shared):
             return ours(x)
         return next(found for cls, found in plain.items() if isinstance(x, cls))(x)
 
-    dispatch.register(Shared)(either)
+    dispatch.register(shared)(either)
     for cls in (pd.Index, pd.MultiIndex):
         _prefer(dispatch, cls, ours)
 
@@ -120,7 +114,7 @@ def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
         plain
         and (least := config.least())
         and array.nbytes >= least
-        and reduce_reference(array, 5) is not None
+        and adapters.reduce_array(array, 5) is not None
     ):
         raise _ByPickleError("views of shared arrays are pickled")  # with a name for their buffer
     return serialize_numpy_ndarray(array)
@@ -137,8 +131,7 @@ def _register_tables() -> None:
 
 
 def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
-    tables = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
-    if tables is not None and tables.reference_for_engine(table) is not None:
+    if adapters.reduce_arrow(table) is not None:
         raise _ByPickleError("shared tables are pickled")
     return plain(table)
 
@@ -150,17 +143,17 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def dumps(x: Any, context: Any = None) -> Any:
-        if not used.ever or way.get(None) is not None:
+        if not used.ever or transport_var.get(None) is not None:
             return plain(x, context=context)
-        with travel(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
+        with use_transport(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)
 
     return dumps
 
 
 def _is_graph(x: Any) -> bool:
-    expressions = imported("dask._expr")
-    return expressions is not None and isinstance(x, expressions.Expr)
+    expression = getattr(sys.modules.get("dask._expr"), "Expr", None)
+    return expression is not None and isinstance(x, expression)
 
 
 class _ByPickleError(NotImplementedError, TypeError):
@@ -177,8 +170,8 @@ def _sizeof(x: Any) -> int:
         return SIZE
     if isinstance(x, np.ndarray):
         return int(x.nbytes)
-    if shared and (name := mori.shared_name(x)) is not None and (found := locate(name)) is not None:
-        return found[1].extent  # without reading it
+    if shared and (nbytes := adapters.nbytes_of(x)) is not None:
+        return nbytes
     return int(sizeof(mori.materialize(x)))
 
 

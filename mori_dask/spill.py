@@ -11,37 +11,36 @@ from typing import Any
 
 from distributed.spill import Slow, SpillBuffer
 
-from mori.memory.lease import Hold
-from mori.memory.region import Mapping
-from mori.wire import reference
+from mori import adapters
+from mori.adapters import Lease, Region
 from mori_dask import config
 
 __all__ = ["held", "refer"]
 
 
-class _Kept(reference.Carrier):
+class _Kept(adapters.Transport):
     """The way of references into a file: their regions are held until the file is gone."""
 
     def __init__(self) -> None:
-        self.holds: dict[bytes, tuple[Hold, int]] = {}
+        self.holds: dict[bytes, tuple[Lease, int]] = {}
 
-    def takes(self, mapping: Mapping) -> bool:
-        assert mapping.hold is not None
-        self.holds[mapping.header.region_id] = (mapping.hold, mapping.nbytes)
+    def accepts(self, mapping: Region) -> bool:
+        assert mapping.lease is not None
+        self.holds[mapping.region_id] = (mapping.lease, mapping.nbytes)
         return True
 
 
 class _ReferringSlow(Slow):
     """Dask's files of spilled keys, with what keeps their regions alive."""
 
-    mori_holds: dict[Hashable, dict[bytes, tuple[Hold, int]]]
+    mori_holds: dict[Hashable, dict[bytes, tuple[Lease, int]]]
 
     def __setitem__(self, key: Hashable, value: object) -> None:
         if config.get("mori.dask.spill") == "value":
             super().__setitem__(key, value)
             return
         kept = _Kept()
-        with reference.travel(kept):
+        with adapters.use_transport(kept):
             super().__setitem__(key, value)
         if kept.holds:
             self.mori_holds[key] = kept.holds

@@ -5,7 +5,7 @@ Imports mori's errors.
 
 from __future__ import annotations
 
-from mori.errors import MoriError, RegionNotFoundError
+from mori import MoriError, RegionNotFoundError
 
 __all__ = ["RegionNotFetchedError"]
 

@@ -13,31 +13,27 @@ import threading
 import time
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from mori import store
-from mori.errors import MoriError, RegionNotFoundError
-from mori.memory import adopt, lease, region
-from mori.memory.lease import Hold
-from mori.memory.region import Bytes, Mapping
-from mori.store.locks import alone
-from mori.wire import reference
+from mori import MoriError, RegionNotFoundError, adapters
+from mori.adapters import Lease, Region
 from mori_ray import hooks, metrics, settings
 from mori_ray.errors import RegionNotFetchedError
 
-__all__ = ["fetch", "is_copy", "keep"]
+__all__ = ["fetch", "keep"]
 
 _LIMIT: Final = 120.0  # seconds
 
 
-def _read_there(payload: bytes) -> Bytes | None:
+def _read_there(payload: bytes) -> np.ndarray[Any, Any] | None:
     """Return the bytes of the region of a reference; what a task returns travels by value."""
     try:
-        return reference.mapping_of(payload).bytes()
+        return adapters.open_region(payload).bytes()
     except RegionNotFoundError:
         return None
 
@@ -45,7 +41,7 @@ def _read_there(payload: bytes) -> Bytes | None:
 _read = ray.remote(num_cpus=0, max_retries=0)(_read_there)
 
 
-def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
+def fetch(payload: bytes, node: bytes, name: str) -> Region:
     """Return the mapping of a region that could not be opened here: of this node's copy of it.
 
     Parameters
@@ -57,7 +53,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
 
     Returns
     -------
-    Mapping
+    Region
         Over what Ray has brought, in this process alone, where the store has no room for a copy.
 
     Raises
@@ -88,39 +84,25 @@ def fetch(payload: bytes, node: bytes, name: str) -> Mapping:
         return _landed(data)
 
 
-def _copy_here(payload: bytes) -> Mapping | None:
-    where, _ = reference.where_of(payload)
-    assert where.region_id is not None
-    found = adopt.find(where.region_id, (where.pid, where.number))
+def _copy_here(payload: bytes) -> Region | None:
+    found = adapters.find_copy(payload)
     if found is not None:
         keep(found)
     return found
 
 
-def is_copy(payload: bytes, mapping: Mapping) -> bool:
-    """Say whether a region that was found here is this node's copy, and not what the sender has."""
-    where, _ = reference.where_of(payload)
-    assert mapping.hold is not None
-    try:
-        theirs = os.stat(f"/proc/{where.holder}/fd/{where.fd}")
-    except OSError:
-        return True
-    return not os.path.samestat(theirs, os.fstat(mapping.hold.fd))
-
-
-def _landed(data: Bytes) -> Mapping:
+def _landed(data: object) -> Region:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
-        mapping = adopt.land(region.over(data))
+        mapping = adapters.adopt(adapters.map_bytes(data))
         keep(mapping)
         return mapping
-    return region.over(data)
+    return adapters.map_bytes(data)
 
 
 def _alone(payload: bytes) -> AbstractContextManager[None]:
     """Keep other processes of this node from fetching the same region at once, within limits."""
-    region_id = reference.where_of(payload)[0].region_id
-    assert region_id is not None
-    return alone(store.directory(), f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 files that stay
+    region_id, _ = adapters.reference_to_region(payload)
+    return adapters.alone(f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 files that stay
 
 
 class _Kept:
@@ -128,13 +110,13 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._holds: dict[bytes, tuple[float, int, Hold]] = {}  # the last used is the last
+        self._holds: dict[bytes, tuple[float, int, Lease]] = {}  # the last used is the last
 
-    def keep(self, mapping: Mapping) -> None:
+    def keep(self, mapping: Region) -> None:
         seconds, most = settings.keep_seconds(), settings.keep_nbytes()
-        key, now = mapping.header.region_id, time.monotonic()
+        key, now = mapping.region_id, time.monotonic()
         with self._lock:
-            used, _, held = self._holds.get(key, (-seconds, 0, mapping.hold))
+            used, _, held = self._holds.get(key, (-seconds, 0, mapping.lease))
             if not seconds or held is None or now - used < seconds / 10:
                 return
             self._holds.pop(key, None)
@@ -146,7 +128,7 @@ class _Kept:
                 if room < 0:
                     del self._holds[old]
             self._holds[key] = now, mapping.nbytes, held
-        lease.soon(partial(self._expire, key, now), seconds)
+        adapters.call_later(partial(self._expire, key, now), seconds)
 
     def _expire(self, key: bytes, used: float) -> None:
         with self._lock:

@@ -15,10 +15,8 @@ from typing import Any, Final
 
 import ray
 
-from mori.memory import lease
-from mori.memory.lease import Hold
-from mori.memory.region import Mapping
-from mori.store.process_labels import put_up
+from mori import adapters
+from mori.adapters import Lease, Region, announce
 from mori_ray import hooks, metrics, settings
 
 __all__ = ["Session", "session"]
@@ -37,17 +35,17 @@ class Session:
     def __init__(self) -> None:
         # A mapping has its token, so that the next argument need not make one; the token has the
         # hold, and not the mapping, or neither would ever go.
-        self._tokens: weakref.WeakKeyDictionary[Mapping, ray.ObjectRef] = weakref.WeakKeyDictionary()
-        self._holds: dict[bytes, Hold] = {}
+        self._tokens: weakref.WeakKeyDictionary[Region, ray.ObjectRef] = weakref.WeakKeyDictionary()
+        self._holds: dict[bytes, Lease] = {}
         # What tasks have been lent, each by its caller: the task, and the caller's token.
-        self._borrowed: weakref.WeakKeyDictionary[Mapping, tuple[object, bytes, bytes]] = (
+        self._borrowed: weakref.WeakKeyDictionary[Region, tuple[object, bytes, bytes]] = (
             weakref.WeakKeyDictionary()
         )
-        self._captured: set[Hold] = set()
+        self._captured: set[Lease] = set()
         self._node = b""
         self._alone = False
         self._looked = -_LOOK_EVERY
-        sign = put_up("ray", self.node.hex())
+        sign = announce("ray", self.node.hex())
         if sign is not None:
             weakref.finalize(self, os.close, sign)
 
@@ -71,18 +69,18 @@ class Session:
             self._looked = now
         return self._alone
 
-    def token_of(self, mapping: Mapping) -> tuple[bytes, bytes]:
+    def token_of(self, mapping: Region) -> tuple[bytes, bytes]:
         """Return id and owner of the token of a region that has been lent."""
         token = self._tokens[mapping]
         return token.binary(), hooks.owner_of(token)
 
-    def note_borrowed(self, mapping: Mapping, token: bytes, owner: bytes) -> None:
+    def note_borrowed(self, mapping: Region, token: bytes, owner: bytes) -> None:
         """Note that an argument of the task that runs is a part of this region."""
         task = hooks.task()
         if task is not None:
             self._borrowed[mapping] = task, token, owner
 
-    def give_back(self, mapping: Mapping) -> bool:
+    def give_back(self, mapping: Region) -> bool:
         """Have what the task returns refer to a region of its caller's; False if that cannot be.
 
         The caller keeps the region for as long as it may need the argument, which is beyond the end
@@ -95,30 +93,30 @@ class Session:
         ref = hooks.borrow(token, owner)
         return ref is not None and hooks.needs(ref)
 
-    def lend(self, mapping: Mapping) -> bool:
+    def lend(self, mapping: Region) -> bool:
         """Keep a region for as long as Ray needs what it is just serializing; False if that cannot be."""
         token = self._tokens.get(mapping)
         if token is None:
             token = self._make_token(mapping)
         return token is not None and hooks.needs(token)
 
-    def _make_token(self, mapping: Mapping) -> ray.ObjectRef | None:
-        assert mapping.hold is not None
+    def _make_token(self, mapping: Region) -> ray.ObjectRef | None:
+        assert mapping.lease is not None
         # Inside a reducer nothing but bytes may be put: a pickle inside the pickle that is under way
         # would take over the references which that one has counted so far.
         token = ray.put(b"mori")
         key = token.binary()
-        self._holds[key] = mapping.hold
+        self._holds[key] = mapping.lease
         if not hooks.when_out_of_scope(token, partial(_let_go, weakref.ref(self))):
             del self._holds[key]
             return None
         self._tokens[mapping] = token
         return token
 
-    def capture(self, mapping: Mapping) -> None:
+    def capture(self, mapping: Region) -> None:
         """Keep a region for as long as the session lasts: Ray never forgets a function."""
-        assert mapping.hold is not None
-        self._captured.add(mapping.hold)
+        assert mapping.lease is not None
+        self._captured.add(mapping.lease)
 
     def _forget(self) -> None:
         self._holds.clear()
@@ -146,7 +144,7 @@ def session() -> Session | None:
 def _let_go(of: weakref.ref[Session], key: bytes) -> None:
     found = of()
     if found is not None:
-        lease.soon(partial(found._holds.pop, key, None))
+        adapters.call_later(partial(found._holds.pop, key, None))
 
 
 def _after_fork_in_child() -> None:

@@ -17,9 +17,8 @@ from typing import Any, Final, Protocol
 
 from ray.util.metrics import Counter, Gauge
 
-from mori import store
-from mori.errors import MoriError
-from mori.store import directories
+import mori
+from mori import MoriError, adapters
 from mori_ray import hooks, settings
 
 __all__ = ["count_fetch", "report"]
@@ -90,7 +89,7 @@ def _is_over(over: queue.SimpleQueue[None], seconds: float) -> bool:
 
 
 def _path() -> str:
-    return os.path.join(directories.make(store.directory()), "ray-metrics.lock")
+    return os.path.join(adapters.own_directory(), "ray-metrics.lock")
 
 
 def _is_first(lock: int, node: bytes) -> bool:
@@ -107,7 +106,7 @@ def _is_first(lock: int, node: bytes) -> bool:
 
 
 def _report_node(tags: dict[str, str]) -> None:
-    found = list(store.current().entries())
+    found = mori.regions()
     for name, text, value in (
         ("mori_regions", "Regions that are alive on a node", len(found)),
         ("mori_bytes", "Bytes of the regions that are alive on a node", sum(e.nbytes for e in found)),

@@ -16,11 +16,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
-from mori._imports import imported
-from mori.errors import RegionNotFoundError
-from mori.memory.region import Mapping
-from mori.wire import reference
-from mori.wire.reference import Lost
+from mori import RegionNotFoundError, adapters
+from mori.adapters import Lost, Region
 from mori_ray import fetch, hooks, lifetime
 from mori_ray.hooks import Purpose
 from mori_ray.lifetime import Session
@@ -30,17 +27,17 @@ __all__ = ["load", "load_argument", "register"]
 _SMALL: Final = 100 << 10  # bytes that Ray sends along with the task
 
 
-class _Put(reference.Carrier):
+class _Put(adapters.Transport):
     """The way of references in what is put: its owner for Ray is this process, which keeps the region."""
 
-    def takes(self, mapping: Mapping) -> bool:
+    def accepts(self, mapping: Region) -> bool:
         session = lifetime.session()
         return session is not None and self._is_better(session, mapping) and self._keeps(session, mapping)
 
-    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+    def _is_better(self, session: Session, mapping: Region) -> bool:
         return session.is_alone()
 
-    def _keeps(self, session: Session, mapping: Mapping) -> bool:
+    def _keeps(self, session: Session, mapping: Region) -> bool:
         return session.lend(mapping)
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
@@ -52,42 +49,42 @@ class _Put(reference.Carrier):
 class _Return(_Put):
     """The way of references in what a task returns: its owner is the caller, if that has lent the region."""
 
-    def _keeps(self, session: Session, mapping: Mapping) -> bool:
+    def _keeps(self, session: Session, mapping: Region) -> bool:
         return session.give_back(mapping)
 
 
 class _Argument(_Put):
     """The way of references in arguments: another node fetches the region, once."""
 
-    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+    def _is_better(self, session: Session, mapping: Region) -> bool:
         return mapping.nbytes > _SMALL or session.is_alone()
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         session = lifetime.session()
         assert session is not None
-        token, owner = session.token_of(reference.mapping_of(payload))
+        token, owner = session.token_of(adapters.open_region(payload))
         return load_argument, (payload, session.node, token, owner)
 
 
 class _LoopArgument(_Argument):
     """The way of references in what an event loop opens: to fetch would keep that waiting."""
 
-    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+    def _is_better(self, session: Session, mapping: Region) -> bool:
         return session.is_alone()
 
 
 class _Closure(_Put):
     """The way of references in functions: kept for the session."""
 
-    def _is_better(self, session: Session, mapping: Mapping) -> bool:
+    def _is_better(self, session: Session, mapping: Region) -> bool:
         return mapping.nbytes > _SMALL or session.is_alone()
 
-    def _keeps(self, session: Session, mapping: Mapping) -> bool:
+    def _keeps(self, session: Session, mapping: Region) -> bool:
         session.capture(mapping)
         return True
 
 
-_ways: dict[Purpose, reference.Way] = {
+_ways: dict[Purpose, adapters.TransportLike] = {
     Purpose.ARGUMENT: _Argument(),
     Purpose.LOOP_ARGUMENT: _LoopArgument(),
     Purpose.CLOSURE: _Closure(),
@@ -98,10 +95,10 @@ _ways: dict[Purpose, reference.Way] = {
 
 
 def _way(purpose: Purpose) -> AbstractContextManager[None]:
-    tables = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
-    if tables is not None:
-        hooks.prefer(sys.modules["pyarrow"].Table, tables.reference_for_engine)
-    return nullcontext() if reference.is_by_value() else reference.travel(_ways[purpose])
+    table = getattr(sys.modules.get("pyarrow"), "Table", None)
+    if table is not None:
+        hooks.prefer(table, adapters.reduce_arrow)
+    return nullcontext() if adapters.is_by_value() else adapters.use_transport(_ways[purpose])
 
 
 def register() -> None:
@@ -113,9 +110,9 @@ def load(payload: bytes, node: bytes) -> Any:
     """Return the object of a reference that was pickled on a node; a `Lost` one instead of an error."""
     try:
         mapping = _open(payload, node)
-    except Exception as error:  # see `reference.load`
-        return Lost(error, payload)
-    return reference.load_from(mapping, payload)
+    except Exception as error:  # see `adapters.load`
+        return Lost(error, (adapters.load, (payload,)))
+    return adapters.load_from(mapping, payload)
 
 
 def load_argument(payload: bytes, node: bytes, token: bytes, owner: bytes) -> Any:
@@ -126,23 +123,23 @@ def load_argument(payload: bytes, node: bytes, token: bytes, owner: bytes) -> An
         if session is not None:
             session.note_borrowed(mapping, token, owner)
     except Exception as error:
-        return Lost(error, payload)
-    return reference.load_from(mapping, payload)
+        return Lost(error, (adapters.load, (payload,)))
+    return adapters.load_from(mapping, payload)
 
 
-def _open(payload: bytes, node: bytes) -> Mapping:
+def _open(payload: bytes, node: bytes) -> Region:
     """Return the mapping of a region, or of this node's copy of it.
 
     Another node, or a container that sees other processes, cannot open the region: it asks the node
     where that is for the bytes.
     """
     try:
-        mapping = reference.mapping_of(payload)
+        mapping = adapters.open_region(payload)
     except RegionNotFoundError as error:
         if not hooks.is_connected():
             raise
         return fetch.fetch(payload, node, error.name)
     session = lifetime.session()
-    if session is not None and session.node != node and fetch.is_copy(payload, mapping):
+    if session is not None and session.node != node and adapters.is_copy(payload, mapping):
         fetch.keep(mapping)  # several nodes may share a host, and its store
     return mapping

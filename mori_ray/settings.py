@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import os
 
-from mori import store
-from mori.errors import SettingError
+from mori import SettingError, adapters
 
 __all__ = ["keep_nbytes", "keep_seconds", "metrics_seconds"]
 
@@ -22,7 +21,7 @@ def keep_seconds() -> float:
 def keep_nbytes() -> float:
     """Bytes of such copies that a process keeps (``MORI_RAY_KEEP_BYTES``, a quarter of what is free)."""
     found = _number("MORI_RAY_KEEP_BYTES", "bytes", -1.0)
-    return found if found >= 0 else store.current().free() / 4
+    return found if found >= 0 else adapters.free_bytes() / 4
 
 
 def metrics_seconds() -> float:

@@ -150,7 +150,7 @@ def _opened_landed(data: bytes) -> Any:
     from mori.format.node import open_node, root_of
     from mori.memory import adopt, region
 
-    return open_node(root_of(adopt.land(region.over(_renamed(data)))))
+    return open_node(root_of(adopt.adopt(region.over(_renamed(data)))))
 
 
 def _opened_file(is_named: bool, data: bytes) -> Any:

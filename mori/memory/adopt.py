@@ -14,7 +14,7 @@ from mori.memory.region import Mapping, Put
 from mori.store.header import HEADER, Header, pack_header
 from mori.store.locks import alone
 
-__all__ = ["find", "land"]
+__all__ = ["adopt", "find"]
 
 _PATIENCE: Final = 60.0  # seconds; then a second copy is better than none
 
@@ -27,7 +27,7 @@ def find(region_id: bytes, origin: tuple[int, int]) -> Mapping | None:
     return None
 
 
-def land(arrived: Mapping) -> Mapping:
+def adopt(arrived: Mapping) -> Mapping:
     """Return a region that lies in a buffer as a region of the store.
 
     Parameters

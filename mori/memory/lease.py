@@ -24,10 +24,10 @@ from mori._imports import imported
 from mori.memory import exit_holder
 from mori.store.base import Held, Store
 
-__all__ = ["Hold", "expire_graces", "has_ended", "soon"]
+__all__ = ["Lease", "call_later", "expire_graces", "has_ended"]
 
 
-class Hold:
+class Lease:
     """This process's hold on a region in a store, given back when nothing refers to it any more.
 
     A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
@@ -59,6 +59,11 @@ class Hold:
         return self._held.fds[0]
 
     @property
+    def path(self) -> str | None:
+        """The file in a directory, where the region is one."""
+        return None if self._held is None else self._held.path
+
+    @property
     def held(self) -> Held:
         """What it holds in the store."""
         assert self._held is not None
@@ -75,16 +80,16 @@ class Hold:
         return self._held is None
 
     @property
-    def pickled(self) -> bool:
+    def needs_grace(self) -> bool:
         """Whether a reference was pickled that only the grace keeps good, here or before a fork."""
         return self._pickled_by != 0
 
-    @pickled.setter
-    def pickled(self, pickled: bool) -> None:
-        process = os.getpid() if pickled else 0
+    @needs_grace.setter
+    def needs_grace(self, needed: bool) -> None:
+        process = os.getpid() if needed else 0
         if self._pickled_by != process:
             self._pickled_by = process
-            if pickled:
+            if needed:
                 _pickled[id(self)] = self
 
     def let_go(self) -> None:
@@ -101,7 +106,7 @@ class Hold:
         if held is None:
             return
         last = _Last(held, self._files, self.home)
-        if not (self.pickled and _graces.keep(last)):
+        if not (self.needs_grace and _graces.keep(last)):
             last()
 
     def last(self) -> _Last | None:
@@ -275,7 +280,7 @@ def _at_collection(phase: str, info: object) -> None:
         _graces.catch_up()
 
 
-def soon(action: Callable[[], object], seconds: float = 0) -> None:
+def call_later(action: Callable[[], object], seconds: float = 0) -> None:
     """Call something on the thread of the graces: for those that may not wait, such as callbacks.
 
     It is called before its time if room is needed.
@@ -295,8 +300,8 @@ def has_ended() -> bool:
     return _ended == os.getpid()
 
 
-_files: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
-_pickled: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
+_files: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
+_pickled: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
 _arranged_in = 0  # the process, since what is arranged is partly lost in a fork
 _children_arrange = False
 _child = 0  # the process that has a finalizer
@@ -358,7 +363,7 @@ def _end_of_child() -> None:
 def _leave_to_keeper(grace: float) -> None:
     now = time.monotonic()
     left = [(due - now, last) for due, last in _graces.pending() if isinstance(last, _Last)]
-    left += [(grace, last) for ref in _pickled.valuerefs() if (hold := ref()) and (last := hold.last())]
+    left += [(grace, last) for ref in _pickled.valuerefs() if (lease := ref()) and (last := lease.last())]
     holds = [last.held for _, last in left if last.is_whole]
     if holds and (longest := max(seconds for seconds, _ in left)) > 0:
         exit_holder.keep(holds, longest)
@@ -366,9 +371,9 @@ def _leave_to_keeper(grace: float) -> None:
 
 def _release_all() -> None:
     for ref in _files.valuerefs():  # a list: other threads may still be opening regions
-        if (hold := ref()) is not None:
+        if (lease := ref()) is not None:
             with contextlib.suppress(OSError):
-                hold.let_go()
+                lease.let_go()
     _graces.expire(everything=True)
 
 

@@ -1,7 +1,7 @@
 """Mappings: regions that lie in this process's memory, once each, and who finds them there.
 
 Imports hold, pages, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers,
-buffers to the `Mapping`, the mapping to its `Hold`; no table here keeps anything alive.
+buffers to the `Mapping`, the mapping to its `Lease`; no table here keeps anything alive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.errors import CorruptRegionError, UnsafeRegionError
-from mori.memory.lease import Hold
+from mori.memory.lease import Lease
 from mori.memory.mmap import PAGE, map_files, unmap
 from mori.store import limits
 from mori.store.base import MEMFD, Held, Store
@@ -107,15 +107,15 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(self, header: Header, address: int, hold: Hold | None, owner: object = None) -> None:
+    def __init__(self, header: Header, address: int, lease: Lease | None, owner: object = None) -> None:
         used.ever = True
         # The pages go first: in the pool, whoever has them mapped holds them.
         self._owner = _Pages((address << 64) + header.nbytes) if owner is None else owner
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
-        self.hold = hold
-        is_sealed = hold is not None and hold.home.kind == MEMFD and not hold.is_recycled
+        self.lease = lease
+        is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
         self.trusted = is_sealed and header.flags & ENCODED == ENCODED
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
@@ -131,15 +131,25 @@ class Mapping:
         return Name(self.header.pid, self.header.number)
 
     @property
+    def region_id(self) -> bytes:
+        """The region's id, which its copies have, too."""
+        return self.header.region_id
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file in a directory."""
+        return self.lease is not None and self.lease.path is not None
+
+    @property
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
-        return self.hold is not None and not self.hold.is_given_back
+        return self.lease is not None and not self.lease.is_given_back
 
     @property
     def kind(self) -> int:
         """The kind of its store."""
-        assert self.hold is not None
-        return self.hold.home.kind
+        assert self.lease is not None
+        return self.lease.home.kind
 
     def bytes(self) -> Bytes:
         """Return the whole region as a read-only array that holds it."""
@@ -164,19 +174,19 @@ def mapped(held: Held, home: Store, header: Header, *, is_new: bool) -> Mapping:
     """
     with _lock:  # two threads may have opened it at once
         if is_new or (mapping := _mappings.get(header.region_id)) is None:
-            return _map(Hold(held, home), held, header)
+            return _map(Lease(held, home), held, header)
     home.release(held)
     return mapping
 
 
-def _map(hold: Hold, held: Held, header: Header) -> Mapping:
+def _map(lease: Lease, held: Held, header: Header) -> Mapping:
     try:
         address = _map_held(held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
         pages = _Pages((address << 64) + header.nbytes)
     except OSError:
-        hold.let_go()
+        lease.let_go()
         raise
-    mapping = Mapping(header, address, hold, pages)
+    mapping = Mapping(header, address, lease, pages)
     _mappings[header.region_id] = mapping
     _place(mapping)
     return mapping
@@ -274,10 +284,10 @@ class _Private:
     """Pages of a region mapped once more, for one owner alone: they are shared until they are written to."""
 
     def __init__(self, mapping: Mapping, start: int, nbytes: int) -> None:
-        hold = mapping.hold
-        assert hold is not None
+        lease = mapping.lease
+        assert lease is not None
         both, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
-        self.address = _map_held(hold.held, mapping.header.segment_nbytes, start, nbytes, both, private)
+        self.address = _map_held(lease.held, mapping.header.segment_nbytes, start, nbytes, both, private)
         self.nbytes = nbytes
         self._mapping = mapping
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from mori import settings
 from mori.errors import LimitError, StoreWarning
-from mori.memory.lease import soon
+from mori.memory.lease import call_later
 from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect, unmap_pages
 from mori.store import limits
 from mori.store.base import MEMFD, Draft, Held, Store
@@ -305,7 +305,7 @@ def current() -> RecyclingStore:
     global _store
     with _starting:
         if _store is None:
-            _store = RecyclingStore(soon)
+            _store = RecyclingStore(call_later)
     return _store
 
 

@@ -26,7 +26,7 @@ from typing import Final
 
 from mori import settings, store
 from mori.errors import StoreWarning
-from mori.memory.lease import Hold, has_ended, soon
+from mori.memory.lease import Lease, call_later, has_ended
 from mori.store.base import Store
 from mori.store.processes import readers
 
@@ -51,20 +51,20 @@ class Sent:
     doubted = 0.0  # when it was seen first that it may be lost
     is_lost = False  # nobody can read it any more
 
-    def __init__(self, hold: Hold) -> None:
-        self.hold: Hold | None = hold  # None as soon as it is received, or given up
+    def __init__(self, lease: Lease) -> None:
+        self.lease: Lease | None = lease  # None as soon as it is received, or given up
         self.since = time.monotonic()
 
 
 class _Sheet:
     """A page with places for receipts."""
 
-    __slots__ = ("hold", "kind", "places", "sent", "stamp")
+    __slots__ = ("kind", "lease", "places", "sent", "stamp")
 
-    def __init__(self, hold: Hold, number: int) -> None:
-        self.hold = hold
-        self.kind = hold.home.kind
-        self.stamp = number << 36 | hold.fd << 12
+    def __init__(self, lease: Lease, number: int) -> None:
+        self.lease = lease
+        self.kind = lease.home.kind
+        self.stamp = number << 36 | lease.fd << 12
         self.places = iter(_PLACES)
         self.sent: dict[int, Sent] = {}
 
@@ -84,17 +84,17 @@ class _Receipts:
         self._looked = 0.0  # for readers
         self._scan = 0.0  # how long that took
 
-    def expect(self, hold: Hold) -> tuple[Sent, bytes] | None:
+    def expect(self, lease: Lease) -> tuple[Sent, bytes] | None:
         with self.lock:
-            sheet = self.current.get(hold.home.kind)
+            sheet = self.current.get(lease.home.kind)
             place = None if sheet is None else next(sheet.places, None)
             if sheet is None or place is None:
-                if (sheet := _new_sheet(hold.home)) is None:
+                if (sheet := _new_sheet(lease.home)) is None:
                     return None
                 self.sheets.append(sheet)
                 self.current[sheet.kind] = sheet
                 place = next(sheet.places)
-            sent = sheet.sent[place] = Sent(hold)
+            sent = sheet.sent[place] = Sent(lease)
             stamp = sheet.stamp | place
         if not self._is_looking:
             self._look_again()
@@ -117,7 +117,7 @@ class _Receipts:
 
     def _look_again(self) -> None:
         self._is_looking = True
-        soon(self.look, min(_MOST_PAUSE, max(_LEAST_PAUSE, _grace())))
+        call_later(self.look, min(_MOST_PAUSE, max(_LEAST_PAUSE, _grace())))
 
     def settle(self, *, is_short: bool = False) -> None:
         with self.lock:
@@ -135,10 +135,10 @@ class _Receipts:
                 self._received.clear()
 
     def _take_in(self, sheet: _Sheet) -> None:
-        data = os.pread(sheet.hold.fd, _PLACES.stop, 0)
+        data = os.pread(sheet.lease.fd, _PLACES.stop, 0)
         for place in [place for place in sheet.sent if data[place : place + 1] == b"\1"]:
             sent = sheet.sent.pop(place)
-            sent.hold = None
+            sent.lease = None
             if sent.inode and self._received.get(sent.inode, 0.0) < sent.since:
                 self._received[sent.inode] = sent.since
 
@@ -175,7 +175,7 @@ class _Receipts:
                 if sent.doubted and now - sent.doubted >= (grace if sent.is_lost else patience):
                     count += not sent.is_lost
                     del sheet.sent[place]
-                    sent.hold = None
+                    sent.lease = None
         if count and is_short:
             warnings.warn(
                 f"memory is short: {count} shared objects that were sent to other processes are held no "
@@ -189,7 +189,7 @@ class _Receipts:
         with self.lock:
             for sheet in self.sheets:
                 for place in [place for place, sent in sheet.sent.items() if sent in gone]:
-                    sheet.sent.pop(place).hold = None
+                    sheet.sent.pop(place).lease = None
 
 
 def _grace() -> float:
@@ -205,9 +205,9 @@ def _new_sheet(home: Store) -> _Sheet | None:
     with contextlib.suppress(OSError):
         held = home.create_receipts(number)
         if held is not None:
-            hold = Hold(held, home)
-            if hold.fd < 1 << 24:
-                return _Sheet(hold, number)
+            lease = Lease(held, home)
+            if lease.fd < 1 << 24:
+                return _Sheet(lease, number)
     return None
 
 
@@ -227,13 +227,13 @@ _receipts = _Receipts()
 _last: tuple[int, bytes] | None = None  # the receipt that was left last
 
 
-def expect(hold: Hold) -> tuple[Sent, bytes] | None:
-    """Hold a region until a receipt is left for a reference to it; return what the reference has to carry.
+def expect(lease: Lease) -> tuple[Sent, bytes] | None:
+    """Lease a region until a receipt is left for a reference to it; return what the reference has to carry.
 
     None where nobody could leave one: the reference has a grace, as any other.
     """
-    hold.pickled = True
-    return _receipts.expect(hold)
+    lease.needs_grace = True
+    return _receipts.expect(lease)
 
 
 def via(sent: list[Sent], handle: int) -> None:
@@ -251,7 +251,7 @@ def start(sent: list[Sent]) -> None:
 
 
 def cancel(sent: list[Sent]) -> None:
-    """Hold the regions of references no more that could not be sent."""
+    """Lease the regions of references no more that could not be sent."""
     _receipts.cancel(sent)
 
 
@@ -280,11 +280,11 @@ def settle() -> None:
 
 def nbytes() -> int:
     """Return the bytes of the regions that are held since references to them are on their way."""
-    holds = {id(sent.hold): sent.hold for sent in _receipts.all()}.values()
+    leases = {id(sent.lease): sent.lease for sent in _receipts.all()}.values()
     found = 0
-    for hold in holds:
+    for lease in leases:
         with contextlib.suppress(OSError):
-            found += sum(os.fstat(fd).st_size for fd in (hold.held.fds if hold is not None else ()))
+            found += sum(os.fstat(fd).st_size for fd in (lease.held.fds if lease is not None else ()))
     return found
 
 
@@ -299,7 +299,7 @@ def arriving() -> Iterator[None]:
         for pause in itertools.count(1):
             _receipts.settle(is_short=True)
             count = len(left)
-            left = [sent for sent in left if sent.hold is not None]
+            left = [sent for sent in left if sent.lease is not None]
             if len(left) < count:
                 yield
                 break
@@ -314,9 +314,9 @@ def _after_fork_in_child() -> None:
     inherited, _receipts = _receipts, _Receipts()
     for sheet in inherited.sheets:
         for sent in sheet.sent.values():
-            if sent.hold is not None:
-                sent.hold.pickled = False  # no grace here
-                sent.hold = None
+            if sent.lease is not None:
+                sent.lease.needs_grace = False  # no grace here
+                sent.lease = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import mapping, parallel_write, pool, receipts
-from mori.memory.lease import Hold, expire_graces
+from mori.memory.lease import Lease, expire_graces
 from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
 from mori.memory.mmap import PAGE, huge_pages
 from mori.memory.parallel_write import Put
@@ -37,7 +37,7 @@ __all__ = [
     "create",
     "find",
     "held_by",
-    "hold",
+    "lease",
     "live",
     "located",
     "over",
@@ -253,13 +253,13 @@ def find(where: Where, kind: int) -> Mapping | None:
     return found
 
 
-def hold(where: Where, kind: int) -> Hold | None:
-    """Hold a region without mapping it; None if no process holds it. Raises what `find` does."""
+def lease(where: Where, kind: int) -> Lease | None:
+    """Lease a region without mapping it; None if no process holds it. Raises what `find` does."""
     if where.region_id is not None and (mapped := mapping.known(where.region_id)) is not None:
-        return mapped.hold
+        return mapped.lease
     home = store.of_kind(kind)
     found = _twice(_open, home, where)
-    return None if found is None else Hold(found[0], home)
+    return None if found is None else Lease(found[0], home)
 
 
 def located(region_id: bytes) -> list[Where]:

@@ -25,7 +25,7 @@ from mori.format.codec import Range, Strides, register
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.region import Again, Mapping, held_by
 from mori.objects.array_writes import written
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = [
     "SharedArray",
@@ -111,7 +111,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in _SAVERS:  # which pickle arrays of objects
-            with reference.travel("value"):
+            with transport.use_transport("value"):
                 return func(*map(_plain, args), **{name: _plain(one) for name, one in kwargs.items()})
         outs = list(written(func, args, kwargs))
         for out in outs:
@@ -178,7 +178,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return copy.copy(_plain(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if (known := _known_whole(self)) is not None and reference.is_wanted(known[0]):
+        if (known := _known_whole(self)) is not None and transport.is_wanted(known[0]):
             return reference.by_reference(*known)
         node = node_of(self)
         if node is None:
@@ -187,7 +187,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if node.codec is _OBJECTS:
             if not self._is_constant():
                 return _plain(self).__reduce_ex__(protocol)
-            if reference.is_wanted(mapping):
+            if transport.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if node.codec is not _ARRAYS:
@@ -195,11 +195,11 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         whole = decode(node)
         same = _is_same_dtype(self.dtype, whole.dtype)
         if same and is_same_view(self, whole) and type(whole) is self._ordinary:
-            if reference.is_wanted(mapping):
+            if transport.is_wanted(mapping):
                 _remember_whole(self, node)
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if not reference.is_wanted(mapping) or not (same or is_plain(self.dtype)):
+        if not transport.is_wanted(mapping) or not (same or is_plain(self.dtype)):
             return _plain(self).__reduce_ex__(protocol)
         if self._ordinary is not np.ndarray:
             return _as_class, (type(self), self.view(SharedArray))

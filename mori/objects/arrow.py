@@ -20,7 +20,7 @@ from mori.format import origins
 from mori.format.codec import RebuiltCodec, register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["reduce", "reference_for_engine"]
 
@@ -39,12 +39,12 @@ def reference_for_engine(obj: Any) -> Any:
     For adapters, whose engines have serializers of their own for pyarrow's classes. A reference is for what
     was opened, in a dump of which an adapter has said that it goes to where the region can be opened.
     """
-    return _reference(obj) if reference.is_said() else None
+    return _reference(obj) if transport.is_set() else None
 
 
 def _reference(obj: Any) -> Any:
     node = origins.node_of(obj)
-    if node is None or not reference.is_wanted(node.mapping):
+    if node is None or not transport.is_wanted(node.mapping):
         return None
     return reference.by_reference(node.mapping, node.offset)
 

@@ -18,7 +18,7 @@ from mori.codecs.ndarray import view_of
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node, decode, node_of_memory
 from mori.objects.array import SharedArray, is_same_view
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["SharedBytes"]
 
@@ -142,10 +142,10 @@ class SharedBytes(SharedArray):
             return type(self.plain()), (bytes(self),)
         mapping, whole = node.mapping, decode(node)
         if is_same_view(self, whole):
-            if reference.is_wanted(mapping):
+            if transport.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if not reference.is_wanted(mapping):
+        if not transport.is_wanted(mapping):
             return type(self.plain()), (bytes(self),)
         start = self.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         view = Strides(start, "", self.shape, self.strides)

@@ -18,7 +18,7 @@ from mori.format.node import Node
 from mori.memory.region import held_by
 from mori.objects.array import SharedArray, give_memory, shared_of
 from mori.objects.array_writes import written
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["SharedMaskedArray"]
 
@@ -144,7 +144,7 @@ class SharedMaskedArray(_MaskedArray):
     def __reduce_ex__(self, protocol: Any) -> Any:
         origin = self._mori
         if origin is not None and self._mori_is_intact():
-            if reference.is_wanted(origin.node.mapping):
+            if transport.is_wanted(origin.node.mapping):
                 return reference.by_reference(origin.node.mapping, origin.node.offset)
             return reference.by_value(origin.node, protocol)
         mask = self._mask

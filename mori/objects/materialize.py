@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from mori.format import codec, origins
 from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
-from mori.wire import reference
+from mori.wire import transport
 
 __all__ = ["private_copy"]
 
@@ -39,7 +39,7 @@ def private_copy(x: Any) -> Any:
 
     Builtin lists, tuples and dicts are looked through; what is not shared comes back as it is.
     """
-    with reference.travel("value"):
+    with transport.use_transport("value"):
         return _copy(x, {})
 
 

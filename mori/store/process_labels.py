@@ -12,14 +12,14 @@ from typing import Final
 
 from mori.store.processes import descriptors
 
-__all__ = ["put_up", "signs"]
+__all__ = ["announce", "process_labels"]
 
 _PREFIX: Final = "mori-at:"
 _SIGN: Final = re.compile(r"/memfd:mori-at:([a-z]{1,20}:[\w.-]{1,120}) \(deleted\)", re.ASCII)
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL, which some systems demand and old ones do not know
 
 
-def put_up(engine: str, place: str) -> int | None:
+def announce(engine: str, place: str) -> int | None:
     """Say that this process is at a place of an engine's; return the descriptor that says it.
 
     It is said until that is closed. None where it cannot be said.
@@ -36,6 +36,6 @@ def put_up(engine: str, place: str) -> int | None:
     return None
 
 
-def signs(pid: int) -> list[str]:
+def process_labels(pid: int) -> list[str]:
     """Return what a process says, ``"ray:5499f3dc..."``; nothing for one that cannot be looked into."""
     return sorted({found[1] for _, link in descriptors(pid) if (found := _SIGN.fullmatch(link))})

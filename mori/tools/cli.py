@@ -21,7 +21,7 @@ from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
 from mori.store.names import format_name
-from mori.store.process_labels import signs
+from mori.store.process_labels import process_labels
 from mori.tools.doctor import examine
 
 __all__ = ["main"]
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _ls(options: argparse.Namespace) -> int:
     found = mori.regions()
-    places = {pid: signs(pid) for pid in {pid for entry in found for pid in entry.holders}}
+    places = {pid: process_labels(pid) for pid in {pid for entry in found for pid in entry.holders}}
     if options.json:
         _print_json(
             [

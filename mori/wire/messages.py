@@ -14,42 +14,43 @@ from typing import Any, Final
 
 from mori._imports import imported
 from mori.memory import receipts
-from mori.memory.lease import Hold
+from mori.memory.lease import Lease
 from mori.memory.receipts import Sent
 from mori.memory.region import Mapping
-from mori.wire.reference import Carrier, load, way, with_receipt
+from mori.wire.reference import load, with_receipt
+from mori.wire.transport import Transport, transport_var
 
 __all__ = ["Message", "cover"]
 
 _CONNECTION: Final = "multiprocessing.connection"
 
 
-class Message(Carrier):
+class Message(Transport):
     """The way of references in a message: each region is held until the message has arrived."""
 
-    __slots__ = ("_holds", "_receipts", "sent")
+    __slots__ = ("_leases", "_receipts", "sent")
 
     def __init__(self) -> None:
         self.sent: list[Sent] | None = None  # the others are there as soon as it is: most messages have none
 
-    def takes(self, mapping: Mapping) -> bool:
+    def accepts(self, mapping: Mapping) -> bool:
         if self.sent is None:
             self.sent = []
-            self._holds: dict[bytes, Hold | None] = {}
+            self._leases: dict[bytes, Lease | None] = {}
             self._receipts: dict[bytes, bytes] = {}  # one for each region, however many parts of it are sent
-        self._holds[mapping.header.region_id] = mapping.hold
+        self._leases[mapping.header.region_id] = mapping.lease
         return True
 
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
+    def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
         assert self.sent is not None
         region_id = payload[1:17]
         receipt = self._receipts.get(region_id)
         if receipt is None:
-            hold = self._holds[region_id]
-            assert hold is not None
-            expected = receipts.expect(hold)
+            lease = self._leases[region_id]
+            assert lease is not None
+            expected = receipts.expect(lease)
             if expected is None:
-                return load, (payload,)
+                return None
             sent, receipt = expected
             self._receipts[region_id] = receipt
             self.sent.append(sent)
@@ -70,17 +71,19 @@ def cover(dump: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(dump)
     def covered(*arguments: Any, **keywords: Any) -> None:
-        if way.get(None) is not None:  # somebody has said how it is to travel, or this is a part of a message
+        if (
+            transport_var.get(None) is not None
+        ):  # somebody has said how it is to travel, or this is a part of a message
             return dump(*arguments, **keywords)
         message = Message()
-        token = way.set(message)
+        token = transport_var.set(message)
         try:
             dump(*arguments, **keywords)
         except BaseException:
             receipts.cancel(message.sent or [])
             raise
         finally:
-            way.reset(token)
+            transport_var.reset(token)
         _unsent.sent = message.sent
         if message.sent is not None:
             if _is_starting():

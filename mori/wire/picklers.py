@@ -24,8 +24,8 @@ from mori.errors import MoriError
 from mori.format.node import root_of
 from mori.memory import region
 from mori.memory.region import Mapping
-from mori.wire import messages, reference
-from mori.wire.reference import Lost
+from mori.wire import messages, reference, transport
+from mori.wire.lost import Lost
 
 __all__ = ["guard", "meet", "reduce_reference"]
 
@@ -43,7 +43,7 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
     pickles are to carry bytes.
     """
     mapping = _mapping_of(array)
-    if mapping is None or not mapping.shared or reference.is_by_value():
+    if mapping is None or not mapping.shared or transport.is_by_value():
         return None
     low, high = _bounds(array)
     try:
@@ -103,7 +103,7 @@ def _unguard(pickled: bytes) -> Any:
         if state is not None:
             obj.__setstate__(state)
     except Exception as error:  # see `reference.load`
-        return Lost(error, b"")
+        return Lost(error)
     return obj
 
 
@@ -113,7 +113,7 @@ def _guard_of(cls: type, protocol: int, dumps: Callable[[Any], Any]) -> Callable
     def reduce(obj: Any) -> Any:
         plain = copyreg.dispatch_table.get(cls)
         reduced = obj.__reduce_ex__(protocol) if plain is None else plain(obj)
-        if reference.is_by_value() or not _guarded[cls](obj):
+        if transport.is_by_value() or not _guarded[cls](obj):
             return reduced
         make, arguments, state = (*reduced, None)[:3]
         return _unguard, (bytes(dumps((make, arguments, state))),)

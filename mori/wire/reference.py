@@ -1,8 +1,8 @@
-"""What a pickle carries: a reference of some forty bytes, or the node's bytes themselves.
+"""References: what a pickle carries, some forty bytes, or the bytes of a node.
 
-Imports reader, writer, region, layout, identifier and errors. Emitting one has no side effect but to
-mark the mapping for its grace: engines pickle an object up to three times. Reading one never raises
-and never waits: what cannot be found becomes a `Lost` object that raises when it is used.
+Making a reference has no side effect but to mark the lease for its grace: engines pickle an object up to
+three times. Opening one never raises and never waits: what cannot be found becomes a `Lost` object that
+raises when it is used.
 """
 
 from __future__ import annotations
@@ -13,68 +13,41 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final
 
-from mori.errors import CorruptRegionError, MoriError, RegionNotFoundError
+from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.format import layout, writer
 from mori.format.codec import Range, Strides
 from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import receipts, region
-from mori.memory.lease import Hold
-from mori.memory.region import Mapping
+from mori.memory.lease import Lease
+from mori.memory.mapping import Bytes, Mapping
 from mori.store.base import FILES, MEMFD, Where
 from mori.store.names import Name, format_name
-from mori.wire import adapters
+from mori.wire import engines
+from mori.wire.lost import Lost
+from mori.wire.transport import Transport, current, is_wanted, use_transport
 
 __all__ = [
-    "Carrier",
-    "Lost",
-    "Way",
-    "arrivals",
     "by_reference",
     "by_value",
-    "hold",
     "identity",
-    "is_by_value",
-    "is_said",
-    "is_wanted",
+    "lease_of",
     "load",
     "load_from",
     "mapping_of",
+    "memory_of",
+    "on_receive",
     "raising",
     "receive",
+    "refer_to_memory",
     "region_of",
-    "span",
-    "travel",
-    "way",
     "where_of",
     "with_receipt",
 ]
 
-
-class Carrier:
-    """An adapter's own way for references: one that is taken is kept good by the adapter, without a grace."""
-
-    __slots__ = ()
-
-    def takes(self, mapping: Mapping) -> bool:
-        """Take a reference to this region, or leave its parts to travel by value."""
-        return True
-
-    def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        """Return what ``__reduce_ex__`` returns; what it calls there calls `load` on the payload."""
-        return load, (payload,)
-
-
-Way = Literal["reference", "value"] | Carrier
-
-arrivals: Final[list[Callable[[Mapping], Mapping]]] = []
-"""Functions of adapters that say, in turn, which mapping is opened where a region has come as bytes."""
-
-way: Final[ContextVar[Way | Callable[[], Way]]] = ContextVar("mori_way", default="reference")
-"""What `travel` sets; who makes all messages of an engine sets it directly, which takes less."""
+_receivers: Final[list[Callable[[Mapping], Mapping]]] = []
 _raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
 
 # kind, region id, creator, its number, holder, its descriptor, node
@@ -90,52 +63,13 @@ _RANGE: Final = struct.Struct("<QQ")
 _MOST_DIMENSIONS: Final = 64
 
 
-@contextmanager
-def travel(by: Way | Callable[[], Way]) -> Iterator[None]:
-    """Pickle by reference or by value inside; adapters say which, by what they know of the other end.
-
-    A function is asked when something is pickled that can be either: most messages have no such thing.
-    """
-    token = way.set(by)
-    try:
-        yield
-    finally:
-        way.reset(token)
-
-
-def _current() -> Way:
-    found = way.get()
-    return found() if callable(found) else found
-
-
-def is_wanted(mapping: Mapping) -> bool:
-    """Say whether a part of this mapping is to be pickled as a reference now.
-
-    Not so if an engine is met in the middle of its own dump: it has not said yet where that goes.
-    """
-    if not mapping.shared or adapters.meet():
-        return False
-    by = _current()
-    return by == "reference" if isinstance(by, str) else by.takes(mapping)
-
-
-def is_by_value() -> bool:
-    """Say whether somebody has asked for bytes, such as the user with `mori.by_value`."""
-    return _current() == "value"
-
-
-def is_said() -> bool:
-    """Say whether anybody, such as an engine's adapter, has said which way the dump under way is to take."""
-    return way.get(None) is not None
-
-
 def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = None) -> Any:
     """Return what ``__reduce_ex__`` returns for a node, or for a view of one.
 
     `view` is the view of an array, or start and length of strings.
     """
-    hold = mapping.hold
-    assert hold is not None
+    lease = mapping.lease
+    assert lease is not None
     header = mapping.header
     kind = mapping.kind
     tail = b""
@@ -152,11 +86,12 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
     elif view is not None:
         kind |= _PART
         tail = _RANGE.pack(*view)
-    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), hold.fd, offset)
-    by = _current()
-    if not isinstance(by, str):
-        return by.reduce(whole + tail)
-    hold.pickled = True
+    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
+    by = current()
+    if isinstance(by, str):
+        lease.needs_grace = True
+    elif (reduced := by.reduce(whole + tail)) is not None:
+        return reduced
     return load, (whole + tail,)
 
 
@@ -194,8 +129,8 @@ def _buffer(data: memoryview, protocol: int) -> Any:
     return pickle.PickleBuffer(data) if protocol >= 5 else bytes(data)
 
 
-class _Names(Carrier):
-    """The way of references that are no more than names, the same in every process."""
+class _Names(Transport):
+    """References that are no more than names, the same in every process."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -212,7 +147,7 @@ def identity(obj: Any) -> bytes | None:
     None for what does not pickle as references.
     """
     names, buffers = _Names(), list[pickle.PickleBuffer]()
-    with travel(names):
+    with use_transport(names):
         pickled = pickle.dumps(obj, 5, buffer_callback=buffers.append)
     return pickled if names.count and not buffers else None
 
@@ -223,16 +158,34 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     It lies in the buffer, which is kept, unless an adapter has landed it in the store.
     """
     try:
-        adapters.meet()
+        engines.load_adapters()
         mapping = region.over(buffer, header)
-        for call in arrivals:
+        for call in _receivers:
             mapping = call(mapping)
         return open_node(root_of(mapping))
     except Exception as error:  # see `load`
-        return Lost(error, b"")
+        return Lost(error)
 
 
-def span(payload: bytes, offset: int, nbytes: int) -> region.Bytes:
+def on_receive(call: Callable[[Mapping], Mapping]) -> None:
+    """Call a function for each region that arrives as bytes; it returns the one that is opened instead."""
+    if call not in _receivers:
+        _receivers.append(call)
+
+
+def refer_to_memory(address: int, nbytes: int) -> tuple[bytes, int, int] | None:
+    """Return what `memory_of` takes for memory that lies in a region; None where it does not.
+
+    None, too, where the transport of the pickle under way wants bytes, or references of its own.
+    """
+    mapping = region.at(address, nbytes)
+    if mapping is None or not is_wanted(mapping):
+        return None
+    function, arguments = by_reference(mapping, mapping.header.root)[:2]
+    return (arguments[0], address - mapping.address, nbytes) if function is load else None
+
+
+def memory_of(payload: bytes, offset: int, nbytes: int) -> Bytes:
     """Return some bytes of the region of a reference.
 
     Raises
@@ -250,7 +203,7 @@ def span(payload: bytes, offset: int, nbytes: int) -> region.Bytes:
 def load(payload: bytes) -> Any:
     """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
     try:
-        adapters.meet()
+        engines.load_adapters()
         if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
             payload, receipt = _with_receipt_taken(payload)
             mapping = mapping_of(payload)
@@ -261,7 +214,7 @@ def load(payload: bytes) -> Any:
     except Exception as error:  # also of a missing library, or of a class of the user's
         if _raises.get():
             raise
-        return Lost(error, payload)
+        return Lost(error, (load, (payload,)))
 
 
 def with_receipt(payload: bytes, receipt: bytes) -> bytes:
@@ -289,10 +242,10 @@ def region_of(payload: bytes) -> tuple[bytes, bytes]:
     return payload[1:17], bytes((payload[0] & _KIND,)) + payload[1 : _WHOLE.size]
 
 
-def hold(payload: bytes) -> Hold | None:
-    """Hold the region of a reference without mapping it; None where that cannot be."""
+def lease_of(payload: bytes) -> Lease | None:
+    """Lease the region of a reference without mapping it; None where that cannot be."""
     try:
-        return region.hold(*where_of(payload))
+        return region.lease(*where_of(payload))
     except Exception:  # see `load`: what cannot be held is noticed by who opens it
         return None
 
@@ -337,10 +290,10 @@ def mapping_of(payload: bytes) -> Mapping:
 def load_from(mapping: Mapping, payload: bytes) -> Any:
     """Return the object of a reference out of a mapping of its region; a `Lost` one if that is damaged."""
     try:
-        adapters.meet()
+        engines.load_adapters()
         return _load(mapping, payload)
     except Exception as error:
-        return Lost(error, payload)
+        return Lost(error, (load, (payload,)))
 
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
@@ -378,64 +331,3 @@ def _view_of(node: Node, form: int, tail: bytes) -> Strides | Range:
     except (struct.error, ValueError) as error:
         raise node.decode_error(f"a reference asks for a view that is none ({error})") from error
     return Strides(offset, dtype, lengths[:dimensions], lengths[dimensions:])
-
-
-def _lost(name: str) -> Any:
-    def method(self: Lost, *args: object, **kwargs: object) -> NoReturn:
-        _raise(self)
-
-    method.__name__ = name
-    return method
-
-
-def _raise(lost: Lost) -> NoReturn:
-    # Without what it went through where it was used before, or each use would add to its traceback, and
-    # keep that one's frames.
-    raise lost._mori_error.with_traceback(lost._mori_traceback)
-
-
-class Lost:
-    """Stands for a shared object that could not be opened, and says why as soon as it is used.
-
-    Unpickling must not raise: an exception inside an engine's deserializer loses the task, or the
-    worker, instead of failing it.
-    """
-
-    _mori_error: Exception
-    _mori_traceback: TracebackType | None
-
-    def __init__(self, error: Exception, payload: bytes) -> None:
-        if isinstance(error, MoriError):  # it says all that there is to say: engines print each traceback
-            error.__traceback__ = error.__context__ = None
-        object.__setattr__(self, "_mori_error", error)
-        object.__setattr__(self, "_mori_traceback", error.__traceback__)
-        object.__setattr__(self, "_mori_payload", payload)
-
-    def __repr__(self) -> str:
-        return f"<lost mori object: {self._mori_error}>"
-
-    def __reduce_ex__(self, protocol: object) -> Any:
-        # Another process may be able to open it.
-        payload: bytes = object.__getattribute__(self, "_mori_payload")
-        return (load, (payload,)) if payload else (Lost, (self._mori_error, b""))
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__") and name.endswith("__"):  # protocols that engines look for
-            raise AttributeError(name)
-        _raise(self)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        _raise(self)
-
-
-_OPERATORS: Final = (
-    *("abs", "add", "and", "bool", "call", "contains", "delitem", "divmod", "enter", "eq", "float"),
-    *("floordiv", "ge", "getitem", "gt", "iadd", "index", "int", "invert", "iter", "le", "len", "lt"),
-    *("array", "matmul", "mod", "mul", "ne", "neg", "next", "or", "pow", "radd", "reversed", "rmul"),
-    *("rsub", "rtruediv", "setitem", "sub", "truediv", "xor"),
-    *("bytes", "ceil", "complex", "delattr", "floor", "lshift", "pos", "rand", "rdivmod", "rfloordiv"),
-    *("rlshift", "rmatmul", "rmod", "ror", "round", "rpow", "rrshift", "rshift", "rxor", "trunc"),
-)
-for _name in _OPERATORS:
-    setattr(Lost, f"__{_name}__", _lost(f"__{_name}__"))
-Lost.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -28,7 +28,7 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.memory import region
-from mori.wire.reference import travel
+from mori.wire.transport import use_transport
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20
@@ -341,14 +341,14 @@ def test_any_pickler_sends_it_as_a_reference_while_an_adapter_says_so(store: str
     shared = mori.share(pa.table({"x": np.arange(100_000)}))
     for obj in (shared, [shared, shared]):
         assert len(pickle.dumps(obj, 5)) > 800_000  # as pyarrow pickles it
-        with travel("reference"):
+        with use_transport("reference"):
             data = pickle.dumps(obj, 5)
         assert len(data) < 150
         assert pickle.loads(data) == obj
-        with travel("value"):
+        with use_transport("value"):
             assert len(pickle.dumps(obj, 5)) > 800_000
     plain = pa.table({"x": np.arange(100_000)})
-    with travel("reference"):
+    with use_transport("reference"):
         assert pickle.loads(pickle.dumps(plain)) == plain
         assert len(pickle.dumps(shared.slice(1), 5)) > 800_000
 

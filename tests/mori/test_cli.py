@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori.store.process_labels import put_up
+from mori.store.process_labels import announce
 
 _ROOT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def test_ls_of_nothing_says_so(store: str) -> None:
 def test_ls_shows_where_in_an_engine_the_holders_say_that_they_are(store: str) -> None:
     shared = mori.share(np.zeros(1000))
     name = mori.shared_name(shared)
-    signs = [put_up("engine", "node-1"), put_up("engine", "\x1b[31m"), put_up("No engine", "node-2")]
+    signs = [announce("engine", "node-1"), announce("engine", "\x1b[31m"), announce("No engine", "node-2")]
     try:
         (shown,) = [line for line in run("ls").stdout.splitlines() if line.startswith(f"{name} ")]
         (listed,) = [entry for entry in json.loads(run("ls", "--json").stdout) if entry["name"] == name]

@@ -15,7 +15,7 @@ def made(number):
         pickle.dumps(shared)
     return shared
 first, second = made(10), made(20)
-name, fd = mori.shared_name(second), region.held_by(first).hold.fd
+name, fd = mori.shared_name(second), region.held_by(first).lease.fd
 os.closerange(fd, fd + 1)
 log = os.open("/dev/null", os.O_WRONLY)            # what the program opens next
 assert log == fd

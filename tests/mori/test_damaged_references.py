@@ -22,6 +22,7 @@ from mori.format.plan import measure
 from mori.memory import lease, region
 from mori.objects.array import SharedArray
 from mori.wire import reference
+from mori.wire.lost import Lost
 from tests import stored
 from tests.mori.damage import is_printable
 from tests.mori.pandas_versions import NAN_STRINGS
@@ -86,7 +87,7 @@ def stays_inside(got: Any) -> None:
             assert mapping.address <= low <= high <= mapping.address + mapping.nbytes
             if got.size < 1 << 16 and is_printable(got):  # a stride of 0 may repeat an element at will
                 got.tolist()
-        elif isinstance(got, reference.Lost):
+        elif isinstance(got, Lost):
             assert isinstance(got._mori_error, mori.MoriError)
         else:
             repr(got)
@@ -126,7 +127,7 @@ def test_a_view_that_leaves_its_node_is_lost(
     whole = _payload(shared["array"])
     tail = struct.pack("<qB", 0, 1) + b"q" + struct.pack("<2q", *shape, *strides)
     got = reference.load(bytes([whole[0] | 0x10]) + whole[1:] + tail)
-    assert isinstance(got, reference.Lost)
+    assert isinstance(got, Lost)
     with pytest.raises(mori.CorruptRegionError, match="leaves it"):
         got.sum()
 
@@ -146,12 +147,12 @@ def test_a_node_inside_an_arrays_elements_is_none(shared: dict[str, Any]) -> Non
     whole = _payload(outer)
     start = region.held_by(outer).nbytes - outer.nbytes  # type: ignore[union-attr]
     got = reference.load(whole[:-8] + struct.pack("<Q", start + 64))
-    assert isinstance(got, reference.Lost)
+    assert isinstance(got, Lost)
 
 
 def test_what_came_by_value_and_is_no_region_is_lost() -> None:
     for buffer in (b"", b"x" * 500, None, memoryview(bytes(100))[::2]):
-        assert isinstance(reference.receive(buffer), reference.Lost)
+        assert isinstance(reference.receive(buffer), Lost)
 
 
 def test_a_lost_object_survives_pickle() -> None:
@@ -222,9 +223,9 @@ def test_a_reference_to_a_damaged_file_is_lost(files: Path) -> None:
     _plant(files)
     assert int(reference.load(payload)[999]) == 999
     _cut(100)(_plant(files))
-    assert isinstance(reference.load(payload), reference.Lost)
+    assert isinstance(reference.load(payload), Lost)
     _replace_by_fifo(_plant(files))
-    assert isinstance(reference.load(payload), reference.Lost)
+    assert isinstance(reference.load(payload), Lost)
 
 
 def test_a_region_under_anothers_name_is_refused(files: Path) -> None:

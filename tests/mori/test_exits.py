@@ -79,7 +79,7 @@ def test_graces_that_are_pending_do_not_delay_the_exit(store: str, monkeypatch: 
 _LAST = """
 import os, pickle, threading, numpy, mori
 from mori.memory import lease
-lease.soon(int, 300)                                # whatever ends graces is at work
+lease.call_later(int, 300)                                # whatever ends graces is at work
 def last():
     x = mori.share(numpy.arange(1000))
     pickle.dumps(x)

@@ -41,9 +41,9 @@ def test_what_is_written_through_huge_pages_is_equal_and_sealed(worker: Any, rng
         assert writable_mappings() == []
         mapping = next(one for one in region.live() if one.shared)
         assert mapping.trusted
-        assert mapping.hold is not None
-        assert os.fstat(mapping.hold.fd).st_size == mapping.nbytes
-        again = os.open(f"/proc/self/fd/{mapping.hold.fd}", os.O_RDWR)
+        assert mapping.lease is not None
+        assert os.fstat(mapping.lease.fd).st_size == mapping.nbytes
+        again = os.open(f"/proc/self/fd/{mapping.lease.fd}", os.O_RDWR)
         with pytest.raises(PermissionError):
             os.pwrite(again, b"x", 0)
         os.close(again)

@@ -19,7 +19,7 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.memory.lease import Hold
+from mori.memory.lease import Lease
 from tests import stored
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
@@ -279,5 +279,5 @@ def share_and_say(connection, environment) -> None:
 def test_a_hold_that_an_interrupt_kept_from_beginning_goes_without_a_word(monkeypatch):
     said = []
     monkeypatch.setattr(sys, "unraisablehook", said.append)
-    Hold.__new__(Hold)
+    Lease.__new__(Lease)
     assert said == []

@@ -17,7 +17,7 @@ import pytest
 
 import mori
 from mori.memory import lease
-from mori.wire import reference
+from mori.wire.lost import Lost
 from tests.mori.pandas_versions import str_frame
 
 _OBJECTS: dict[str, Callable[[], Any]] = {
@@ -127,7 +127,7 @@ def test_what_an_engine_does_with_any_object_leaves_it_alone() -> None:
     assert name in f"{got} {got!s}"
     assert hash(got) == hash(got)
     assert not hasattr(got, "__dask_graph__")
-    assert isinstance(got, reference.Lost)
+    assert isinstance(got, Lost)
     for again in (
         copy.copy(got),
         copy.deepcopy(got),

@@ -16,7 +16,8 @@ from joblib.externals.loky.backend import reduction as loky
 
 import mori
 from mori.memory import lease
-from mori.wire import reference
+from mori.wire import transport
+from mori.wire.lost import Lost
 
 _N = 3000
 
@@ -79,7 +80,7 @@ def test_a_part_that_is_gone_is_lost_and_one_that_is_there_is_equal(kind: str, d
     lease.expire_graces()
     lost, one = pickle.loads(pickled)
     assert one == 1
-    assert type(lost) is reference.Lost
+    assert type(lost) is Lost
     with pytest.raises(mori.RegionNotFoundError, match="not found"):
         len(lost)
 
@@ -101,7 +102,7 @@ class _Pickled:
     """Unpickles as what was pickled before."""
 
     def __init__(self, obj: Any) -> None:
-        with reference.travel("reference"):  # not as a part of a message, which would hold it
+        with transport.use_transport("reference"):  # not as a part of a message, which would hold it
             self._pickled = bytes(ForkingPickler.dumps(obj))
 
     def __reduce__(self) -> Any:

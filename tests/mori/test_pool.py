@@ -47,8 +47,8 @@ def file_of(x: Any) -> int:
     """Return the inode of the file that a shared array lies in."""
     mapping = region.held_by(x)
     assert mapping is not None
-    assert mapping.hold is not None
-    return os.fstat(mapping.hold.fd).st_ino
+    assert mapping.lease is not None
+    return os.fstat(mapping.lease.fd).st_ino
 
 
 def recycled() -> list[str]:
@@ -118,8 +118,8 @@ def test_in_segments_they_are_written_again_too(
         x = mori.share(data)
         mapping = region.held_by(x)
         assert mapping is not None
-        assert mapping.hold is not None
-        assert len(mapping.hold.held.fds) == 3
+        assert mapping.lease is not None
+        assert len(mapping.lease.held.fds) == 3
         files.add(file_of(x))
         assert np.array_equal(x, data)
         assert worker(lambda x: float(x.sum()), x) == data.sum()
@@ -250,7 +250,7 @@ def test_a_child_that_is_forked_in_the_middle_of_it_has_a_pool_of_its_own(wait: 
     file = file_of(first)
     del first
     settle(wait)
-    pool.soon(pool.current().tend, 3600)  # the child inherits it
+    pool.call_later(pool.current().tend, 3600)  # the child inherits it
     held, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -298,8 +298,8 @@ def test_nobody_can_write_to_it_and_its_owner_would_have_to_undo_a_protection(rn
     x = mori.share(rng.random(_COUNT))
     mapping = region.held_by(x)
     assert mapping is not None
-    assert mapping.hold is not None
-    fd = os.open(f"/proc/self/fd/{mapping.hold.fd}", os.O_RDWR)
+    assert mapping.lease is not None
+    fd = os.open(f"/proc/self/fd/{mapping.lease.fd}", os.O_RDWR)
     for call in (
         lambda: os.pwrite(fd, b"x", 0),
         lambda: os.ftruncate(fd, 10),

@@ -56,9 +56,9 @@ def mapping_of(x: Any) -> Mapping:
 
 
 def fds_of(x: Any) -> tuple[int, ...]:
-    hold = mapping_of(x).hold
-    assert hold is not None
-    return hold.held.fds
+    lease = mapping_of(x).lease
+    assert lease is not None
+    return lease.held.fds
 
 
 def test_a_large_region_stands_in_a_segment_a_processor_and_a_small_one_does_not(rng: Any) -> None:

@@ -56,9 +56,9 @@ def _mapping(shared: object) -> Mapping:
 
 
 def _fd(shared: object) -> int:
-    hold = _mapping(shared).hold
-    assert hold is not None
-    return hold.fd
+    lease = _mapping(shared).lease
+    assert lease is not None
+    return lease.fd
 
 
 @contextmanager

@@ -21,9 +21,10 @@ from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import lease, region
-from mori.memory.adopt import land
+from mori.memory.adopt import adopt
 from mori.store.names import format_name
 from mori.wire import reference
+from mori.wire.lost import Lost
 from tests.mori.damage import scatter
 from tests.mori.test_arrow import ARRAYS
 from tests.worker import Worker
@@ -98,7 +99,7 @@ def _name(mapping: region.Mapping) -> str:
 
 
 def _landed(data: bytes) -> str:
-    mapping = land(region.over(data))
+    mapping = adopt(region.over(data))
     _kept.append(mapping)
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mapping))
@@ -157,7 +158,7 @@ def test_only_what_was_encoded_on_this_host_and_sealed_is_trusted(memfd: None, t
     assert name is not None
     assert _is_trusted(name)
     assert third(_is_trusted, name)
-    landed = land(region.over(bytes(_bytes_of(np.arange(1000.0)))))
+    landed = adopt(region.over(bytes(_bytes_of(np.arange(1000.0)))))
     assert not _is_trusted(_name(landed))
     assert not third(_is_trusted, _name(landed))
     again = mori.share(mori.materialize(open_node(root_of(landed))))
@@ -282,6 +283,6 @@ def test_a_panic_is_an_error_and_an_interrupt_is_none() -> None:
     with pytest.raises(mori.CorruptRegionError, match="PanicException"):
         mori.materialize(mori.frombuffer(panics))
     lost = reference.receive(bytes(_bytes_of(_Made(_panic))))
-    assert type(lost) is reference.Lost
+    assert type(lost) is Lost
     with pytest.raises(KeyboardInterrupt):
         mori.frombuffer(_bytes_of(_Made(_interrupt)))

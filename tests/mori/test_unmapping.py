@@ -19,7 +19,7 @@ def test_threads_may_drop_and_open_the_same_region_at_once():
         first = mori.share(numpy.arange(100_000))
         reference = pickle.dumps(first)
         (mapping,) = region.live()
-        hold = mapping.hold  # keeps the region, and no mapping
+        hold = mapping.lease  # keeps the region, and no mapping
         del first, mapping
         wrong = []
 

@@ -11,6 +11,7 @@ from distributed import Client
 import mori
 from mori.memory import lease
 from mori.wire import reference
+from mori.wire.lost import Lost
 
 
 class Late:
@@ -40,7 +41,7 @@ def test_a_task_whose_region_is_gone_fails_with_its_name_and_the_next_one_runs(c
 
 
 def test_a_task_that_leaves_it_alone_succeeds(client: Client, gone: Late):
-    assert client.submit(lambda x: repr(type(x)), gone).result(timeout=30) == repr(reference.Lost)
+    assert client.submit(lambda x: repr(type(x)), gone).result(timeout=30) == repr(Lost)
 
 
 class Unpickled:
@@ -72,7 +73,7 @@ def test_a_damaged_reference_and_bytes_that_are_no_region_fail_the_task(client: 
 
 def test_a_result_that_is_gone_arrives_and_says_so_at_its_use(client: Client, gone: Late):
     got = client.submit(Late, gone.payload).result(timeout=30)
-    assert isinstance(got, Late | reference.Lost)
+    assert isinstance(got, Late | Lost)
     got = pickle.loads(pickle.dumps(got))
     with pytest.raises(mori.RegionNotFoundError):
         got.sum()

@@ -29,7 +29,7 @@ from mori.format.layout import MAGIC
 from mori.memory import region
 from mori.store.names import format_name
 from mori.wire import reference
-from mori.wire.reference import travel
+from mori.wire.transport import use_transport
 from mori_dask.message import deciding
 from tests.fresh import run_python
 from tests.mori.classes import Metered
@@ -98,7 +98,7 @@ def test_dasks_own_serializer_takes_the_tables_that_are_not_shared(make):
         assert deserialize(header, frames).equals(table)
     shared = mori.share(plain)
     assert serialize(shared, context=None)[0]["serializer"] == "dask"  # nobody has said where it goes
-    with travel("reference"):
+    with use_transport("reference"):
         header, frames = serialize(shared, context=None)
     assert header["serializer"] == "pickle"
 
@@ -108,10 +108,10 @@ def test_a_table_that_dask_received_first_does_not_change_what_it_sends(tmp_path
     code = """
 import mori, mori_dask, pyarrow as pa
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, serialize
-from mori.wire.reference import travel
+from mori.wire.transport import use_transport
 dask_deserialize.dispatch(pa.Table)
 shared = mori.share(pa.table({"a": range(10_000)}))
-with travel("reference"):
+with use_transport("reference"):
     print(serialize(shared)[0]["serializer"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -208,7 +208,7 @@ def _reached():
     return (
         *(distributed.protocol.dumps, Comm.handshake_info, families["dask"], families["pickle"]),
         *(pickling.dumps, distributed.client.dumps),
-        *(Client._run, core.error_message, worker.error_message, Serialized.__init__, *reference.arrivals),
+        *(Client._run, core.error_message, worker.error_message, Serialized.__init__, *reference._receivers),
     )
 
 
@@ -253,7 +253,7 @@ def test_a_buffer_in_a_region_goes_as_a_reference_and_a_damaged_one_is_no_error_
     pickling = distributed.protocol.pickle
     shared = mori.share(np.arange(10_000))
     view, buffers = np.asarray(shared)[100:], []
-    with travel("reference"):
+    with use_transport("reference"):
         pickled = pickling.dumps(view, buffer_callback=buffers.append)
     assert not buffers
     assert len(pickled) < 500
@@ -269,7 +269,7 @@ def test_a_buffer_in_a_region_goes_as_a_reference_and_a_damaged_one_is_no_error_
         seen = mori_dask.buffers._load(inner, [damaged])
         with pytest.raises(mori.MoriError):
             seen.sum()
-    with travel("value"):
+    with use_transport("value"):
         pickling.dumps(view, buffer_callback=buffers.append)
     assert memoryview(buffers[-1]).nbytes == view.nbytes
     pickling.dumps(view, buffer_callback=buffers.append)  # nobody has said where it goes
@@ -279,7 +279,7 @@ def test_a_buffer_in_a_region_goes_as_a_reference_and_a_damaged_one_is_no_error_
 def test_no_bytes_of_an_array_are_taken_for_a_reference():
     """Nothing stands for a region among the buffers, so an array may begin like anything that is sent."""
     shared, sent = mori.share(np.arange(10_000)), []
-    with travel("reference"):
+    with use_transport("reference"):
         pickled = distributed.protocol.pickle.dumps(np.asarray(shared), buffer_callback=sent.append)
     _, ((payload, *_),) = _arguments(pickled)
     assert not hasattr(distributed.protocol.pickle.loads, "_mori")

@@ -23,9 +23,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import mori
 import mori_ray
-from mori import store
+from mori import adapters, store
 from mori.memory import lease
-from mori.wire import reference
+from mori.wire import reference, transport
 from mori_ray import fetch, serialize
 from tests import stored
 from tests.mori_ray.conftest import ROOT, end, wait_until
@@ -144,7 +144,7 @@ def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
     payload = payload_of(x)
 
     def is_copy(theirs: Any, payload: bytes) -> bool:
-        return fetch.is_copy(payload, reference.mapping_of(payload))
+        return adapters.is_copy(payload, reference.mapping_of(payload))
 
     assert not is_copy(x, payload)
     for node, expected in ((nodes.here, False), (nodes.there, True)):
@@ -223,7 +223,7 @@ class Late:
 class _Recording:
     payload = b""
 
-    def takes(self, mapping: Any) -> bool:
+    def accepts(self, mapping: Any) -> bool:
         return True
 
     def reduce(self, payload: bytes) -> Any:
@@ -233,7 +233,7 @@ class _Recording:
 
 def payload_of(x: Any) -> bytes:
     way = _Recording()
-    with reference.travel(way):
+    with transport.use_transport(way):
         x.__reduce_ex__(5)
     return way.payload
 

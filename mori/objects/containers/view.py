@@ -15,7 +15,7 @@ from mori.format.node import Node
 from mori.objects.array import SharedArray
 from mori.objects.containers.classes import INSTANCES, instance
 from mori.objects.containers.opening import Opening
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["SHOWN", "View", "shown"]
 
@@ -144,7 +144,7 @@ class View(Generic[Own]):
         if not self._is_intact():
             return _rebuild, (self._plain(),)
         mapping = self._node.mapping
-        if reference.is_wanted(mapping):
+        if transport.is_wanted(mapping):
             return reference.by_reference(mapping, self._node.offset)
         return reference.by_value(self._node, protocol)
 

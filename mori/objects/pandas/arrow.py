@@ -12,7 +12,7 @@ from mori.codecs import pandas as codecs
 from mori.format.codec import Codec, Range, Strides, register
 from mori.format.node import Node, decode, root_of
 from mori.memory import region
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["node_of_arrow"]
 
@@ -23,7 +23,7 @@ class _Column:
     def __reduce_ex__(self, protocol: Any) -> Any:
         node = node_of_arrow(self)
         part = None if node is None else _part(self, node)
-        if node is not None and part is not None and reference.is_wanted(node.mapping):
+        if node is not None and part is not None and transport.is_wanted(node.mapping):
             return reference.by_reference(node.mapping, node.offset, part)
         return _same, (_over(_PLAIN[type(self)], self),)
 

@@ -20,7 +20,7 @@ from mori.format.codec import Codec, register
 from mori.format.node import Node
 from mori.objects.pandas.again import Look, Pristine, is_made_plainly, made_of, pristine_of
 from mori.objects.pandas.managers import CAN_PROTECT, protected, unprotected
-from mori.wire import reference
+from mori.wire import reference, transport
 
 __all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas"]
 
@@ -99,7 +99,7 @@ class Shared:
         if origin is None or not origin.is_intact(self):
             # Blocks that were not written to travel as references all the same.
             return _unchanged, (_plain(self),)
-        if reference.is_wanted(origin.node.mapping):
+        if transport.is_wanted(origin.node.mapping):
             return reference.by_reference(origin.node.mapping, origin.node.offset)
         return reference.by_value(origin.node, protocol)
 
@@ -162,7 +162,7 @@ def materialize_pandas(x: Any) -> Any:
     """Return a private deep copy of a pandas object, Arrow's buffers included."""
     if not isinstance(x, pd.DataFrame | pd.Series | pd.Index):
         return x
-    with reference.travel("value"):
+    with transport.use_transport("value"):
         private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, Shared) else x, 5))
     # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
     if isinstance(x, pd.Index):

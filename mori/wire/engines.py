@@ -12,14 +12,14 @@ from typing import Final
 
 from mori._imports import imported, load
 
-__all__ = ["ADAPTERS", "meet"]
+__all__ = ["ADAPTERS", "load_adapters"]
 
 ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
 _met: set[str] = set()
 _missed: set[str] = set()  # engines whose adapter cannot be imported
 
 
-def meet() -> bool:
+def load_adapters() -> bool:
     """Import the adapters of the engines that this process has imported.
 
     Returns

@@ -1,0 +1,211 @@
+"""What connects mori to an engine: the contract for those who write an adapter, as mori_dask and mori_ray do.
+
+An engine sends objects between processes. To each of them mori is a class that pickles as a reference or as
+bytes; which of the two, only the engine knows, since a reference is good where the receiver can open the
+region, and for as long as somebody keeps that alive. An adapter says so by a `Transport`, and keeps leases.
+docs/adapters.md has a whole one.
+
+Pickling
+    `use_transport` chooses how what is pickled inside goes; `Transport` decides for each region, and sees
+    each reference. `is_by_value` and `is_transport_set` tell what was chosen.
+Opening
+    `load` opens a reference, `Lost` is what it returns where it cannot; `open_region`, `load_from` and
+    `memory_of` do it in steps, for those who get at the region in ways of their own.
+Keeping
+    A `Lease` keeps a region alive; `lease_of` gives that of a reference, a `Region` has its own.
+Bytes
+    `map_bytes` opens bytes that came from elsewhere, `adopt` puts them into this host's store, once a host;
+    `on_receive` has that done with all that arrives.
+
+Everything here may be called on any thread.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from mori import api, settings, store
+from mori._imports import imported
+from mori.errors import readable_size
+from mori.memory.adopt import adopt, find
+from mori.memory.lease import Lease, call_later
+from mori.memory.mapping import Mapping as Region
+from mori.memory.mapping import held_by as region_of
+from mori.memory.mapping import live, used
+from mori.memory.mapping import over as map_bytes
+from mori.store import directories, locks
+from mori.store.base import FILES, MEMFD
+from mori.store.names import Name, format_name, parse_label
+from mori.store.process_labels import announce
+from mori.wire.lost import Lost
+from mori.wire.picklers import reduce_reference as reduce_array
+from mori.wire.reference import (
+    identity,
+    lease_of,
+    load,
+    load_from,
+    memory_of,
+    on_receive,
+    refer_to_memory,
+    where_of,
+)
+from mori.wire.reference import mapping_of as open_region
+from mori.wire.reference import region_of as reference_to_region
+from mori.wire.transport import (
+    Transport,
+    TransportLike,
+    is_by_value,
+    transport_var,
+    use_transport,
+)
+from mori.wire.transport import is_set as is_transport_set
+
+__all__ = [
+    "Lease",
+    "Lost",
+    "Region",
+    "Transport",
+    "TransportLike",
+    "add_settings",
+    "adopt",
+    "alone",
+    "announce",
+    "array_classes",
+    "call_later",
+    "domain",
+    "find_copy",
+    "frame_class",
+    "free_bytes",
+    "identity",
+    "is_by_value",
+    "is_copy",
+    "is_region_file",
+    "is_transport_set",
+    "lease_of",
+    "live_regions",
+    "load",
+    "load_from",
+    "map_bytes",
+    "memory_of",
+    "name_of",
+    "nbytes_of",
+    "needs_pruning",
+    "on_receive",
+    "open_region",
+    "own_directory",
+    "readable_size",
+    "reduce_array",
+    "reduce_arrow",
+    "refer_to_memory",
+    "reference_to_region",
+    "region_of",
+    "transport_var",
+    "use_transport",
+    "used",
+]
+
+add_settings = settings.look_in
+
+_domains: Final[dict[int, str]] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_domains.clear)
+
+
+def domain() -> str:
+    """Return the name of the set of processes that can open the regions that this one creates."""
+    here = store.current()
+    if here.kind != MEMFD:
+        return here.domain()
+    # Engines ask for each message. A process with threads stays in its namespaces; a fork of it may not.
+    user = os.geteuid()
+    if user not in _domains:
+        _domains[user] = here.domain()
+    return _domains[user]
+
+
+def free_bytes() -> int:
+    """Return the bytes that a new region may have in this store."""
+    return store.current().free()
+
+
+def own_directory() -> str:
+    """Return a directory that this user's processes of this domain have in common, and no other user."""
+    return directories.make(store.directory())
+
+
+def alone(name: str, seconds: float) -> AbstractContextManager[None]:
+    """Keep this user's other processes, and threads, from doing the same; wait so long at most."""
+    return locks.alone(store.directory(), name, seconds)
+
+
+def needs_pruning() -> bool:
+    """Return whether killed processes leave regions in this store, for `mori.prune_shared` to remove."""
+    return store.current().kind == FILES
+
+
+def is_region_file(name: str) -> bool:
+    """Return whether a file is called as those of regions are."""
+    return parse_label(name) is not None
+
+
+def live_regions() -> list[Region]:
+    """Return the regions that this process has mapped, and that others can open."""
+    return [region for region in live() if region.shared]
+
+
+def name_of(pid: int, number: int) -> str:
+    """Return the name of the region that a process made as its `number`-th."""
+    return format_name(Name(pid, number))
+
+
+def nbytes_of(obj: Any) -> int | None:
+    """Return the bytes that a shared object has in its region, which is not read; None for others."""
+    name = api.shared_name(obj)
+    found = None if name is None else api.locate(name)
+    return None if found is None else found[1].extent
+
+
+def find_copy(reference: bytes) -> Region | None:
+    """Return the region of a reference, or its copy that was adopted here; None without either."""
+    where, _ = where_of(reference)
+    assert where.region_id is not None
+    return find(where.region_id, (where.pid, where.number))
+
+
+def is_copy(reference: bytes, region: Region) -> bool:
+    """Return whether a region is an adopted copy, and not the one that the sender of the reference has."""
+    where, _ = where_of(reference)
+    assert region.lease is not None
+    try:
+        theirs = os.stat(f"/proc/{where.holder}/fd/{where.fd}")
+    except OSError:
+        return True
+    return not os.path.samestat(theirs, os.fstat(region.lease.fd))
+
+
+def array_classes() -> tuple[type, ...]:
+    """Return the classes that stand for numpy's arrays: engines often have ways of their own for these."""
+    from mori.objects.array import SharedArray
+    from mori.objects.array_subclasses import SharedMatrix, SharedRecords
+    from mori.objects.masked import SharedMaskedArray
+
+    return SharedArray, SharedMaskedArray, SharedRecords, SharedMatrix
+
+
+def frame_class() -> type:
+    """Return the class that shared frames and series of pandas are derived from."""
+    from mori.objects.pandas.shared import Shared
+
+    return Shared
+
+
+def reduce_arrow(obj: Any) -> Any:
+    """Return what ``__reduce_ex__`` returns for a reference to an object of pyarrow's.
+
+    None where the object has to go its own way. The classes of pyarrow cannot be told how to pickle, so an
+    adapter asks here first, where its engine has a serializer for them.
+    """
+    arrow = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
+    return None if arrow is None else arrow.reference_for_engine(obj)

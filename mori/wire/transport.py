@@ -1,0 +1,96 @@
+"""Transports: how the pickle under way carries shared objects: by reference, by value, or as an adapter says.
+
+The transport is a context variable, so what is pickled inside of what is pickled goes the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, Literal
+
+from mori.memory.mapping import Mapping
+from mori.wire import engines
+
+__all__ = [
+    "Transport",
+    "TransportLike",
+    "is_by_value",
+    "is_set",
+    "is_wanted",
+    "transport_var",
+    "use_transport",
+]
+
+
+class Transport:
+    """An adapter's transport: it decides for each region, and sees each reference.
+
+    A region that it accepts is kept alive by the adapter until the reference has arrived: there is no grace.
+    """
+
+    __slots__ = ()
+
+    def accepts(self, region: Mapping) -> bool:
+        """Return whether parts of a region go by reference; by value if not."""
+        return True
+
+    def reduce(self, reference: bytes) -> tuple[Any, ...] | None:
+        """Return what ``__reduce_ex__`` returns for a reference; None for mori's own way.
+
+        What is called when that is unpickled calls `mori.adapters.load` on the reference.
+        """
+        return None
+
+
+TransportLike = Literal["reference", "value"] | Transport
+
+transport_var: Final[ContextVar[TransportLike | Callable[[], TransportLike]]] = ContextVar(
+    "mori_transport", default="reference"
+)
+"""What `use_transport` sets; who makes all messages of an engine sets it directly, which takes less."""
+
+
+@contextmanager
+def use_transport(by: TransportLike | Callable[[], TransportLike]) -> Iterator[None]:
+    """Choose how shared objects are pickled inside the context.
+
+    Parameters
+    ----------
+    by : {"reference", "value"} or Transport or callable
+        A function is called when something is pickled that can go either way, which few messages have, and
+        returns one of the others.
+    """
+    token = transport_var.set(by)
+    try:
+        yield
+    finally:
+        transport_var.reset(token)
+
+
+def current() -> TransportLike:
+    """Return the transport of the pickle under way."""
+    by = transport_var.get()
+    return by() if callable(by) else by
+
+
+def is_wanted(region: Mapping) -> bool:
+    """Return whether a part of a region is to be pickled as a reference now.
+
+    Not so if an engine is found in the middle of its own dump: its adapter has not said yet where that goes.
+    """
+    if not region.shared or engines.load_adapters():
+        return False
+    by = current()
+    return by == "reference" if isinstance(by, str) else by.accepts(region)
+
+
+def is_by_value() -> bool:
+    """Return whether somebody has asked for bytes, such as the user with `mori.by_value`."""
+    return current() == "value"
+
+
+def is_set() -> bool:
+    """Return whether anybody, such as an adapter, has chosen the transport of the pickle under way."""
+    return transport_var.get(None) is not None
