@@ -43,6 +43,9 @@ class Message(Transport):
         self._context = context
 
     def __getattr__(self, name: str) -> Any:
+        """Find out everything when the first of it is asked for: of most messages, nothing is."""
+        if name not in self.__slots__:
+            raise AttributeError(f"a message has no {name!r}")
         here = receiver_here(self._context)
         self.relayed = None if here is None else relays(here)
         self.opened = here is not None

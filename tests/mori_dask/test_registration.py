@@ -392,3 +392,9 @@ def test_a_message_is_asked_once_who_keeps_what_is_in_it(monkeypatch):
     frames = distributed.protocol.dumps(parts, context={"recipient": info})
     assert len(asked) == 1
     assert sum(memoryview(frame).nbytes for frame in frames) < shared.nbytes * len(parts)
+
+
+def test_a_message_has_no_attributes_but_its_own():
+    message = mori_dask.message.Message({"op": "x"}, {})
+    assert not hasattr(message, "anything")
+    assert message.opened is False
