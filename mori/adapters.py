@@ -27,13 +27,14 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from mori import api, settings, store
+from mori._fork import in_child
 from mori._imports import imported
 from mori.errors import readable_size
 from mori.memory.adopt import adopt, find
 from mori.memory.lease import Lease, call_later
 from mori.memory.mapping import Mapping as Region
+from mori.memory.mapping import address_of, live, used
 from mori.memory.mapping import held_by as region_of
-from mori.memory.mapping import live, used
 from mori.memory.mapping import over as map_bytes
 from mori.store import directories, locks
 from mori.store.base import FILES, MEMFD
@@ -69,6 +70,7 @@ __all__ = [
     "Transport",
     "TransportLike",
     "add_settings",
+    "address_of",
     "adopt",
     "alone",
     "announce",
@@ -79,6 +81,7 @@ __all__ = [
     "frame_class",
     "free_bytes",
     "identity",
+    "in_child",
     "is_by_value",
     "is_copy",
     "is_region_file",
@@ -109,8 +112,7 @@ __all__ = [
 add_settings = settings.look_in
 
 _domains: Final[dict[int, str]] = {}
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_domains.clear)
+in_child(_domains.clear)
 
 
 def domain() -> str:

@@ -6,7 +6,6 @@ Imports every lower floor. Each does one thing to one object; options are keywor
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -138,10 +137,9 @@ def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
     if written_by is None or not written_by.has_mapped(len(plan.children), len(plan.buffers)):
         return obj
 
-    nbytes = writer.region_nbytes(plan)
     if meter is not None:
-        meter.writing(nbytes)
-    return root_of(region.create(nbytes, partial(writer.write, plan), writer.ROOT)).open()
+        meter.writing(writer.region_nbytes(plan))
+    return root_of(writer.create(plan)).open()
 
 
 def _node_of(obj: object) -> Node | None:

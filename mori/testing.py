@@ -256,8 +256,7 @@ def _closed(plan: PlanNode) -> PlanNode:
 
 
 def _to_bytes(plan: PlanNode) -> bytes:
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return bytes(writer.to_bytes(plan, header))
+    return bytes(writer.to_bytes(plan, writer.header_of(plan)))
 
 
 def _bytes_of(obj: Any) -> bytes:

@@ -84,7 +84,7 @@ def _place(buffer: pickle.PickleBuffer, least: int) -> tuple[bytes, int, int] | 
         return None
     if data.nbytes < least:
         return None
-    return adapters.refer_to_memory(data.__array_interface__["data"][0], data.nbytes)
+    return adapters.refer_to_memory(adapters.address_of(data), data.nbytes)
 
 
 class _Referring:

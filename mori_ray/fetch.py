@@ -8,7 +8,6 @@ the node map one copy. Invariant: what is kept beyond its last use is bounded in
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -144,5 +143,4 @@ class _Kept:
 _kept = _Kept()
 keep = _kept.keep
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_kept.forget)
+adapters.in_child(_kept.forget)

@@ -147,12 +147,9 @@ def _let_go(of: weakref.ref[Session], key: bytes) -> None:
         adapters.call_later(partial(found._holds.pop, key, None))
 
 
+@adapters.in_child
 def _after_fork_in_child() -> None:
     # The holds are the parent's. Its tokens are not touched: a child has no connection to Ray.
     for found in list(_sessions.values()):
         found._forget()
         _inherited.append(found)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

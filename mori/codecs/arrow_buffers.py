@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types
 
+from mori.memory.mapping import address_of
+
 __all__ = [
     "Pieces",
     "check_missing",
@@ -41,7 +43,7 @@ class Pieces(list[npt.NDArray[Any]]):
 
     def add(self, piece: npt.NDArray[Any]) -> int:
         """Return the place of a buffer."""
-        where = piece.__array_interface__["data"][0], piece.nbytes
+        where = address_of(piece), piece.nbytes
         if piece.nbytes and where in self._places:
             return self._places[where]
         self._places[where] = len(self)  # what is in the list is not freed: no other has its address

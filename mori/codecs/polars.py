@@ -21,7 +21,6 @@ from mori.format.node import root_of
 from mori.format.origins import node_of
 from mori.format.plan import measure
 from mori.memory import region
-from mori.store.header import Header
 
 __all__ = ["FrameCodec", "SeriesCodec"]
 
@@ -58,8 +57,7 @@ class _Polars(RebuiltCodec):
         if node_of(obj) is None:
             return obj
         plan = measure(obj)
-        header = Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 0, 0, 0)
-        return root_of(region.over(writer.to_bytes(plan, header))).decode()
+        return root_of(region.over(writer.to_bytes(plan, writer.header_of(plan)))).decode()
 
 
 class FrameCodec(_Polars):

@@ -18,6 +18,7 @@ from mori.errors import CorruptRegionError
 from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
 from mori.format.layout import Codec as Id
+from mori.memory.mapping import address_of
 from mori.memory.region import Bytes, Mapping, held_by
 from mori.store.names import MAX_STEPS, Name, format_name
 
@@ -222,7 +223,7 @@ def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
     mapping = held_by(array)
     if mapping is None:
         return None
-    start = array.__array_interface__["data"][0] - mapping.address
+    start = address_of(array) - mapping.address
     node = root_of(mapping).under(start)
     return node if node.record.buffers else None
 

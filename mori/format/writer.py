@@ -1,11 +1,9 @@
-"""A plan becomes bytes: written once, in order, straight from the source buffers.
-
-Imports plan, filling and layout. Where the bytes go is the caller's to say.
-"""
+"""A plan becomes bytes, in a region or elsewhere: written once, in order, straight from the source buffers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,9 +12,11 @@ import numpy.typing as npt
 from mori.format import layout
 from mori.format.codec import Buffer, Late
 from mori.format.plan import AliasNode, PlanNode
+from mori.memory import region
+from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Put
 
-__all__ = ["ROOT", "region_nbytes", "to_bytes", "write"]
+__all__ = ["ROOT", "create", "header_of", "region_nbytes", "to_bytes", "write"]
 
 ROOT: Final = layout.align(layout.HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
@@ -28,15 +28,25 @@ def region_nbytes(root: PlanNode) -> int:
     return ROOT + root.extent
 
 
+def create(root: PlanNode) -> Mapping:
+    """Write a plan into a new region of the store; raises what `region.create` does."""
+    return region.create(region_nbytes(root), partial(write, root), ROOT)
+
+
+def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> layout.Header:
+    """Return the header of a plan's region that lies in no store."""
+    return layout.Header(region_id, region_nbytes(root), ROOT, pid, number, 0)
+
+
 def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
     """Return a region as bytes, for what travels by value."""
-    region = bytearray()
+    made = bytearray()
 
     def put(data: Any, *, borrowed: bool = False) -> None:
-        region.extend(data)
+        made.extend(data)
 
     write(root, header, put)
-    return region
+    return made
 
 
 def write(root: PlanNode, header: layout.Header, put: Put) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 
 from mori import settings
+from mori._fork import in_child
 from mori.errors import LimitError, StoreWarning
 from mori.memory.lease import call_later
 from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect, unmap_pages
@@ -58,19 +59,19 @@ class _Pages:
         self.since = 0.0  # when its region was let go
         for fd in fds:
             os.ftruncate(fd, segment_nbytes)
-        self._address = map_files(fds, segment_nbytes, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
-        keep_from_children(self._address, self.nbytes)
+        self.address = map_files(fds, segment_nbytes, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+        keep_from_children(self.address, self.nbytes)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self._address, False), "version": 3}
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
 
     def close_to_writes(self) -> None:
         if not self.is_sealed:
             for fd in self.fds:
                 seal_for_reuse(fd)
             self.is_sealed = True
-        protect(self._address, self.nbytes, mmap.PROT_READ)
+        protect(self.address, self.nbytes, mmap.PROT_READ)
         os.utime(self.fds[0])  # writing through a mapping does not say when
 
     @property
@@ -84,7 +85,7 @@ class _Pages:
             if not lock(fd, fcntl.LOCK_EX):
                 self.unlock(done)
                 return False
-        protect(self._address, self.nbytes, _READ_WRITE)
+        protect(self.address, self.nbytes, _READ_WRITE)
         np.asarray(self)[: HEADER.size] = 0  # they are no region until all of it is written
         self.reserve(self.used)
         return True
@@ -99,14 +100,14 @@ class _Pages:
         They are mapped one by one by that, too: writing is copying then, and no more.
         """
         if (missing := align(nbytes, PAGE) - self._ready) > 0:
-            populate(self._address + self._ready, missing)
+            populate(self.address + self._ready, missing)
             self._ready += missing
         self.used = max(self.used, nbytes)
 
     def close(self, *, is_child: bool = False) -> None:
         """Give them back; in a forked child, which has not inherited the mapping, its descriptors alone."""
         if not is_child:
-            unmap_pages(self._address, self.nbytes)
+            unmap_pages(self.address, self.nbytes)
         for fd in self.fds:
             os.close(fd)
 
@@ -283,7 +284,7 @@ def _works() -> bool:
         tried.close_to_writes()
         works = tried.open_to_writes()
         tried.reserve(PAGE)
-        unmap_pages(tried.__array_interface__["data"][0], PAGE)
+        unmap_pages(tried.address, PAGE)
     except OSError as error:
         if limits.is_out_of_descriptors(error) or isinstance(error, LimitError):
             raise
@@ -315,12 +316,9 @@ def give_back() -> None:
         _store.give_back()
 
 
+@in_child
 def _after_fork_in_child() -> None:
     global _starting
     _starting = threading.Lock()
     if _store is not None:
         _store.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

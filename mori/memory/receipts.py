@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mori import settings, store
+from mori._fork import in_child
 from mori.errors import StoreWarning
 from mori.memory.lease import Lease, call_later, has_ended
 from mori.store.base import Store
@@ -308,6 +309,7 @@ def arriving() -> Iterator[None]:
             time.sleep(min(_LEAST_PAUSE * pause, 0.1))
 
 
+@in_child
 def _after_fork_in_child() -> None:
     """The references are the parent's: close its descriptors here."""
     global _receipts
@@ -317,7 +319,3 @@ def _after_fork_in_child() -> None:
             if sent.lease is not None:
                 sent.lease.needs_grace = False  # no grace here
                 sent.lease = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

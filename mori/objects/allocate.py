@@ -17,7 +17,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, SupportsIndex
 
@@ -178,15 +177,10 @@ class AllocatedArray(np.ndarray[Any, np.dtype[Any]]):
                 raise ValueError("the block was left without share(): its memory has been given back")
             mapping = self._room.seal()
             if mapping is None:
-                mapping = _copied(self.view(np.ndarray))
+                mapping = writer.create(measure(self.view(np.ndarray)))
             self._shared = open_node(root_of(mapping))
             self.setflags(write=False)
             return self._shared
-
-
-def _copied(array: npt.NDArray[Any]) -> region.Mapping:
-    plan = measure(array)
-    return region.create(writer.region_nbytes(plan), partial(writer.write, plan), writer.ROOT)
 
 
 class _Elements:

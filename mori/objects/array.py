@@ -23,6 +23,7 @@ from mori.codecs.objects import ObjectsCodec
 from mori.errors import ReadOnlyViewError
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node, decode, node_of_memory
+from mori.memory.mapping import address_of
 from mori.memory.region import Again, Mapping, held_by
 from mori.objects.array_writes import written
 from mori.wire import reference, transport
@@ -205,7 +206,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             return _as_class, (type(self), self.view(SharedArray))
         form = "" if same else dtype_to_plain(self.dtype)
         form = form if isinstance(form, str) else json.dumps(form, separators=(",", ":"))
-        view = Strides(_address(self) - _address(whole), form, self.shape, self.strides)
+        view = Strides(address_of(self) - address_of(whole), form, self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
 
     def _is_constant(self) -> bool:
@@ -271,7 +272,7 @@ def _as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[An
 
 def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     """Say whether two arrays are the same elements of the same memory."""
-    return _address(one) == _address(other) and one.shape == other.shape and one.strides == other.strides
+    return address_of(one) == address_of(other) and one.shape == other.shape and one.strides == other.strides
 
 
 def node_of(array: npt.NDArray[Any]) -> Node | None:
@@ -291,7 +292,7 @@ def _remember_whole(array: SharedArray, node: Node) -> None:
     if array._ordinary is np.ndarray and array.size and array.dtype.names is None:
         if len(wholes) >= _WHOLES:
             wholes.clear()
-        start = _address(array) - node.mapping.address
+        start = address_of(array) - node.mapping.address
         wholes[start] = node.offset, array.shape, array.strides, array.dtype
 
 
@@ -299,7 +300,7 @@ def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
     """Return mapping and offset of the node that an array is known to be all of."""
     if (mapping := held_by(array)) is None:
         return None
-    offset, *view, dtype = mapping.wholes.get(_address(array) - mapping.address, _NOWHERE)
+    offset, *view, dtype = mapping.wholes.get(address_of(array) - mapping.address, _NOWHERE)
     # Of equal dtypes one may have metadata.
     is_it = dtype is array.dtype and view == [array.shape, array.strides] and array._ordinary is np.ndarray
     return (mapping, offset) if is_it else None
@@ -347,11 +348,6 @@ def _settle(result: Any) -> Any:
     if isinstance(result, tuple) and any(isinstance(one, SharedArray) for one in result):
         return type(result)(*map(_settle, result))  # what np.linalg returns has names
     return result
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
@@ -532,7 +528,7 @@ class _ArrayCodec(NdarrayCodec):
     def reopen(self, node: Node, obj: Any) -> Again | None:
         if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
             return None  # fields can be renamed in place
-        start = obj.__array_interface__["data"][0] - node.mapping.address
+        start = address_of(obj) - node.mapping.address
         return partial(_open_again, obj.shape, obj.dtype, start, obj.strides)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:

@@ -17,6 +17,7 @@ from mori.codecs.binary import KINDS, BytesCodec
 from mori.codecs.ndarray import view_of
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node, decode, node_of_memory
+from mori.memory.mapping import address_of
 from mori.objects.array import SharedArray, is_same_view
 from mori.wire import reference, transport
 
@@ -147,7 +148,7 @@ class SharedBytes(SharedArray):
             return reference.by_value(node, protocol)
         if not transport.is_wanted(mapping):
             return type(self.plain()), (bytes(self),)
-        start = self.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        start = address_of(self) - address_of(whole)
         view = Strides(start, "", self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
 

@@ -15,6 +15,7 @@ from mori.codecs.masked import MaskedArrayCodec
 from mori.errors import ReadOnlyViewError
 from mori.format.codec import register
 from mori.format.node import Node
+from mori.memory.mapping import address_of
 from mori.memory.region import held_by
 from mori.objects.array import SharedArray, give_memory, shared_of
 from mori.objects.array_writes import written
@@ -154,7 +155,7 @@ class SharedMaskedArray(_MaskedArray):
 
 
 def _span(array: Any) -> Any:
-    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
+    return address_of(array), array.shape, array.strides, array.dtype
 
 
 def _is_default(array: Any) -> bool:

@@ -23,6 +23,7 @@ from mori._imports import imported, importing
 from mori.errors import MoriError
 from mori.format.node import root_of
 from mori.memory import region
+from mori.memory.mapping import address_of
 from mori.memory.region import Mapping
 from mori.wire import messages, reference, transport
 from mori.wire.lost import Lost
@@ -51,10 +52,10 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
         (buffer,) = node.buffers()
     except MoriError:  # what the bytes mean is the reader's to say
         return None
-    start = buffer.__array_interface__["data"][0]
+    start = address_of(buffer)
     if low < start or high > start + buffer.nbytes:
         return None
-    offset = array.__array_interface__["data"][0] - mapping.address
+    offset = address_of(array) - mapping.address
     view: Any = np.ndarray(array.shape, array.dtype, mapping.bytes(), offset, array.strides)
     shared = node.codec.wrap(node, view)
     if shared is None:
@@ -81,7 +82,7 @@ def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
 
 def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
     """Return the addresses of the first byte of an array that is not empty, and of the first one after it."""
-    address: int = array.__array_interface__["data"][0]
+    address = address_of(array)
     reach = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
     low = address + sum(step for step in reach if step < 0)
     return low, address + sum(step for step in reach if step > 0) + array.itemsize

@@ -120,9 +120,7 @@ def by_value(node: Node, protocol: int) -> Any:
 def _anew(node: Node) -> bytearray:
     """Return a region of a part that holds an alias to what stands outside of it."""
     plan = measure(open_node(node))
-    nbytes = writer.region_nbytes(plan)
-    header = node.mapping.header._replace(nbytes=nbytes, root=writer.ROOT, region_id=os.urandom(16))
-    return writer.to_bytes(plan, header)
+    return writer.to_bytes(plan, writer.header_of(plan, os.urandom(16), *node.mapping.name[:2]))
 
 
 def _buffer(data: memoryview, protocol: int) -> Any:

@@ -13,6 +13,7 @@ from pandas.core.arrays.masked import BaseMaskedArray
 
 from mori.codecs import pandas as codecs
 from mori.format.node import Node, decode, node_of_memory
+from mori.memory.mapping import address_of
 from mori.objects.pandas.arrow import node_of_arrow
 from mori.store.names import MAX_STEPS, Name
 
@@ -77,7 +78,7 @@ def name_of(obj: Any) -> Name | None:
     row = 0
     if isinstance(leaf, np.ndarray):
         rows = whole if whole.ndim == 2 else whole[np.newaxis]
-        start = leaf.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        start = address_of(leaf) - address_of(whole)
         row = start // (rows.strides[0] or 1)
         if row >= len(rows) or leaf.shape != rows[row].shape or start != row * rows.strides[0]:
             return None
