@@ -31,7 +31,8 @@ from mori._fork import in_child
 from mori._imports import imported
 from mori.errors import readable_size
 from mori.memory.adopt import adopt, find
-from mori.memory.lease import Lease, call_later
+from mori.memory.grace import call_later
+from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping as Region
 from mori.memory.mapping import address_of, live, used
 from mori.memory.mapping import held_by as region_of

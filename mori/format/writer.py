@@ -1,4 +1,4 @@
-"""A plan becomes bytes, in a region or elsewhere: written once, in order, straight from the source buffers."""
+"""A plan becomes bytes, in a region or not: written once, in order, straight from the source buffers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from mori.store.base import Held
 
-__all__ = ["keep", "reap"]
+__all__ = ["hold_after_exit", "reap"]
 
 _NAME: Final = "mori-keeper"
 _REAP_EVERY: Final = 1.0  # seconds
@@ -48,7 +48,7 @@ for fd, path in zip(sys.argv[1::2], sys.argv[2::2]):
 """
 
 
-def keep(holds: Sequence[Held], seconds: float) -> None:
+def hold_after_exit(holds: Sequence[Held], seconds: float) -> None:
     """Have a process of its own hold these regions for some seconds; without one, they are as lost as ever.
 
     The holds of this process stay as they are.

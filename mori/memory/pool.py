@@ -28,7 +28,7 @@ import numpy as np
 from mori import settings
 from mori._fork import in_child
 from mori.errors import LimitError, StoreWarning
-from mori.memory.lease import call_later
+from mori.memory.grace import call_later
 from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect, unmap_pages
 from mori.store import limits
 from mori.store.base import MEMFD, Draft, Held, Store

@@ -27,7 +27,8 @@ from typing import Final
 from mori import settings, store
 from mori._fork import in_child
 from mori.errors import StoreWarning
-from mori.memory.lease import Lease, call_later, has_ended
+from mori.memory.grace import call_later, has_ended
+from mori.memory.lease import Lease
 from mori.store.base import Store
 from mori.store.processes import readers
 

@@ -78,8 +78,8 @@ def test_graces_that_are_pending_do_not_delay_the_exit(store: str, monkeypatch: 
 
 _LAST = """
 import os, pickle, threading, numpy, mori
-from mori.memory import lease
-lease.call_later(int, 300)                                # whatever ends graces is at work
+from mori.memory import grace, lease
+grace.call_later(int, 300)                                # whatever ends graces is at work
 def last():
     x = mori.share(numpy.arange(1000))
     pickle.dumps(x)
