@@ -431,10 +431,10 @@ def report(rows: list[Row], left_out: list[str], title: str, about: str) -> str:
 def _about(options: argparse.Namespace) -> str:
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = int(file.readline().split()[1]) / 1e6
-    rounds = f"{options.rounds} round{'s' * (options.rounds > 1)}"
     return (
         f"Written by `python -m benchmarks.kinds`: {options.elements:,} elements a kind (large elements are "
-        f"fewer), CPU time, medians of the ratios of at least {rounds}. "
+        f"fewer), CPU time, medians of the rounds' ratios: {options.rounds} rounds of each kind (quick kinds "
+        f"more), but no further one after {options.seconds:g} s, so slow kinds have fewer, at least one. "
         f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GB, {platform.system()} "
         f"{platform.release().split('-')[0]}, Python {platform.python_version()}, numpy {np.__version__}, "
         f"mori {mori.__version__}. Load average at the start: {os.getloadavg()[0]:.1f}."
