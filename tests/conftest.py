@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import multiprocessing.forkserver
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +29,30 @@ collect_ignore = ["compat"]  # `make compat`: other libraries, and other librari
 GRACE = 0.2
 _LIMIT = 10  # seconds until what is on its way out has to be gone
 
+# The fixtures that can vary: the marker of the tests that run with every value, and the values.
+_VARIED = {"store": ("each_store", ("memfd", "files")), "worker": ("each_start", ("spawn", "fork"))}
+
 _failed = pytest.StashKey[bool]()
+_seconds_left = pytest.StashKey[float]()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test its store and the start method of its worker.
+
+    Tests that are marked `each_store` or `each_start` run with all of them. The others run in memfd, and with
+    a spawned worker, which knows nothing of what this process has imported; they have a second variant, with
+    the last values, that is `slow`.
+    """
+    varied = {name: _VARIED[name] for name in _VARIED if name in metafunc.fixturenames}
+    if varied:
+        marked = metafunc.definition.get_closest_marker
+        variants: list[Any] = [
+            *itertools.product(*(values if marked(mark) else values[:1] for mark, values in varied.values()))
+        ]
+        last = tuple(values[-1] for _, values in varied.values())
+        if last not in variants:
+            variants.append(pytest.param(*last, marks=pytest.mark.slow))
+        metafunc.parametrize([*varied], variants, indirect=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +84,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
     report = yield
     item.stash[_failed] = item.stash.get(_failed, False) or report.failed
     return report
+
+
+def _timed(item: pytest.Item) -> Iterator[None]:
+    """Let the clock of pytest-timeout run, and stop it at the end of one phase of a test.
+
+    Its alarm raises wherever the main thread is. In a phase, pytest makes a failed test of that. Between two,
+    while a report is made or sent, nothing catches it, and the whole run would end with an internal error.
+    """
+    left = item.stash.get(_seconds_left, 0.0)
+    if left and signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:  # it is default after a failure
+        signal.setitimer(signal.ITIMER_REAL, left)
+    try:
+        return (yield)
+    finally:
+        item.stash[_seconds_left] = signal.setitimer(signal.ITIMER_REAL, 0)[0]
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = pytest.hookimpl(
+    wrapper=True, tryfirst=True
+)(_timed)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,20 +149,25 @@ def _what_there_is() -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_is_left_behind(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _workers: dict[str, Worker]
+) -> Iterator[None]:
     """Fail a test that leaves a region, a file in the store, a descriptor, a thread or a child."""
     monkeypatch.setenv("MORI_GRACE", str(GRACE))
     monkeypatch.delenv("MORI_STORE", raising=False)
-    if "store" in request.fixturenames:
-        request.getfixturevalue("store")
+    for name in ("store", "worker", "third"):  # what they make stays for the next test, or goes with tmp_path
+        if name in request.fixturenames:
+            request.getfixturevalue(name)
     before = _what_there_is()
     yield
     request.node.funcargs.clear()
     if request.node.stash.get(_failed, False):
         return  # its traceback holds what it had
     limit = time.monotonic() + _LIMIT
-    while True:
+    for look in itertools.count():
         lease.expire_graces()
+        for worker in _workers.values():
+            worker.expire_graces(collect=look > 0)
         left = _what_there_is() - before
         if not left:
             return
@@ -127,9 +177,9 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
         time.sleep(0.01)
 
 
-@pytest.fixture(params=["memfd", "files"])
+@pytest.fixture
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Run the test on each store; the setting is inherited by child processes."""
+    """Run the test in a store; the setting is inherited by child processes."""
     setting: str = request.param
     if setting == "files":
         (tmp_path / "store").mkdir()
@@ -146,21 +196,22 @@ def _workers() -> Iterator[dict[str, Worker]]:
         worker.close()
 
 
-@pytest.fixture(scope="session", params=["fork", "spawn"])
+@pytest.fixture
 def worker(request: pytest.FixtureRequest, _workers: dict[str, Worker]) -> Worker:
-    """Return another process, started by fork and by spawn; call it with a function and arguments."""
-    method: str = request.param
-    if method not in _workers:
-        _workers[method] = Worker(method)
-    return _workers[method]
+    """Return another process; call it with a function and arguments."""
+    return _started(_workers, request.param, request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def third(_workers: dict[str, Worker]) -> Worker:
     """Return a third process."""
-    if "third" not in _workers:
-        _workers["third"] = Worker("spawn")
-    return _workers["third"]
+    return _started(_workers, "third", "spawn")
+
+
+def _started(workers: dict[str, Worker], name: str, method: str) -> Worker:
+    if name not in workers or workers[name].is_ended:  # one that did not answer in time is ended
+        workers[name] = Worker(method)
+    return workers[name]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
+
+from mori.memory import lease
 
 __all__ = ["Worker", "settings"]
 
@@ -32,6 +35,7 @@ class Worker:
     def __init__(self, method: str) -> None:
         context: Any = multiprocessing.get_context(method)
         self.method = method
+        self.is_ended = self._was_called = False
         self._ours, theirs = context.Pipe()
         inherited = self._ours if method == "fork" else None
         self.process = context.Process(target=_serve, args=(theirs, inherited), daemon=True)
@@ -43,20 +47,29 @@ class Worker:
         return self.call_pickled(cloudpickle.dumps((function, args), 5))
 
     def call_pickled(self, call: bytes) -> Any:
-        """Send a call that is pickled already."""
+        """Send a call that is pickled already. A worker that does not answer in time is ended."""
+        self._was_called = True
         self._ours.send(settings())
         self._ours.send_bytes(call)
         if not self._ours.poll(_LIMIT):
+            self.kill()
             raise TimeoutError(f"no answer from the {self.method} worker within {_LIMIT} s")
         fault, answer = pickle.loads(self._ours.recv_bytes())
         if fault is not None:
             raise fault
         return answer
 
+    def expire_graces(self, *, collect: bool) -> None:
+        """Have it give back what only a grace still holds, or a reference cycle, if a test has called it."""
+        if self._was_called and not self.is_ended:
+            self(_expire_graces, collect)
+            self._was_called = collect is False
+
     def close(self) -> None:
         """Let it end."""
-        self._ours.send(None)
-        self._end()
+        if not self.is_ended:
+            self._ours.send(None)
+            self._end()
 
     def kill(self) -> None:
         """End it in the middle of whatever it does."""
@@ -64,6 +77,7 @@ class Worker:
         self._end()
 
     def _end(self) -> None:
+        self.is_ended = True
         self._ours.close()
         self.process.join(_LIMIT)
         self.process.close()
@@ -83,6 +97,12 @@ def _serve_calls(connection: Connection) -> None:
             del os.environ[name]
         os.environ.update(news)
         _answer(connection)
+
+
+def _expire_graces(collect: bool) -> None:
+    if collect:
+        gc.collect()
+    lease.expire_graces()
 
 
 def _answer(connection: Connection) -> None:

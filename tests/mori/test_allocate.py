@@ -14,6 +14,8 @@ import mori
 from mori import store as stores
 from mori.memory import region
 
+pytestmark = pytest.mark.each_store
+
 
 def _mine() -> list[str]:
     """Return what lies in the store of this process, unfinished regions included."""

@@ -14,6 +14,8 @@ import pytest
 import mori
 from mori.store.process_labels import announce
 
+pytestmark = pytest.mark.each_store
+
 _ROOT = Path(__file__).parents[2]
 
 

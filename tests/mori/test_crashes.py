@@ -21,7 +21,7 @@ from tests import stored
 from tests.fresh import run_python
 from tests.stress import IS_LONG, LIMIT
 
-pytestmark = pytest.mark.timeout(LIMIT)
+pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.each_store]
 
 
 def _inject(*arguments: str) -> list[dict[str, Any]]:

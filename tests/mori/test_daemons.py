@@ -6,6 +6,8 @@ import pytest
 
 from tests.fresh import run_python
 
+pytestmark = pytest.mark.each_store
+
 _CLOSED = """
 import os, pickle, sys, time, numpy, mori
 from mori.memory import region

@@ -14,6 +14,8 @@ import mori
 from tests import stored
 from tests.fresh import run_python
 
+pytestmark = pytest.mark.each_store
+
 
 def _assert_gone(name: str) -> None:
     assert stored.names() == []  # without anybody's pruning

@@ -20,6 +20,8 @@ import mori
 from tests import stored
 from tests.fresh import run_python
 
+pytestmark = pytest.mark.each_store
+
 
 def _is_gone(name: str | None) -> bool:
     try:

@@ -80,6 +80,7 @@ FRAME_WRITES = {
 }
 
 
+# R: 60
 @pytest.mark.filterwarnings("ignore::pandas.errors.ChainedAssignmentError")
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 @pytest.mark.filterwarnings("ignore:A value is trying to be set on a copy:FutureWarning")

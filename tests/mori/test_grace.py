@@ -29,6 +29,8 @@ from tests import stored
 from tests.fresh import run_python
 from tests.worker import settings
 
+pytestmark = pytest.mark.each_store
+
 TIMES = 200
 
 

@@ -16,6 +16,8 @@ from mori.store import memfd
 from mori.store.limits import HUGE
 from tests.mori.pandas_versions import str_frame
 
+pytestmark = pytest.mark.each_start
+
 _COUNT = 1_000_000  # of 8 bytes
 
 

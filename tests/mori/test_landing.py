@@ -20,6 +20,8 @@ from tests import stored
 from tests.users import directory_for_all, locked_by_another_user
 from tests.worker import Worker
 
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+
 _kept = []
 
 

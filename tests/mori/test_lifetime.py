@@ -24,6 +24,8 @@ from tests import stored
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.worker import settings
 
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+
 SHARE = """
 import mori, numpy, sys, pandas
 shared = mori.share({"x": numpy.arange(1000), "f": pandas.DataFrame({"a": range(10)})})

@@ -18,6 +18,8 @@ from tests import stored
 from tests.control_group import control_group
 from tests.fresh import run_python, run_unshared
 
+pytestmark = pytest.mark.each_store
+
 _START = """
 import ctypes, os, pickle, resource, sys
 import numpy as np

@@ -8,6 +8,8 @@ import pytest
 
 import mori
 
+pytestmark = pytest.mark.each_store
+
 WRITES = {
     "item": lambda x: x.__setitem__(0, 7),
     "slice": lambda x: x.__setitem__(slice(2, 5), 7),
@@ -49,6 +51,7 @@ WRITES = {
 }
 
 
+# R: 105, 110
 @pytest.mark.parametrize("how", WRITES)
 def test_a_write_to_a_whole_array_makes_it_private_and_changes_no_other(store, worker, how):
     plain = np.arange(10.0)[::-1].copy()

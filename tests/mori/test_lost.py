@@ -20,6 +20,8 @@ from mori.memory import lease
 from mori.wire.lost import Lost
 from tests.mori.pandas_versions import str_frame
 
+pytestmark = pytest.mark.each_store
+
 _OBJECTS: dict[str, Callable[[], Any]] = {
     "array": lambda: np.arange(1000),
     "slice": lambda: mori.share(np.arange(1000))[3:9:2],

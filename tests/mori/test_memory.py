@@ -21,9 +21,13 @@ import mori
 from mori.format import writer
 from mori.format.plan import measure
 
-pytestmark = pytest.mark.skipif(
-    not os.path.exists("/proc/self/smaps_rollup"), reason="/proc/self/smaps_rollup is missing on this system"
-)
+pytestmark = [
+    pytest.mark.each_store,
+    pytest.mark.skipif(
+        not os.path.exists("/proc/self/smaps_rollup"),
+        reason="/proc/self/smaps_rollup is missing on this system",
+    ),
+]
 
 MB = 1 << 20
 KB = 1 << 10

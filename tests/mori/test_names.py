@@ -7,6 +7,8 @@ import pytest
 import mori
 from tests.mori.pandas_versions import str_frame
 
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+
 
 def test_a_column_of_a_frame_has_a_name_of_its_place(store, worker):
     frame = str_frame({"a": [1, 2], "s": ["x", "y"], "b": [3, 4], "t": pd.to_datetime([1, 2])})

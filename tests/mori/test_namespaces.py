@@ -17,6 +17,8 @@ from mori import store as stores
 from tests import stored
 from tests.fresh import run_unshared
 
+pytestmark = pytest.mark.each_store
+
 _UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
 

@@ -157,6 +157,7 @@ def assert_equal(got: Any, expected: Any) -> None:
         assert got == expected
 
 
+# R: 141
 @pytest.mark.parametrize("name", COMPUTED)
 def test_a_result_is_plain_and_equals_the_one_of_a_plain_array(name):
     shared = mori.share(plain())

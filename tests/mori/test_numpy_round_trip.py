@@ -93,6 +93,7 @@ def assert_same(shared: np.ndarray, expected: np.ndarray) -> None:
     assert_same_elements(shared, expected)
 
 
+# R: 28, 134, 135, 137, 138, 139
 @pytest.mark.parametrize("dtype", SIMPLE)
 def test_every_simple_dtype_comes_back(store, dtype):
     array = some(np.dtype(dtype))
@@ -105,6 +106,7 @@ def test_every_structured_dtype_comes_back(store, kind):
     assert_same(mori.share(array), array)
 
 
+# R: 140, 142
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_every_layout_comes_back(store, kind):
     assert_same(mori.share(ARRAYS[kind]), ARRAYS[kind])

@@ -102,6 +102,7 @@ OPERATIONS: dict[str, Callable[[pd.DataFrame], Any]] = {
 }
 
 
+# R: 61
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_gives_what_it_gives_for_the_plain_frame(name: str) -> None:
     plain = base()

@@ -139,6 +139,7 @@ def compare_everything(shared: dict, columns: dict, indexes: dict) -> int:
     return len(shared)
 
 
+# R: 25, 26, 27, 29, 30, 33, 34, 136
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_every_kind_of_column_comes_back_in_a_series_and_in_a_frame(store, kind):
     series = pd.Series(COLUMNS[kind], DAYS, name=kind)
@@ -161,6 +162,7 @@ def test_every_kind_of_index_comes_back(store, kind):
     assert_same(mori.share([INDEXES[kind]])[0], INDEXES[kind])
 
 
+# R: 31, 32, 57
 @pytest.mark.parametrize("kind", frames())
 def test_every_kind_of_frame_comes_back(store, kind):
     frame = frames()[kind]

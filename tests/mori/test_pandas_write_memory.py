@@ -18,6 +18,8 @@ import pytest
 import mori
 from tests.mori.test_memory import _name, _run
 
+pytestmark = pytest.mark.each_store
+
 MB = 1 << 20
 ROWS = 1_000_000
 COLUMN = ROWS * 8

@@ -19,6 +19,8 @@ from tests import stored
 from tests.fresh import run_python
 from tests.worker import Worker
 
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+
 
 def _is_gone(name: str | None) -> bool:
     try:

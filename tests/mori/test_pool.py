@@ -27,6 +27,8 @@ from mori.memory.lease import expire_graces
 from mori.store.base import Where
 from mori.store.names import format_name, parse_name
 
+pytestmark = pytest.mark.each_start
+
 _COUNT = 400_000  # of 8 bytes
 
 

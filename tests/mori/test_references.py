@@ -114,6 +114,8 @@ def tree() -> dict:
     }
 
 
+# R: 100, 101, 109
+@pytest.mark.each_store
 @pytest.mark.parametrize("how", PICKLERS)
 def test_a_whole_object_is_a_reference_of_100_bytes_and_a_slice_of_160(store, how):
     dumps = PICKLERS[how]
@@ -141,6 +143,7 @@ def test_a_view_arrives_as_the_same_view_of_the_same_memory(store, worker, view)
         assert np.shares_memory(part, taken)
 
 
+# R: 102, 103, 104, 106, 111, 112, 113, 114, 115, 116
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_passed_on_to_a_third_process_and_stays_the_same_memory(store, worker, third, part):
     shared = mori.share(tree())
@@ -185,6 +188,8 @@ def test_a_frame_taken_from_a_frame_travels_as_references_to_its_columns(store, 
     pdt.assert_frame_equal(arrived, TAKEN[how](frame()))
 
 
+@pytest.mark.each_store
+@pytest.mark.each_start
 def test_an_ordinary_container_around_parts_carries_them_as_references(store, worker):
     shared = mori.share(tree())
     bundle = {
@@ -206,6 +211,8 @@ def test_an_ordinary_container_around_parts_carries_them_as_references(store, wo
     assert worker(look, bundle) == (True, True, True, frame()[["f", "g"]].sum().tolist())
 
 
+@pytest.mark.each_store
+@pytest.mark.each_start
 def test_what_is_computed_travels_by_value(store, worker):
     array = mori.share(np.arange(1000.0))
     for derived in (
@@ -223,6 +230,7 @@ def test_what_is_computed_travels_by_value(store, worker):
     assert type(array[3]) is np.float64
 
 
+@pytest.mark.each_store
 @pytest.mark.parametrize("method", METHODS)
 def test_pool_and_process_and_executor_carry_references(store, method):
     context = multiprocessing.get_context(method)
@@ -260,6 +268,7 @@ def put_name(queue, x) -> None:
     queue.put(mori.shared_name(x))
 
 
+@pytest.mark.each_store
 def test_joblib_carries_references(store):
     shared = mori.share({"x": np.arange(200_000), "frame": frame()})
     try:

@@ -8,9 +8,12 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 
 import mori
 from mori.memory import region
+
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
 
 
 def _of(x: Any) -> Any:

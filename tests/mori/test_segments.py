@@ -28,6 +28,8 @@ from mori.wire import reference
 from tests.mori.pandas_versions import str_frame
 from tests.mori.test_landing import dropped, received, sent
 
+pytestmark = pytest.mark.each_start
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

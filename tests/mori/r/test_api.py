@@ -7,6 +7,8 @@ import pytest
 import mori
 from tests.mori.pandas_versions import NAN_STRINGS
 
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+
 WORDS = [f"word {i}" for i in range(500)]
 NUMBERS = np.arange(1000.0)
 FRAME = pd.DataFrame({"x": np.arange(5), "y": np.linspace(0, 1, 5)})

@@ -8,6 +8,8 @@ import pytest
 
 import mori
 
+pytestmark = pytest.mark.each_store
+
 OBJECTS = {
     "vector": np.arange(1000.0),
     "table": pd.DataFrame({"a": np.arange(100), "b": np.arange(100) / 2}),

@@ -10,6 +10,8 @@ import pytest
 import mori
 from tests import stored
 
+pytestmark = pytest.mark.each_store
+
 SHARE = """
 import mori, numpy, sys
 x = mori.share(numpy.arange(100))
