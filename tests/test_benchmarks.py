@@ -28,6 +28,7 @@ def shm() -> Any:
     return lambda: {name for name in os.listdir("/dev/shm") if "mori-bench" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) -> None:
     before = shm()
@@ -50,6 +51,7 @@ def test_a_run_measures_each_way_and_leaves_nothing(tmp_path: Path, shm: Any) ->
     assert shm() == before
 
 
+@pytest.mark.slow
 def test_huge_pages_are_given_where_that_is_asked_for_and_the_setting_is_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +65,7 @@ def test_huge_pages_are_given_where_that_is_asked_for_and_the_setting_is_as_befo
     assert all(f"| `{to}` |" in text for to in alone.HUGE)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_way_that_fails_is_named_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What the processes import is the unchanged table, where nothing has this name: they fail.
@@ -92,6 +95,7 @@ def test_a_way_that_fails_is_named_and_ends_nothing(tmp_path: Path, monkeypatch:
     assert "Left out: absent (no_such_module is not installed)." in text
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_scaling_is_measured_drawn_and_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
@@ -166,6 +170,7 @@ def test_the_check_does_not_pass_what_was_not_measured(
     assert "| not measured |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "used"])
 @pytest.mark.parametrize("counted", [False, True])
 def test_small_tasks_are_run_in_a_process_of_their_own(

@@ -17,6 +17,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", WAYS)
 def test_an_example_runs_and_its_ways_agree(name: str) -> None:

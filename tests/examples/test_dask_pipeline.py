@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "dask_pipeline.py"
 
 
+@pytest.mark.slow
 def test_the_pipeline_runs_both_ways_to_equal_results() -> None:
     sizes = ["--megabytes", "4", "--days", "2", "--looks", "4", "--workers", "2"]
     done = subprocess.run(

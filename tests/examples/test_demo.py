@@ -36,6 +36,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         del sys.modules[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["processes", "Dask", "Ray"])
 def test_the_demo_runs_and_judges_by_its_own_table(engine: str) -> None:
     done = run_demo("--megabytes", "5", "--tasks", "2", "--engines", engine)
@@ -53,12 +54,14 @@ def test_the_demo_runs_and_judges_by_its_own_table(engine: str) -> None:
     assert steps == []  # no warning, no log
 
 
+@pytest.mark.slow
 def test_the_demo_refuses_an_engine_that_it_does_not_know() -> None:
     done = run_demo("--engines", "spark")
     assert done.returncode == 2
     assert "no such engine: spark" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_not_installed_is_reported_with_its_extra(
     demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

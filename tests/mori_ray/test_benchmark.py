@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import in_ray, ray_jobs
 
-pytestmark = pytest.mark.usefixtures("one_node")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_node")]
 
 ROWS = 2000
 

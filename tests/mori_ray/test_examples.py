@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ray._private import worker
 
+pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

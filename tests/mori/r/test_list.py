@@ -1,20 +1,8 @@
 """What R's mori states in test-list.R: lists and tables."""
 
 import numpy as np
-import pandas as pd
-import pandas.testing as pdt
 
 import mori
-
-FRAME = pd.DataFrame({"x": [1.5, 2.5, 3.5], "n": [1, 2, 3], "b": [True, False, True]})
-
-
-# R: 57
-def test_a_table_round_trips_by_name(store, there):
-    shared = mori.share(FRAME)
-    assert there(lambda x: isinstance(x, pd.DataFrame), shared)
-    assert there(lambda x: (x.shape, [*x.columns]), shared) == ((3, 3), ["x", "n", "b"])
-    pdt.assert_frame_equal(there(mori.materialize, shared), FRAME)
 
 
 # R: 58
@@ -34,30 +22,6 @@ def test_none_is_none_at_the_second_reading_too(store, there):
         assert shared[0] is None
         assert shared[2] is None
     assert there(lambda x: [x[0], x[2], x[0], x[-1]], shared) == [None] * 4
-
-
-# R: 60
-def test_a_changed_column_makes_the_table_private_and_leaves_the_region_alone(store, there):
-    shared = mori.share(FRAME)
-    name = mori.shared_name(shared)
-
-    def assign(mapped):
-        mapped["x"] = [9.0, 9.0, 9.0]
-        return mori.is_shared(mapped), mori.is_shared(mapped["n"]), mori.materialize(mapped)
-
-    is_shared, untouched, written = there(assign, shared)
-    assert not is_shared
-    assert untouched
-    pdt.assert_frame_equal(written, FRAME.assign(x=9.0))
-    pdt.assert_frame_equal(mori.materialize(mori.map_shared(name)), FRAME)
-
-
-# R: 61
-def test_what_share_returns_is_a_table_to_work_with(store):
-    shared = mori.share(FRAME)
-    assert isinstance(shared, pd.DataFrame)
-    assert shared["n"].sum() == 6
-    assert shared[shared["b"]]["x"].tolist() == [1.5, 3.5]
 
 
 # R: 62, 63
