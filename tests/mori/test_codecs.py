@@ -293,7 +293,10 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("kind", OWN)
+# Each starts two interpreters for each object; an array and a frame stand for the others.
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in ("array", "frame") else pytest.mark.slow) for kind in OWN]
+)
 def test_codecs_of_mori_keep_the_rules(kind: str) -> None:
     for obj in OWN[kind]():
         by = codec.for_type(type(obj))

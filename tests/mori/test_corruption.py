@@ -378,6 +378,7 @@ def test_metadata_that_polars_panics_at_is_an_error() -> None:
         open_bytes(bytes(checksummed(data)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_thousands_of_damaged_regions_and_references_are_read_without_a_finding() -> None:
     """Some of what `make fuzz` reads: no crash, hang or large allocation, no errors but mori's."""

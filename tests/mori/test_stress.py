@@ -14,7 +14,7 @@ import mori
 from tests import stored
 from tests.stress import LIMIT, SECONDS
 
-pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.each_store]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT), pytest.mark.each_store]
 
 _MB = 1 << 20
 
