@@ -1,6 +1,6 @@
 """How far `share` is, for what takes longer than a second: elements measured, then bytes written.
 
-Imports nothing of mori; tqdm, where it is installed, when somebody asks. Whoever measures or writes asks for
+tqdm is imported where it is installed, when somebody asks. Whoever measures or writes asks for
 the meter of the call under way, once, and has none where nobody wants to see it.
 """
 
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
+
+from mori._imports import load
 
 __all__ = ["Meter", "meter", "shown"]
 
@@ -69,7 +71,7 @@ class Meter:
 
 def _maker() -> Callable[..., Any]:
     try:
-        from tqdm.auto import tqdm
+        tqdm = load("tqdm.auto").tqdm
     except ImportError:
         return _Line
     return lambda **options: tqdm(leave=False, **options)

@@ -12,6 +12,7 @@ import warnings
 from typing import Final
 
 from mori import settings
+from mori._imports import load
 from mori.errors import StoreError, StoreWarning
 from mori.store.base import FILES, MEMFD, Store
 
@@ -47,9 +48,8 @@ def _open_default() -> Store:
 
 
 def _temporary() -> str:
-    import tempfile  # which imports much, for those few who need it
-
-    return tempfile.gettempdir()
+    directory: str = load("tempfile").gettempdir()  # which imports much, for those few who need it
+    return directory
 
 
 def _shared_dir() -> str:

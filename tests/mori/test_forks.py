@@ -231,6 +231,40 @@ def test_a_child_forked_while_a_thread_imports_what_mori_needs_does_not_wait_for
     assert run_python(_IMPORTING.format(module=module, work=work)) == "0"
 
 
+_ITS_OWN = """
+import importlib.abc, importlib.machinery, os, signal, sys, threading
+reached, forked = threading.Event(), threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "of_the_program":
+            return importlib.machinery.ModuleSpec(name, self)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        reached.set()
+        assert forked.wait(30)
+sys.meta_path.insert(0, Slow())
+importer = threading.Thread(target=__import__, args=("of_the_program",))
+importer.start()
+assert reached.wait(30)
+if not (pid := os.fork()):
+    signal.alarm(1)
+    import of_the_program
+    os._exit(0)
+forked.set()
+importer.join()
+print(-os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_what_the_program_imports_hangs_the_child_without_mori_too() -> None:
+    """Python takes the lock of a module along into a child that has not the thread to release it.
+
+    So a fork that waited for every import, as mori's do for its own, would be Python's to have.
+    """
+    assert run_python(_ITS_OWN) == str(int(signal.SIGALRM))
+
+
 _WAITING = """
 import importlib.abc, importlib.machinery, os, sys, threading, mori
 from mori import _imports
