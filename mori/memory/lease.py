@@ -14,6 +14,7 @@ from mori.memory.exit import arrange, at_exit, at_exit_of_child
 from mori.memory.grace import TIMER
 from mori.memory.release import Files, Release, files_of
 from mori.store.base import Held, Store
+from mori.store.fds import forsake
 
 __all__ = ["Lease", "expire_graces"]
 
@@ -91,8 +92,13 @@ class Lease:
             return None
         return Release(self._held, self.home, self._files)
 
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+    def __del__(
+        self,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+        forsake: Callable[[object], None] = forsake,
+    ) -> None:
         if is_finalizing():
+            forsake(getattr(self, "_held", None))  # whatever has the numbers now
             return
         # Taken at once: a weak reference still gives this one out, and the end of the process lets go of all.
         held, self._held = getattr(self, "_held", None), None  # it has none if an interrupt met its beginning

@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import mmap
 import os
-import sys
 import threading
 import weakref
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -23,9 +23,10 @@ import numpy.typing as npt
 from mori._fork import in_child
 from mori.errors import CorruptRegionError, UnsafeRegionError
 from mori.memory.lease import Lease
-from mori.memory.mmap import PAGE, map_files, unmap
+from mori.memory.mmap import PAGE, map_files
 from mori.store import limits
 from mori.store.base import MEMFD, Held, Store
+from mori.store.fds import Owner, opened
 from mori.store.header import ALIGNMENT, ENCODED, SMALL_ALIGNMENT, Header, unpack_header
 from mori.store.names import Name
 
@@ -73,26 +74,9 @@ used: Final = _Used()
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
 _counter = itertools.count()
+_changes = 0  # of the places
+_is_forgetting = False
 _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open a region, too
-
-
-class _Pages(int):
-    """The pages of a mapping, as their address times 2**64 plus their bytes; they go with it.
-
-    A mapping cannot unmap them itself: while its ``__del__`` runs, another thread may still get it from the
-    table of mappings, and read what is no more. An object that the garbage collector knows would be finalized
-    before what else is in the garbage, and may read them. It knows of no int.
-    """
-
-    __slots__ = ()
-
-    def __del__(
-        self,
-        munmap: Callable[[int, int], int] = unmap,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
-    ) -> None:
-        if not is_finalizing():
-            munmap(self >> 64, self % (1 << 64))
 
 
 class Mapping:
@@ -109,10 +93,10 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(self, header: Header, address: int, lease: Lease | None, owner: object = None) -> None:
+    def __init__(self, header: Header, address: int, lease: Lease | None, owner: object) -> None:
         used.ever = True
-        # The pages go first: in the pool, whoever has them mapped holds them.
-        self._owner = _Pages((address << 64) + header.nbytes) if owner is None else owner
+        # Of the memory. It goes first: in the pool, whoever has pages mapped holds them.
+        self._owner = owner
         self.header = header
         self.address = address
         self.nbytes = header.nbytes
@@ -183,12 +167,13 @@ def mapped(held: Held, home: Store, header: Header, *, is_new: bool) -> Mapping:
 
 def _map(lease: Lease, held: Held, header: Header) -> Mapping:
     try:
-        address = _map_held(held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED)
-        pages = _Pages((address << 64) + header.nbytes)
+        address, owner = _map_held(
+            held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED
+        )
     except OSError:
         lease.let_go()
         raise
-    mapping = Mapping(header, address, lease, pages)
+    mapping = Mapping(header, address, lease, owner)
     _mappings[header.region_id] = mapping
     _place(mapping)
     return mapping
@@ -196,45 +181,55 @@ def _map(lease: Lease, held: Held, header: Header) -> Mapping:
 
 def _place(mapping: Mapping) -> None:
     """Note where a mapping lies, and forget, at times, where those lay that are gone."""
+    global _changes, _is_forgetting
     with _lock:
-        number = next(_counter)
-        insort(_placed, (mapping.address, number, weakref.ref(mapping)))
-        if len(_placed) > 2 * len(_mappings) + _GONE:
-            # In one call, which no signal interrupts: it would be longer the next time.
-            found = map(weakref.ref.__call__, map(itemgetter(2), _placed))
-            left = list(itertools.compress(_placed, found))
-            if next(_counter) == number + 1:  # else a finalizer has mapped something meanwhile
-                _placed[:] = left
+        _changes += 1
+        insort(_placed, (mapping.address, next(_counter), weakref.ref(mapping)))
+        if len(_placed) <= 2 * len(_mappings) + _GONE or _is_forgetting:
+            return
+        try:
+            _is_forgetting = True  # a finalizer that comes here meanwhile would remove the same ones
+            # All of it in C: were it interrupted, there would be more to do the next time.
+            entries = [*_placed]
+            mappings = map(weakref.ref.__call__, map(itemgetter(2), entries))
+            gone = [*itertools.compress(entries, map(is_, mappings, itertools.repeat(None)))]
+            _changes += 1
+            # Each is looked up and removed in one go of C: no finalizer can add one in between.
+            deque(map(_placed.pop, map(bisect_left, itertools.repeat(_placed), gone)), maxlen=0)
+        finally:
+            _is_forgetting = False
 
 
-def _map_held(held: Held, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int) -> int:
-    """Map part of a region that is held, and return the address."""
+def _map_held(
+    held: Held, segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int
+) -> tuple[int, mmap.mmap]:
+    """Map part of a region that is held; return the address, and what its memory belongs to."""
     if held.path is None:
         return map_files(held.fds, segment_nbytes, start, nbytes, protection, flags)
-    fd = _opened_again(held.fds[0], held.path)
+    again = _opened_again(held.fds[0], held.path)
     try:
-        return map_files((fd,), segment_nbytes, start, nbytes, protection, flags)
+        return map_files((again.fileno(),), segment_nbytes, start, nbytes, protection, flags)
     finally:
-        os.close(fd)
+        again.close()
 
 
-def _opened_again(fd: int, path: str) -> int:
+def _opened_again(fd: int, path: str) -> Owner:
     """Open a held file once more, to be mapped.
 
     A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
     at its end, with the pages still mapped, would find itself holding the region, and leave the file.
     """
     try:
-        again = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        again = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if limits.is_out_of_descriptors(error):
             raise
         raise UnsafeRegionError(
             name=path, found=f"it was taken away while it was opened ({error})"
         ) from error
-    if os.path.samestat(os.fstat(again), os.fstat(fd)):
+    if os.path.samestat(os.fstat(again.fileno()), os.fstat(fd)):
         return again
-    os.close(again)
+    again.close()
     raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
 
 
@@ -295,21 +290,15 @@ class _Private:
         lease = mapping.lease
         assert lease is not None
         both, private = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE
-        self.address = _map_held(lease.held, mapping.header.segment_nbytes, start, nbytes, both, private)
+        self.address, self._owner = _map_held(
+            lease.held, mapping.header.segment_nbytes, start, nbytes, both, private
+        )
         self.nbytes = nbytes
         self._mapping = mapping
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, False), "version": 3}
-
-    def __del__(
-        self,
-        munmap: Callable[[int, int], int] = unmap,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
-    ) -> None:
-        if hasattr(self, "address") and not is_finalizing():
-            munmap(self.address, self.nbytes)
 
 
 def writable(array: Bytes) -> Bytes:
@@ -331,12 +320,20 @@ def writable(array: Bytes) -> Bytes:
 def at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
     with _lock:
-        place = bisect_left(_placed, (address + 1,))
-        while place:
-            place -= 1
-            start, _, ref = _placed[place]
-            if (mapping := ref()) is not None:  # the nearest below: they do not overlap
-                return mapping if address + nbytes <= start + mapping.nbytes else None
+        while True:
+            changes = _changes
+            found = _nearest(address)
+            if changes == _changes:  # else a finalizer has mapped something meanwhile, and places are others
+                return (
+                    found if found is not None and address + nbytes <= found.address + found.nbytes else None
+                )
+
+
+def _nearest(address: int) -> Mapping | None:
+    """Return the mapping that begins at an address or nearest below; mappings do not overlap."""
+    for place in range(bisect_left(_placed, (address + 1,)) - 1, -1, -1):
+        if place < len(_placed) and (mapping := _placed[place][2]()) is not None:
+            return mapping
     return None
 
 
@@ -347,5 +344,5 @@ def live() -> list[Mapping]:
 
 @in_child
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _is_forgetting, _lock
+    _is_forgetting, _lock = False, threading.RLock()

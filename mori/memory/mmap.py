@@ -1,7 +1,11 @@
 """Pages: files mapped into this process's addresses, and what is done to them.
 
-Imports limits. ctypes, because Python's own mmap puts nothing side by side, protects nothing, and keeps a
-descriptor for each mapping.
+Invariant: addresses belong to a `mmap.mmap`, which is there before anything is mapped at them, and unmaps
+them when nothing refers to it any more. That is C: no signal's handler can raise an exception (Ctrl-C)
+between the system's call and the moment when somebody knows of it, nor in place of a finalizer.
+
+It only reserves them. The files are mapped over that by ctypes, because `mmap.mmap` puts nothing side by
+side, protects nothing, and keeps a descriptor for each file.
 """
 
 from __future__ import annotations
@@ -28,8 +32,6 @@ __all__ = [
     "map_pages",
     "populate",
     "protect",
-    "unmap",
-    "unmap_pages",
 ]
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
@@ -49,62 +51,45 @@ _mmap.argtypes = [
     ctypes.c_int,
     ctypes.c_ssize_t,
 ]
-unmap = _libc.munmap  # called as it is by finalizers
-unmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _mprotect = _libc.mprotect
 _mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _madvise = _libc.madvise
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
-def map_pages(
-    fd: int, nbytes: int, protection: int, flags: int, at: int | None = None, offset: int = 0
-) -> int:
-    """Map a file and return the address; LimitError if that is refused."""
-    address = _mmap(at, nbytes, protection, flags, fd, offset)
-    if address == _FAILED:
+def map_pages(fd: int, nbytes: int, protection: int, flags: int, address: int, offset: int = 0) -> None:
+    """Map a file at an address, over what is mapped there; LimitError if that is refused."""
+    if _mmap(address, nbytes, protection, flags | _FIXED, fd, offset) == _FAILED:
         raise limits.mapping_error(nbytes, ctypes.get_errno())
-    assert address is not None
-    return int(address)
-
-
-def unmap_pages(address: int, nbytes: int) -> None:
-    """Unmap a range of addresses."""
-    unmap(address, nbytes)
 
 
 def map_files(
     fds: Sequence[int], segment_nbytes: int, start: int, nbytes: int, protection: int, flags: int
-) -> int:
+) -> tuple[int, mmap.mmap]:
     """Map part of a region that stands in one file, or in segments of several, as one range of addresses.
 
-    `start` is a multiple of the page size. Raises LimitError if that is refused; then nothing is mapped.
+    `start` is a multiple of the page size. Returns the address, and what the addresses belong to. Raises
+    LimitError if that is refused; then nothing is mapped.
     """
-    if len(fds) == 1:
-        return map_pages(fds[0], nbytes, protection, flags, offset=start)
-    address = _reserved(nbytes)
+    address, owner = _reserved(nbytes)
     done = 0
+    while done < nbytes:
+        number, offset = divmod(start + done, segment_nbytes) if segment_nbytes else (0, start)
+        piece = min(segment_nbytes - offset, nbytes - done) if segment_nbytes else nbytes
+        map_pages(fds[number], piece, protection, flags, address + done, offset)
+        done += piece
+    return address, owner
+
+
+def _reserved(nbytes: int) -> tuple[int, mmap.mmap]:
+    """Return an address from which on so many bytes are free, where huge pages fit in, and their owner."""
+    slack = HUGE if nbytes >= HUGE else 0
     try:
-        while done < nbytes:
-            number, offset = divmod(start + done, segment_nbytes)
-            piece = min(segment_nbytes - offset, nbytes - done)
-            map_pages(fds[number], piece, protection, flags | _FIXED, address + done, offset)
-            done += piece
-    except BaseException:
-        unmap_pages(address, nbytes)
-        raise
-    return address
-
-
-def _reserved(nbytes: int) -> int:
-    """Return a range of addresses for segments to be put side by side, where huge pages fit in."""
-    whole = map_pages(-1, nbytes + HUGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = -(-whole // HUGE) * HUGE
-    end = address + -(-nbytes // PAGE) * PAGE
-    if address > whole:
-        unmap_pages(whole, address - whole)
-    unmap_pages(end, whole + nbytes + HUGE - end)
-    return address
+        owner = mmap.mmap(-1, nbytes + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0)
+    except OSError as error:
+        raise limits.mapping_error(nbytes, error.errno or 0) from error
+    address: int = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    return address + -address % HUGE if slack else address, owner
 
 
 def protect(address: int, nbytes: int, protection: int) -> None:
@@ -126,7 +111,7 @@ def populate(address: int, nbytes: int) -> None:
 def huge_pages(fd: int, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
     """Give a new file its size, and huge pages that can be written to while the block lasts."""
     os.ftruncate(fd, nbytes)
-    address = map_pages(fd, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
+    address, owner = map_files((fd,), 0, 0, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
     try:
         keep_from_children(address, nbytes)
         _check(_madvise(address, nbytes, mmap.MADV_HUGEPAGE))
@@ -134,7 +119,7 @@ def huge_pages(fd: int, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
         memory = (ctypes.c_uint8 * nbytes).from_address(address)
         yield np.frombuffer(memory, np.uint8)
     finally:
-        unmap_pages(address, nbytes)
+        del owner  # now: the frame of an error's traceback would keep it
 
 
 def keep_from_children(address: int, nbytes: int) -> None:

@@ -29,9 +29,10 @@ from mori import settings
 from mori._fork import in_child
 from mori.errors import LimitError, StoreWarning
 from mori.memory.grace import call_later
-from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect, unmap_pages
+from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect
 from mori.store import limits
 from mori.store.base import MEMFD, Draft, Held, Store
+from mori.store.fds import Owner, forsake, opened
 from mori.store.header import HEADER, align
 from mori.store.links import RECYCLED
 from mori.store.locks import lock
@@ -49,8 +50,9 @@ _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 class _Pages:
     """Files that are written again and again, and the one mapping that can write to them."""
 
-    def __init__(self, fds: tuple[int, ...], segment_nbytes: int) -> None:
-        self.fds = fds
+    def __init__(self, owners: tuple[Owner, ...], segment_nbytes: int) -> None:
+        self.held = Held.of(owners)
+        self.fds = fds = self.held.fds
         self.segment_nbytes = segment_nbytes
         self.nbytes = len(fds) * segment_nbytes
         self.used = 0  # bytes that have been written to since they were made
@@ -59,7 +61,10 @@ class _Pages:
         self.since = 0.0  # when its region was let go
         for fd in fds:
             os.ftruncate(fd, segment_nbytes)
-        self.address = map_files(fds, segment_nbytes, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+        self._owner: mmap.mmap | None
+        self.address, self._owner = map_files(
+            fds, segment_nbytes, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED
+        )
         keep_from_children(self.address, self.nbytes)
 
     @property
@@ -106,10 +111,10 @@ class _Pages:
 
     def close(self, *, is_child: bool = False) -> None:
         """Give them back; in a forked child, which has not inherited the mapping, its descriptors alone."""
-        if not is_child:
-            unmap_pages(self.address, self.nbytes)
-        for fd in self.fds:
-            os.close(fd)
+        if is_child:  # others' memory may lie there
+            forsake(self._owner)
+        self._owner = None
+        self.held.close()
 
 
 class RecyclingStore(MemfdStore):
@@ -140,7 +145,7 @@ class RecyclingStore(MemfdStore):
             again = self._fitting(nbytes)
             which = self._new(nbytes) if again is None else again
             found = self._all[which]
-        draft = Draft(Held(found.fds, pages=which), pid, number, None, found.segment_nbytes)
+        draft = Draft(found.held._replace(pages=which), pid, number, None, found.segment_nbytes)
         if len(found.fds) == 1:
             draft = draft._replace(segment_nbytes=0)
         if again is None:
@@ -165,12 +170,7 @@ class RecyclingStore(MemfdStore):
         step = (1 << (nbytes.bit_length() - 1)) // _STEPS
         rounded = -(-nbytes // step) * step
         segments, segment_nbytes = segments_of(rounded)
-        fds = self.files(RECYCLED, os.urandom(16), segments)
-        try:
-            made = _Pages(fds, segment_nbytes or align(rounded, PAGE))
-        except BaseException:
-            super().release(Held(fds))
-            raise
+        made = _Pages(self.files(RECYCLED, os.urandom(16), segments), segment_nbytes or align(rounded, PAGE))
         self._number += 1
         self._all[self._number] = made
         return self._number
@@ -179,15 +179,11 @@ class RecyclingStore(MemfdStore):
         found = self._all[draft.held.pages]
         found.close_to_writes()
         found.unlock()
-        fds: list[int] = []
-        try:
-            for fd in found.fds:
-                fds.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
-                lock(fds[-1], fcntl.LOCK_SH)
-        except BaseException:
-            super().release(Held(tuple(fds)))
-            raise
-        return Held(tuple(fds), pages=draft.held.pages)
+        owners = []
+        for fd in found.fds:
+            owners.append(opened(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
+            lock(owners[-1].fileno(), fcntl.LOCK_SH)
+        return Held.of(owners, pages=draft.held.pages)
 
     def discard(self, draft: Draft) -> None:
         with self._lock:
@@ -278,19 +274,16 @@ def takes(home: Store, nbytes: int) -> bool:
 @functools.cache
 def _works() -> bool:
     """Say whether the system has what the pool needs: Linux from 5.14 on does."""
-    fd = os.memfd_create("mori", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        tried = _Pages((fd,), PAGE)
+        file = opened(os.memfd_create, "mori", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        tried = _Pages((file,), PAGE)
         tried.close_to_writes()
         works = tried.open_to_writes()
         tried.reserve(PAGE)
-        unmap_pages(tried.address, PAGE)
     except OSError as error:
         if limits.is_out_of_descriptors(error) or isinstance(error, LimitError):
             raise
         works = False
-    finally:
-        os.close(fd)
     if not works:
         warnings.warn(
             "MORI_POOL is set, but this system cannot keep pages to be written again (Linux can from 5.14 "

@@ -269,9 +269,9 @@ def leave(kind: int, pid: int, stamp: bytes) -> None:
             return
         try:
             if number & 0xFFF in _PLACES:
-                os.pwrite(sheet, b"\1", number & 0xFFF)
+                os.pwrite(sheet.fileno(), b"\1", number & 0xFFF)
         finally:
-            os.close(sheet)
+            sheet.close()
     _last = pid, stamp
 
 

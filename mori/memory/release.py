@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from mori.store.base import Held, Store
+from mori.store.fds import forsake
 
 __all__ = ["Files", "Release", "files_of"]
 
@@ -29,9 +30,13 @@ class Release:
     def __call__(self) -> None:
         now = files_of(self.held)
         files = now if self._files is None else self._files
-        same = zip(self.held.fds, files, now, strict=True)
-        own = tuple(fd for fd, then, is_now in same if then is not None and then == is_now)
-        self.home.release(self.held._replace(fds=own))
+        own = []
+        for owner, then, is_now in zip(self.held.owners, files, now, strict=True):
+            if then is not None and then == is_now:
+                own.append(owner)
+            elif not owner.closed:
+                forsake(owner)
+        self.home.release(self.held._replace(owners=tuple(own)))
 
     @property
     def is_whole(self) -> bool:

@@ -14,9 +14,8 @@ import math
 import mmap
 import operator
 import os
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, SupportsIndex
 
@@ -30,13 +29,13 @@ from mori.format.layout import Codec as Id
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import region
-from mori.memory.mmap import map_pages, unmap_pages
+from mori.memory.mmap import map_files, map_pages
 from mori.objects.array import SharedArray
+from mori.store.fds import opened
 
 __all__ = ["AllocatedArray", "allocate"]
 
 _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
-_FIXED: Final = 0x10  # MAP_FIXED, everywhere; Python's mmap does not name it
 
 
 class _Room:
@@ -46,9 +45,8 @@ class _Room:
         self._unsealed: region.Unsealed | None = unsealed
         self._pid = os.getpid()
         self.nbytes = unsealed.header.nbytes
-        self.address: int | None = None
         with self._opened(os.O_RDWR) as fd:
-            self.address = map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+            self.address, self._owner = map_files((fd,), 0, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -62,11 +60,11 @@ class _Room:
         if draft.path is None:
             yield draft.held.fds[0]
             return
-        fd = os.open(draft.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        file = opened(os.open, draft.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            yield fd
+            yield file.fileno()
         finally:
-            os.close(fd)
+            file.close()
 
     def seal(self) -> region.Mapping | None:
         """Publish the region; None where it cannot be sealed and has to be copied.
@@ -76,7 +74,7 @@ class _Room:
         if self._unsealed is None or self._pid != os.getpid():
             return None  # a forked child: the draft is its parent's
         with self._opened(os.O_RDONLY) as fd:
-            map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_PRIVATE | _FIXED, self.address)
+            map_pages(fd, self.nbytes, _READ_WRITE, mmap.MAP_PRIVATE, self.address)
         unsealed, self._unsealed = self._unsealed, None
         try:
             return region.publish(unsealed)
@@ -89,7 +87,7 @@ class _Room:
         """Free the memory now, whoever still has an array over it."""
         self._discard()
         with contextlib.suppress(OSError):
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             map_pages(-1, self.nbytes, _READ_WRITE, flags, self.address)
 
     def _discard(self) -> None:
@@ -99,16 +97,10 @@ class _Room:
         if self._pid == os.getpid():
             unsealed.home.discard(unsealed.draft)
         else:
-            os.close(unsealed.draft.held.fds[0])
+            unsealed.draft.held.close()
 
-    def __del__(
-        self,
-        unmap: Callable[[int, int], None] = unmap_pages,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
-    ) -> None:
+    def __del__(self) -> None:
         self._discard()
-        if self.address is not None and not is_finalizing():
-            unmap(self.address, self.nbytes)
 
 
 class AllocatedArray(np.ndarray[Any, np.dtype[Any]]):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mori.store.fds import Owner
 from mori.store.header import Header
 from mori.store.names import format_label
 
@@ -46,14 +47,32 @@ class Where(NamedTuple):
 
 
 class Held(NamedTuple):
-    """One process's hold on a region: what keeps it alive. `fds` has one entry a segment."""
+    """One process's hold on a region: what keeps it alive. There is one descriptor a segment."""
 
+    owners: tuple[Owner, ...]
+    """Of the descriptors, which are closed when nothing refers to these any more."""
     fds: tuple[int, ...]
     path: str | None = None
     pages: int = 0
     """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
     statuses: tuple[os.stat_result, ...] = ()
     """What the system said of the files when they were opened; empty for those that were made here."""
+
+    def close(self) -> None:
+        """Close the descriptors that are not closed yet."""
+        for owner in self.owners:
+            owner.close()
+
+    @classmethod
+    def of(
+        cls,
+        owners: Sequence[Owner],
+        path: str | None = None,
+        pages: int = 0,
+        statuses: tuple[os.stat_result, ...] = (),
+    ) -> Held:
+        """Return the hold that open descriptors are."""
+        return cls((*owners,), tuple(owner.fileno() for owner in owners), path, pages, statuses)
 
 
 class Draft(NamedTuple):
@@ -127,7 +146,7 @@ class Store(Protocol):
         None if that number is taken.
         """
 
-    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+    def open_receipts(self, pid: int, fd: int, number: int) -> Owner | None:
         """Open the page of another process to write to it; None if it is there no more."""
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:

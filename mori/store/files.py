@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import directories, limits
 from mori.store.base import FILES, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.fds import Owner, opened
 from mori.store.header import HEADER, MAGIC, Header, unpack_header
 from mori.store.locks import lock
 from mori.store.names import format_label, parse_label
@@ -110,9 +111,8 @@ class FilesStore:
             path = os.path.join(self._home(), format_label(pid, number))
             if os.path.lexists(path):
                 return None
-            fd = os.open(
-                path + _DRAFT, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            owner = opened(os.open, path + _DRAFT, flags, 0o600)
         except FileExistsError:
             return None
         except FileNotFoundError as error:
@@ -121,7 +121,8 @@ class FilesStore:
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise self._unwritable() from error
             raise
-        draft = Draft(Held((fd,), path), pid, number, path + _DRAFT)
+        fd = owner.fileno()
+        draft = Draft(Held.of([owner], path), pid, number, path + _DRAFT)
         try:
             os.fchmod(fd, 0o600)
             # A pruner may have met the file before it was locked; then its name is gone: start again.
@@ -130,7 +131,7 @@ class FilesStore:
         except BaseException:
             self.discard(draft)
             raise
-        os.close(fd)
+        owner.close()
         return None
 
     def _home(self) -> str:
@@ -160,7 +161,7 @@ class FilesStore:
     def discard(self, draft: Draft) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{draft.held.path}{_DRAFT}")
-        os.close(draft.held.fds[0])
+        draft.held.close()
 
     def find(self, where: Where) -> Held | None:
         label = format_label(where.pid, where.number)
@@ -175,8 +176,7 @@ class FilesStore:
     def release(self, held: Held) -> None:
         # Close first: a forked child shares this open file, and with it the lock, so only a lock
         # taken through a new one says whether anybody else still holds the region.
-        for fd in held.fds:
-            os.close(fd)
+        held.close()
         if held.path is not None:
             _unlink_if_unheld(held.path)
 
@@ -190,18 +190,19 @@ class FilesStore:
         except BaseException:
             self.discard(draft)
             raise
-        return Held(draft.held.fds, draft.path)
+        return draft.held._replace(path=draft.path)
 
-    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+    def open_receipts(self, pid: int, fd: int, number: int) -> Owner | None:
         for home in self._homes():
             path = os.path.join(home, format_label(pid, number)) + _DRAFT
             try:
-                opened = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                sheet = opened(os.open, path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
                 continue
-            if _fault(os.fstat(opened)) is None and os.pread(opened, len(_RECEIPTS), 0) == _RECEIPTS:
-                return opened
-            os.close(opened)
+            handle = sheet.fileno()
+            if _fault(os.fstat(handle)) is None and os.pread(handle, len(_RECEIPTS), 0) == _RECEIPTS:
+                return sheet
+            sheet.close()
         return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
@@ -243,25 +244,26 @@ class FilesStore:
 
     def _open(self, path: str) -> Held | None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            owner = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         except OSError as error:
             if limits.is_out_of_descriptors(error):
                 raise
             raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
+        fd = owner.fileno()
         try:
             found = os.fstat(fd)
             if fault := _fault(found):
                 raise UnsafeRegionError(name=path, found=fault)
             # Locked exclusively or unlinked: its last holder is just letting go.
             if not lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
-                os.close(fd)
+                owner.close()
                 return None
         except BaseException:
-            os.close(fd)
+            owner.close()
             raise
-        return Held((fd,), path, statuses=(found,))
+        return Held.of([owner], path, statuses=(found,))
 
 
 def _fault(found: os.stat_result) -> str | None:
@@ -277,14 +279,15 @@ def _fault(found: os.stat_result) -> str | None:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
     """Open a file of this user's; OSError if it is none."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    owner = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = owner.fileno()
     try:
         found = os.fstat(fd)
         if fault := _fault(found):
             raise UnsafeRegionError(name=path, found=fault)
         yield fd, found
     finally:
-        os.close(fd)
+        owner.close()
 
 
 def _header(fd: int, path: str) -> Header | None:

@@ -17,6 +17,7 @@ from typing import Final
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import limits
 from mori.store.base import MEMFD, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
+from mori.store.fds import Owner, opened
 from mori.store.header import HEADER, align, unpack_header
 from mori.store.limits import HUGE
 from mori.store.links import Link, file_name, parse_link
@@ -39,8 +40,8 @@ _LEAST_SEGMENT: Final = 1 << 24
 _LEAST_HUGE: Final = 2 * HUGE
 _HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
 
-_Opened = tuple[int, Link, os.stat_result]
-"""A segment that is open: its descriptor, what it is, and what the system says of the file."""
+_Opened = tuple[Owner, Link, os.stat_result]
+"""A segment that is open: the owner of its descriptor, what it is, and what the system says of the file."""
 
 
 class MemfdStore:
@@ -97,34 +98,26 @@ class MemfdStore:
         pid, label = os.getpid(), format_label(os.getpid(), number)
         is_huge = nbytes >= _LEAST_HUGE and _gives_huge_pages()
         segments, segment_nbytes = (1, 0) if is_huge else segments_of(nbytes)
-        held = Held(self.files(label, region_id, segments))
+        held = Held.of(self.files(label, region_id, segments))
         return Draft(held, pid, number, segment_nbytes=segment_nbytes, is_huge=is_huge)
 
-    def files(self, label: str, region_id: bytes, segments: int) -> tuple[int, ...]:
+    def files(self, label: str, region_id: bytes, segments: int) -> tuple[Owner, ...]:
         """Make the files of a region. They can be seen at once, but are passed over until they are sealed."""
-        fds: list[int] = []
-        try:
-            # One after the other: they mostly have numbers that follow, and are looked for there.
-            for segment in range(segments):
-                name = file_name(label, region_id, segment, segments)
-                fds.extend(map(os.memfd_create, [name], [self._flags]))  # no signal comes between
-                os.fchmod(fds[-1], 0o600)
-            return tuple(fds)
-        except BaseException:
-            self.release(Held(tuple(fds)))
-            raise
+        # One after the other: they mostly have numbers that follow, and are looked for there.
+        names = (file_name(label, region_id, segment, segments) for segment in range(segments))
+        owners = tuple(opened(os.memfd_create, name, self._flags) for name in names)
+        for owner in owners:
+            os.fchmod(owner.fileno(), 0o600)
+        return owners
 
     def publish(self, draft: Draft) -> Held:
         # The first one is looked for: it is sealed when all of the others are.
         for fd in reversed(draft.held.fds):
             fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
             # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
-            reading: list[int] = []
-            try:
-                reading.extend(map(os.open, [f"/proc/self/fd/{fd}"], [os.O_RDONLY | os.O_CLOEXEC]))
-                os.dup2(reading[0], fd, inheritable=False)
-            finally:
-                self.release(Held(tuple(reading)))
+            reading = opened(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            os.dup2(reading.fileno(), fd, inheritable=False)
+            reading.close()
         return draft.held
 
     def discard(self, draft: Draft) -> None:
@@ -146,31 +139,26 @@ class MemfdStore:
         return None
 
     def release(self, held: Held) -> None:
-        for fd in held.fds:
-            os.close(fd)
+        held.close()
 
     def create_receipts(self, number: int) -> Held:
-        fds = [*map(os.memfd_create, [_RECEIPTS.format(number)], [self._flags])]
-        try:
-            os.fchmod(fds[0], 0o600)
-            os.posix_fallocate(fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
-            return Held(tuple(fds))
-        except BaseException:
-            self.release(Held(tuple(fds)))
-            raise
+        held = Held.of([opened(os.memfd_create, _RECEIPTS.format(number), self._flags)])
+        os.fchmod(held.fds[0], 0o600)
+        os.posix_fallocate(held.fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
+        return held
 
-    def open_receipts(self, pid: int, fd: int, number: int) -> int | None:
+    def open_receipts(self, pid: int, fd: int, number: int) -> Owner | None:
         path, link = f"/proc/{pid}/fd/{fd}", f"/memfd:{_RECEIPTS.format(number)} (deleted)"
         try:
             if os.readlink(path) != link:
                 return None
-            opened = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            sheet = opened(os.open, path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return None
         # As in `_open`: another file may have that number by now.
-        if os.readlink(f"/proc/self/fd/{opened}") == link:
-            return opened
-        os.close(opened)
+        if os.readlink(f"/proc/self/fd/{sheet.fileno()}") == link:
+            return sheet
+        sheet.close()
         return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
@@ -196,16 +184,14 @@ class MemfdStore:
     def _entry(self, pid: int, number: str, holders: Iterable[int]) -> Entry | None:
         """Return the entry of the region that a process has under a number; None if it is none."""
         try:
-            opened = self._open(pid, number)
+            found = self._open(pid, number)
         except UnsafeRegionError:
             return None
-        if opened is None:
+        if found is None:
             return None
-        fd, link, status = opened
-        try:
-            header = unpack_header(os.pread(fd, HEADER.size, 0))
-        finally:
-            os.close(fd)
+        owner, link, status = found
+        header = unpack_header(os.pread(owner.fileno(), HEADER.size, 0))
+        owner.close()
         if isinstance(header, str) or not link.is_of(header):
             return None
         return entry_of(header, status, holders)
@@ -227,36 +213,32 @@ class MemfdStore:
         first = self._open(pid, number)
         if first is None:
             return None
-        opened = [first]
+        segments = [first]
         try:
-            fd, link, _ = first
-            if link.segment or not link.leads_to(fd, label, region_id):
-                self._close(opened)
+            owner, link, _ = first
+            if link.segment or not link.leads_to(owner.fileno(), label, region_id):
+                owner.close()
                 return None
             for segment in range(1, link.segments):
                 wanted = link._replace(segment=segment)
                 if (found := self._segment(pid, int(number) + segment, wanted)) is None:
                     break
-                opened.append(found)
+                segments.append(found)
         except BaseException:
-            self._close(opened)
+            for owner, *_ in segments:
+                owner.close()
             raise
-        if len(opened) < link.segments:  # that process is just letting go of it
-            self._close(opened)
+        if len(segments) < link.segments:  # that process is just letting go of it
             return None
-        fds, _, statuses = zip(*opened, strict=True)
-        held: Held = tuple.__new__(Held, (fds, None, -1 if link.is_recycled else 0, statuses))
-        return held
-
-    def _close(self, opened: list[_Opened]) -> None:
-        self.release(Held(tuple(fd for fd, _, _ in opened)))
+        owners, _, statuses = zip(*segments, strict=True)
+        return Held.of(owners, None, -1 if link.is_recycled else 0, statuses)
 
     def _segment(self, pid: int, likely: int, wanted: Link) -> _Opened | None:
         """Open a segment by the descriptor that a process has of it, which is likely to have this number."""
         listed = (number for number, link in descriptors(pid) if link == wanted.text)
         for number in itertools.chain((str(likely),), listed):
-            if (opened := self._open(pid, number, wanted)) is not None:
-                return opened
+            if (found := self._open(pid, number, wanted)) is not None:
+                return found
         return None
 
     def _open(self, pid: int, number: str, wanted: Link | None = None) -> _Opened | None:
@@ -269,26 +251,27 @@ class MemfdStore:
         try:
             if not os.readlink(path).startswith("/memfd:mori_"):
                 return None
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            owner = opened(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if limits.is_out_of_descriptors(error):
                 raise
             return None
+        fd = owner.fileno()
         try:
             text = os.readlink(f"/proc/self/fd/{fd}")
             link = wanted if wanted is not None and text == wanted.text else parse_link(text)
             if link is None or wanted not in (None, link) or not _is_sealed(fd, link):
-                os.close(fd)
+                owner.close()
                 return None
             status = os.fstat(fd)
             if status.st_uid != os.geteuid():
                 raise UnsafeRegionError(name=f"/{link.label}", found="it belongs to another user")
         except OSError as error:
-            os.close(fd)
+            owner.close()
             if isinstance(error, UnsafeRegionError):
                 raise
             return None
-        return fd, link, status
+        return owner, link, status
 
 
 def segments_of(nbytes: int) -> tuple[int, int]:

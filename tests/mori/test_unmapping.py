@@ -119,3 +119,50 @@ def test_who_opens_a_memfd_makes_none():
         print(int(pickle.loads(bytes.fromhex("{pickle.dumps(shared, 5).hex()}")).sum()))
     """
     assert run_python(code) == "499500"
+
+
+_MAPPED_MEANWHILE = """
+import sys, numpy, mori
+from mori.memory import mapping, region
+
+def at_each_line(act, step):
+    "Call `act` with `step` run in the middle of it, as a finalizer may be, once for each line of the module."
+    for line in range(1, 1000):
+        left = line
+        def trace(frame, event, _):
+            nonlocal left
+            if frame.f_code.co_filename != mapping.__file__:
+                return None
+            left -= event in ("call", "line")
+            if not left:
+                sys.settrace(None)
+                step()
+            return trace
+        sys.settrace(trace)
+        try:
+            act()
+        finally:
+            sys.settrace(None)
+        if left > 0:
+            return line
+
+def is_found(array):
+    found = region.at(array.__array_interface__["data"][0], array.nbytes)
+    return found is not None and mori.shared_name(array) == f"/mori_{found.name.pid:x}_{found.name.number:x}"
+
+kept = [mori.share(numpy.arange(9)) for _ in range(8)]
+lines = at_each_line(lambda: [is_found(each) or sys.exit("lost") for each in kept[:8]],
+                     lambda: kept.append(mori.share(numpy.arange(9))))
+more = []
+def come_and_go():
+    del more[::2]
+    more.extend(mori.share(numpy.arange(9)) for _ in range(3))
+lines += at_each_line(lambda: [come_and_go() for _ in range(4)], come_and_go)
+assert all(map(is_found, kept + more))
+assert len(mapping._placed) <= 2 * len(mapping._mappings) + mapping._GONE + 1
+print(lines)
+"""
+
+
+def test_places_are_right_whatever_a_finalizer_maps_and_drops_meanwhile() -> None:
+    assert int(run_python(_MAPPED_MEANWHILE)) > 50
