@@ -5,6 +5,7 @@ Imports every lower floor. Each does one thing to one object; options are keywor
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -13,7 +14,7 @@ import numpy as np
 
 from mori import store
 from mori._imports import imported, importing
-from mori._progress import Meter, shown
+from mori._progress import Meter, meter, shown
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.format import codec, origins, writer
 from mori.format.node import Node, open_node, root_of
@@ -25,7 +26,8 @@ from mori.objects.containers import View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Where
 from mori.store.names import Name, format_name, parse_name
-from mori.wire import engines, picklers, transport
+from mori.wire import engines, picklers
+from mori.wire.transport import transport_var, use_transport
 
 __all__ = [
     "by_value",
@@ -106,11 +108,13 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
         return obj
-    with shown(progress) as meter:
-        return _share(obj, strings, meter)
+    if not progress and meter() is None:
+        return _share(obj, strings, None)
+    with shown(progress) as shown_by:
+        return _share(obj, strings, shown_by)
 
 
-def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
+def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
     by = codec.for_type(type(obj))
     objects: Any = None
 
@@ -123,22 +127,23 @@ def _share(obj: Any, strings: str | None, meter: Meter | None) -> Any:
             objects = Objects(strings)
         return objects.prepare(frame, path)
 
+    token = transport_var.set("value")  # a region refers to no other
     try:
-        with transport.use_transport("value"):  # a region refers to no other
-            plan = measure(obj, prepare)
+        plan = measure(obj, prepare)
     except NotShareableError:
         if by is None:  # of a class that mori does not know: it is the user's to know what pickles
             return obj
         raise
     finally:
+        transport_var.reset(token)
         if objects is not None:
             objects.warn()
     written_by = codec.for_id(plan.codec)
     if written_by is None or not written_by.has_mapped(len(plan.children), len(plan.buffers)):
         return obj
 
-    if meter is not None:
-        meter.writing(writer.region_nbytes(plan))
+    if shown_by is not None:
+        shown_by.writing(writer.region_nbytes(plan))
     return root_of(writer.create(plan)).open()
 
 
@@ -150,8 +155,9 @@ def _node_of(obj: object) -> Node | None:
         return obj._node if obj._is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
-    frames = imported("mori.objects.pandas")  # nothing of pandas lies in a region before
-    if frames is not None and (node := frames.node_of(obj)) is not None:
+    # Nothing of pandas lies in a region before. What another thread imports just now may lack the function.
+    of_pandas = getattr(sys.modules.get("mori.objects.pandas"), "node_of", None)
+    if of_pandas is not None and (node := of_pandas(obj)) is not None:
         return node  # type: ignore[no-any-return]
     return origins.node_of(obj)
 
@@ -168,10 +174,10 @@ def is_shared(x: object) -> bool:
     node = _node_of(x)
     if node is not None:
         return node.mapping.shared
-    pandas, frames = imported("pandas"), imported("mori.objects.pandas")
-    if pandas is None or frames is None or not isinstance(x, pandas.DataFrame):
+    if hasattr(type(x), "_mori_is_intact"):
         return False
-    return not hasattr(type(x), "_mori_is_intact") and bool(frames.lies_in_region(x))
+    lies_in_region = getattr(sys.modules.get("mori.objects.pandas"), "lies_in_region", None)
+    return lies_in_region is not None and lies_in_region(x)
 
 
 def shared_name(x: object) -> str | None:
@@ -377,4 +383,4 @@ def by_value() -> AbstractContextManager[None]:
     ...     len(pickle.dumps(x, 5)) > x.nbytes
     True
     """
-    return transport.use_transport("value")
+    return use_transport("value")

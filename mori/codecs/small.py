@@ -77,7 +77,7 @@ class _Writer:
             self._put_sorted(obj, depth)
 
     def _put_sorted(self, obj: Any, depth: int) -> None:
-        """Put the elements of a set by their bytes: two processes have them in two orders."""
+        """Sink the elements of a set by their bytes: two processes have them in two orders."""
         parts, elements = self.parts, []
         for element in obj:
             self.parts = []

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHANGED",
+    "TABLE",
     "Buffer",
     "Buffers",
     "BuiltinCodec",
@@ -182,7 +183,7 @@ class Codec:
     # Opening
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        """Put an object together. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+        """Sink an object together. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
         raise NotImplementedError
 
     def read(self, node: Node) -> Any:
@@ -194,7 +195,9 @@ class Codec:
             If the node's content makes no sense to `decode`.
         """
         try:
-            return self.decode(node.meta[len(self.head) :], node.buffers(), node.children())
+            return self.decode(
+                node.meta[len(self.head) :], node.buffers(), node.children() if node.record.children else ()
+            )
         except (MoriError, ImportError):
             raise
         except BaseException as error:
@@ -378,7 +381,7 @@ for _library in _LIBRARIES:
     _homes.update(dict.fromkeys(_library.ids, _library))
     _homes.update(dict.fromkeys(_library.libraries, _library))
 
-_table: Final[dict[int | type | str, Codec]] = {}
+TABLE: Final[dict[int | type | str, Codec]] = {}
 """The codecs, by id, by type and by a third party's name."""
 _derived: Final[dict[type, Codec]] = {}
 """Those that write what is derived from a class and has no codec of its own."""
@@ -386,13 +389,13 @@ _imported: Final[set[str]] = set()  # to the end: another thread may be about to
 
 
 def register(codec: Codec, *types: type, derived_from: tuple[type, ...] = ()) -> None:
-    """Put a codec into the table: by its id and name, and as the one for these exact types.
+    """Sink a codec into the table: by its id and name, and as the one for these exact types.
 
     `derived_from` are classes whose subclasses it takes, where these have no codec of their own.
     """
-    _table[codec.name or codec.id] = codec
+    TABLE[codec.name or codec.id] = codec
     for cls in types:
-        _table[cls] = codec
+        TABLE[cls] = codec
     for base in derived_from:
         _derived[base] = codec
 
@@ -402,10 +405,10 @@ def for_type(cls: type) -> Codec | None:
 
     None if there is none, and it goes by pickle.
     """
-    codec = _table.get(cls)
+    codec = TABLE.get(cls)
     if codec is None:
         _meet(cls)
-        codec = _table.get(cls)
+        codec = TABLE.get(cls)
     if codec is None:
         for base in cls.__mro__[1:-1]:
             if base not in _derived:
@@ -442,7 +445,7 @@ def _family(cls: type) -> int | None:
 
 def known(key: int | type | str) -> Codec | None:
     """Return the codec of an id, of an exact type or of a name, without looking for one."""
-    return _table.get(key)
+    return TABLE.get(key)
 
 
 def for_id(number: int) -> Codec | None:
@@ -453,7 +456,7 @@ def for_id(number: int) -> Codec | None:
     ImportError
         If the library of its objects is not installed; it names the extra.
     """
-    codec = _table.get(number)
+    codec = TABLE.get(number)
     if codec is None and (library := _homes.get(number)) is not None:
         try:
             load(library.module)
@@ -464,5 +467,5 @@ def for_id(number: int) -> Codec | None:
                 f"this region holds what only {error.name} can open: install mori[{library.extra}]",
                 name=error.name,
             ) from error
-        codec = _table.get(number)
+        codec = TABLE.get(number)
     return codec

@@ -177,7 +177,8 @@ class Node:
 
     def open(self) -> Any:
         """Return the object that a user holds of it."""
-        return self.codec.open(self)
+        by = codec.TABLE.get(self.record.codec)
+        return (self.codec if by is None else by).open(self)
 
     def children(self) -> Sequence[Any]:
         """Return its children, each opened when it is asked for."""
@@ -230,7 +231,8 @@ def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
 
 def root_of(mapping: Mapping) -> Node:
     """Return the root node of a region."""
-    return node_at(mapping, mapping.header.root)
+    data = np.asarray(mapping)
+    return Node(mapping, data, memoryview(data), mapping.header.root, mapping.nbytes)
 
 
 def node_at(mapping: Mapping, offset: int) -> Node:

@@ -14,7 +14,7 @@ from mori.format.codec import Buffer, Late
 from mori.format.plan import AliasNode, PlanNode
 from mori.memory import region
 from mori.memory.mapping import Mapping
-from mori.memory.parallel_write import Put
+from mori.memory.parallel_write import Sink
 
 __all__ = ["ROOT", "create", "header_of", "region_nbytes", "to_bytes", "write"]
 
@@ -30,7 +30,7 @@ def region_nbytes(root: PlanNode) -> int:
 
 def create(root: PlanNode) -> Mapping:
     """Write a plan into a new region of the store; raises what `region.create` does."""
-    return region.create(region_nbytes(root), partial(write, root), ROOT)
+    return region.create(ROOT + root.extent, partial(write, root), ROOT)
 
 
 def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> layout.Header:
@@ -49,8 +49,8 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
     return made
 
 
-def write(root: PlanNode, header: layout.Header, put: Put) -> None:
-    """Put the bytes of a region, in order."""
+def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
+    """Sink the bytes of a region, in order."""
     out = _Gatherer(put)
     out.put(0, layout.pack_header(header))
     starts: dict[int, int] = {}
@@ -77,14 +77,14 @@ def write(root: PlanNode, header: layout.Header, put: Put) -> None:
         for number in range(len(node.children) - 1, -1, -1):
             child = node.children[number]
             pending.append((child, start + child.back, child.back, number))
-    out.pad(region_nbytes(root))
+    out.pad(ROOT + root.extent)
     out.flush()
 
 
 class _Gatherer:
     """Puts small pieces together, so that a million nodes are not a million system calls."""
 
-    def __init__(self, put: Put) -> None:
+    def __init__(self, put: Sink) -> None:
         self.position = 0
         self._put = put
         self._small = bytearray()

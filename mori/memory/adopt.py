@@ -10,7 +10,7 @@ from typing import Final
 
 from mori import store
 from mori.memory import region
-from mori.memory.region import Mapping, Put
+from mori.memory.region import Mapping, Sink
 from mori.store.header import HEADER, Header, pack_header
 from mori.store.locks import alone
 
@@ -55,7 +55,7 @@ def adopt(arrived: Mapping) -> Mapping:
         if (found := find(region_id, (arrived.header.pid, arrived.header.number))) is not None:
             return found
 
-        def write(header: Header, put: Put) -> None:
+        def write(header: Header, put: Sink) -> None:
             put(pack_header(header))
             put(memoryview(arrived.bytes())[HEADER.size :], borrowed=True)
 

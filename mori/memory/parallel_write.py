@@ -1,6 +1,6 @@
-"""Filling: the bytes of a new region go to its files, in order, by a thread for each file.
+"""Writing in parallel: the bytes of a new region go to its files, in order, by a thread for each file.
 
-Imports progress alone. The kernel allocates the pages of a file under one lock, and that, not copying, is
+The kernel allocates the pages of a file under one lock, and that, not copying, is
 what writing to shared memory costs; so a large region stands in several files, written side by side.
 """
 
@@ -11,7 +11,7 @@ import itertools
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mori import _progress
 
-__all__ = ["Put", "filling"]
+__all__ = ["Sink", "write_segments"]
 
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
 _TEMPORARIES: Final = 4  # that wait to be written: a MB each, as a rule
@@ -27,21 +27,25 @@ _HEAD: Final = 64
 _ALONE: Final = 1 << 24  # bytes that one thread copies
 
 
-class Put(Protocol):
+class Sink(Protocol):
     """Takes the next bytes of a region."""
 
     def __call__(self, data: Any, *, borrowed: bool = False) -> None:
         """Write them, or see to it. What is `borrowed` costs no memory while it waits."""
 
 
-@contextlib.contextmanager
-def filling(
-    fds: Sequence[int], segment_nbytes: int, memory: npt.NDArray[np.uint8] | None = None
-) -> Iterator[Put]:
-    """Take a region's bytes, which are all in its files when the block ends.
+def write_segments(
+    write: Callable[[Sink], None],
+    fds: Sequence[int],
+    segment_nbytes: int,
+    memory: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Write a region's bytes to its files.
 
     Parameters
     ----------
+    write : callable
+        Gives all of the bytes, in order, to the sink that it gets.
     fds : sequence of int
         Of its empty files, which are not closed here.
     segment_nbytes : int
@@ -52,27 +56,27 @@ def filling(
     Raises
     ------
     OSError
-        The first that a file gave, at the end or from what takes the bytes.
+        The first that a file gave, from here or from the sink.
     """
     if memory is not None:
         copying = _Copying(memory, len(fds))
-        yield copying
+        write(copying)
         copying.finish()
         return
     if len(fds) == 1:
-        yield _InOrder(fds[0])
+        write(_InOrder(fds[0]))
         return
-    lanes = _Lanes(fds, segment_nbytes)
+    segments = _SegmentWriter(fds, segment_nbytes)
     try:
-        lanes.start()
-        yield lanes
+        segments.start()
+        write(segments)
     except BaseException as error:
-        lanes.stop(error)
+        segments.stop(error)
         raise
     finally:
-        lanes.join()
-    if lanes.error is not None:
-        raise lanes.error
+        segments.join()
+    if segments.error is not None:
+        raise segments.error
 
 
 def _write(fd: int, view: memoryview, position: int, meter: _progress.Meter | None) -> int:
@@ -177,7 +181,7 @@ class _Piece:
             self._end.wait()
 
 
-class _Lanes:
+class _SegmentWriter:
     """Hands what it is given to the threads of the files that it belongs to."""
 
     def __init__(self, fds: Sequence[int], segment_nbytes: int) -> None:
@@ -197,7 +201,7 @@ class _Lanes:
             # A descriptor of its own: who is interrupted twice does not wait, and closes the others.
             own, end = os.dup(fd), threading.Event()
             thread = threading.Thread(
-                target=self._run, args=(own, pieces, end), name="mori-filling", daemon=True
+                target=self._run, args=(own, pieces, end), name="mori-writing", daemon=True
             )
             try:
                 thread.start()

@@ -267,7 +267,7 @@ _starting = threading.Lock()
 
 def takes(home: Store, nbytes: int) -> bool:
     """Say whether a region of this size is to have pages that are written again."""
-    most = settings.pool()
+    most = settings.pool()  # first: a wrong setting is an error, whatever the size
     return home.kind == MEMFD and _LEAST <= nbytes <= most and _works()
 
 

@@ -6,21 +6,21 @@ Invariant: what can be found is whole.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import itertools
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
-from mori.memory import mapping, parallel_write, pool, receipts
+from mori.memory import mapping, pool, receipts
 from mori.memory.lease import Lease, expire_graces
 from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
 from mori.memory.mmap import PAGE, huge_pages
-from mori.memory.parallel_write import Put
+from mori.memory.parallel_write import Sink, write_segments
 from mori.store import limits
 from mori.store.base import Draft, Held, Store, Where
 from mori.store.header import ENCODED, HEADER, Header, unpack_header
@@ -30,7 +30,7 @@ __all__ = [
     "Again",
     "Bytes",
     "Mapping",
-    "Put",
+    "Sink",
     "Unsealed",
     "at",
     "begin",
@@ -65,7 +65,7 @@ class Unsealed(NamedTuple):
 
 
 def create(
-    nbytes: int, write: Callable[[Header, Put], None], root: int, region_id: bytes | None = None
+    nbytes: int, write: Callable[[Header, Sink], None], root: int, region_id: bytes | None = None
 ) -> Mapping:
     """Write a new region and return its mapping.
 
@@ -74,7 +74,7 @@ def create(
     nbytes : int
         Its size, header included.
     write : callable
-        Gets the header and what takes the bytes, in order, and puts everything.
+        Gets the header and a sink, and gives that all of the bytes, in order.
     root : int
         Offset of the root node.
     region_id : bytes, optional
@@ -94,10 +94,12 @@ def create(
         home = pool.current()
 
     def fill(draft: Draft, header: Header) -> None:
-        fds, memory = draft.held.fds, draft.memory
-        huge = huge_pages(fds[0], nbytes) if draft.is_huge else contextlib.nullcontext(memory)
-        with huge as memory, parallel_write.filling(fds, draft.segment_nbytes, memory) as put:
-            write(header, put)
+        fds, give = draft.held.fds, partial(write, header)
+        if draft.is_huge:
+            with huge_pages(fds[0], nbytes) as memory:
+                write_segments(give, fds, 0, memory)
+        else:
+            write_segments(give, fds, draft.segment_nbytes, draft.memory)
 
     def attempt() -> Mapping:
         while (found := publish(_begin(home, new, nbytes, fill))) is None:

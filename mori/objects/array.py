@@ -501,7 +501,9 @@ def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
     if type(array) not in _classes:
         load("mori.objects.array_subclasses")
     shared = array.view(_classes[type(array)])
-    shared._alone = True
+    shared.__dict__["_alone"] = (
+        True  # as an attribute, it would be looked at whether that writes to the array
+    )
     return shared
 
 

@@ -276,8 +276,7 @@ class MemfdStore:
 
 def segments_of(nbytes: int) -> tuple[int, int]:
     """Return in how many files a new region stands, and the bytes of each but the last (0 for one)."""
-    count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)
-    if count < 2:
+    if nbytes < 2 * _LEAST_SEGMENT or (count := min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)) < 2:
         return 1, 0
     segment_nbytes = align(-(-nbytes // count), HUGE)
     return -(-nbytes // segment_nbytes), segment_nbytes

@@ -239,7 +239,7 @@ def test_a_failure_in_one_segment_is_the_error_and_leaves_nothing(monkeypatch: p
     monkeypatch.setattr(parallel_write, "_write", fail)
     with pytest.raises(mori.StoreFullError, match="no room"):
         mori.share(np.arange(100_000))
-    assert not [thread for thread in threading.enumerate() if thread.name == "mori-filling"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "mori-writing"]
 
 
 def test_where_no_thread_can_be_started_one_writes_all(monkeypatch: pytest.MonkeyPatch, rng: Any) -> None:
@@ -276,7 +276,7 @@ def test_an_interrupt_waits_for_the_threads(monkeypatch: pytest.MonkeyPatch, rng
     finally:
         signal.signal(signal.SIGALRM, before)
     assert after
-    assert "mori-filling" not in [thread.name for thread in threading.enumerate()]
+    assert "mori-writing" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
@@ -288,11 +288,11 @@ def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
         go.wait(10)
         return write(fd, view, position, meter)
 
-    def refuse(self: parallel_write._Lanes) -> None:
+    def refuse(self: parallel_write._SegmentWriter) -> None:
         raise _InterruptedError
 
     monkeypatch.setattr(parallel_write, "_write", wait_and_write)
-    monkeypatch.setattr(parallel_write._Lanes, "join", refuse)
+    monkeypatch.setattr(parallel_write._SegmentWriter, "join", refuse)
     with pytest.raises(_InterruptedError):
         mori.share(rng.random(100_000))
     with open(os.devnull, "rb") as null:  # under the numbers of the region's descriptors
@@ -300,9 +300,9 @@ def test_a_thread_that_is_not_waited_for_keeps_its_file_to_itself(
     kinds = [os.fstat(fd).st_ino for fd in others]
     go.set()
     monkeypatch.undo()
-    for lanes in [one for one in gc.get_objects() if isinstance(one, parallel_write._Lanes)]:
+    for lanes in [one for one in gc.get_objects() if isinstance(one, parallel_write._SegmentWriter)]:
         lanes.join()
-    wait(lambda: "mori-filling" not in [thread.name for thread in threading.enumerate()])
+    wait(lambda: "mori-writing" not in [thread.name for thread in threading.enumerate()])
     assert [os.fstat(fd).st_ino for fd in others] == kinds
     for fd in others:
         os.close(fd)
@@ -315,13 +315,13 @@ def test_an_interrupt_while_the_threads_start_leaves_none(
 
     def start_and_interrupt(self: threading.Thread) -> None:
         start(self)
-        if self.name == "mori-filling":
+        if self.name == "mori-writing":
             raise _InterruptedError
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(_InterruptedError):
         mori.share(rng.random(100_000))
-    wait(lambda: "mori-filling" not in [thread.name for thread in threading.enumerate()])
+    wait(lambda: "mori-writing" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_reference_is_as_short_as_any(rng: Any) -> None:

@@ -48,8 +48,10 @@ def node_of(obj: Any) -> Node | None:
     return None
 
 
-def lies_in_region(frame: Any) -> bool:
-    """Say whether a plain frame, such as a slice of a shared one, has all of its columns in shared memory."""
+def lies_in_region(frame: object) -> bool:
+    """Return whether an object is a plain frame with all columns in shared memory, such as a slice."""
+    if not isinstance(frame, pd.DataFrame):
+        return False
     nodes = [_node_of_leaf(_leaf(block.values)) for block in frame._mgr.blocks]
     return bool(nodes) and all(node is not None and node.mapping.shared for node in nodes)
 
