@@ -197,9 +197,10 @@ def _connect(gate: _Gate, address: Any, answer: Any) -> None:
 
 
 def _listener(gate: _Gate) -> list[float]:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
+    context = multiprocessing.get_context("spawn")  # a fork server has the settings of when it was started
+    ours, theirs = context.Pipe(duplex=False)
     with ours, theirs, Listener(authkey=b"key") as listener:
-        process = multiprocessing.Process(target=_connect, args=(gate, listener.address, theirs))
+        process = context.Process(target=_connect, args=(gate, listener.address, theirs))
         process.start()
         with listener.accept() as connection:
             for x in _made():
