@@ -21,13 +21,16 @@ import pytest
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item, call):
     if item.name == "test_that_fails":
-        time.sleep(1)
+        time.sleep(2)
 """
 LATE = """
 import time
 import pytest
 
-@pytest.mark.timeout(0.5)
+def test_that_starts_what_all_share():
+    pass
+
+@pytest.mark.timeout(1)
 def test_that_fails():
     assert False
 
@@ -36,11 +39,11 @@ def slow_at_the_end():
     yield
     time.sleep(30)
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(1)
 def test_that_takes_too_long_at_its_end(slow_at_the_end):
     pass
 
-@pytest.mark.timeout(0.5)
+@pytest.mark.timeout(1)
 def test_that_takes_too_long():
     time.sleep(30)
 
@@ -63,7 +66,7 @@ def test_a_timeout_fails_its_test_and_not_the_run(tmp_path: Path, spread: list[s
         check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    assert "2 failed, 2 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "2 failed, 3 passed, 1 error" in done.stdout, done.stdout + done.stderr
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
 
 

@@ -377,7 +377,7 @@ def _fork_while_on_its_way(answer: Any) -> None:
 
 
 def _regions_of_this_process() -> list[str]:
-    return [link for link in map(_link, os.listdir("/proc/self/fd")) if "/mori" in link]
+    return [link for link in map(_link, os.listdir("/proc/self/fd")) if "mori_" in link]
 
 
 def _link(number: str) -> str:
