@@ -1,8 +1,8 @@
 """Modules that are imported already, by this thread or another, and those that mori imports at need.
 
-Imports nothing of mori. What stands in `sys.modules` may be half of a module: another thread is in the
-middle of importing it, and names that it will have are still missing. Invariant: a fork in one thread waits
-until what mori imports in others is whole, since its child would wait for that for ever.
+What stands in `sys.modules` may be half of a module: another thread is in the middle of importing it, and
+names that it will have are still missing. Invariant: a fork in one thread waits until what mori imports in
+others is whole, since its child would wait for that for ever.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The faults of mori, one class each.
 
-Imports nothing. Every error says what was asked, what was found and what to do; its fields are
-attributes; it survives pickle, so that a worker's fault reads the same at the client.
+Every error says what was asked, what was found and what to do; its fields are attributes; it survives pickle,
+so that a worker's fault reads the same at the client.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the user may set, read from the environment at each use.
 
-Imports errors only. A value that cannot be used is an error that names the variable. An adapter may add
-its engine's own configuration, which is looked in for what the environment does not say.
+A value that cannot be used is an error that names the variable. An adapter may add its engine's own
+configuration, which is looked in for what the environment does not say.
 """
 
 from __future__ import annotations

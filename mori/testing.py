@@ -1,7 +1,6 @@
 """`check_codec`: what a codec has to keep, tried on objects; for the tests of those who write one.
 
-Imports api, region and writer. Each rule that is broken is an AssertionError that says which, and for
-which object.
+Each rule that is broken is an AssertionError that says which, and for which object.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a worker does with a region that comes as bytes: it lands in the host's store.
 
-Imports distributed, mori and config. So a host has one copy, however many of its workers get it, by
-whatever way, and whatever they hand on within the host is a reference.
+So a host has one copy, however many of its workers get it, by whatever way, and whatever they hand on within
+the host is a reference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Large results are shared by the worker that made them, so that dependents on other workers map them.
 
-Imports distributed, mori, config, memory, raised and spill. Invariant: a result keeps its type: what would
-come back as another one stays private, as does what does not fit, or cannot be shared.
+Invariant: a result keeps its type: what would come back as another one stays private, as does what does not
+fit, or cannot be shared.
 """
 
 from __future__ import annotations

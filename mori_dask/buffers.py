@@ -1,10 +1,10 @@
 """Buffers over a region, recognised by their address when Dask pickles what refers to them.
 
-Imports distributed, mori and config. A plain array that looks into a region (`numpy.asarray(x)`, a frame made
-over one, a view that a library has taken) has no way of its own to pickle; its memory leaves the pickle as an
-out-of-band buffer. Where references are wanted, the pickle is put into another one, which refers to that
-buffer. Nothing is recognised by the bytes of a buffer: those are the user's. Here is said, too, how what is
-pickled for nobody in particular travels: by value.
+A plain array that looks into a region (`numpy.asarray(x)`, a frame made over one, a view that a library has
+taken) has no way of its own to pickle; its memory leaves the pickle as an out-of-band buffer. Where
+references are wanted, the pickle is put into another one, which refers to that buffer. Nothing is recognised
+by the bytes of a buffer: those are the user's. Here is said, too, how what is pickled for nobody in
+particular travels: by value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dask's collections over shared objects: their chunks are views, and their graphs are small.
 
-Imports mori; dask.array and dask.dataframe on first use. A chunk travels by itself: a reference to its
-part of the region where that can be opened, else its own bytes and no others.
+A chunk travels by itself: a reference to its part of the region where that can be opened, else its own bytes
+and no others.
 """
 
 from __future__ import annotations

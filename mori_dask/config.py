@@ -1,7 +1,6 @@
 """What the user may set by Dask's configuration: the keys ``mori.*``, with their defaults in mori-dask.yaml.
 
-Imports dask and mori's settings. A value is read and checked at each use; one that cannot be used is an
-error that names the key.
+A value is read and checked at each use; one that cannot be used is an error that names the key.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a client has sent in task graphs: its regions are held until the futures of the graph are gone.
 
-Imports distributed, the core's references and holds. The scheduler keeps a graph's arguments from when it
-has opened the graph until its futures are gone; before that, the client does. So they need no grace, unless
-the client lets go before it has heard of any of the graph's tasks.
+The scheduler keeps a graph's arguments from when it has opened the graph until its futures are gone; before
+that, the client does. So they need no grace, unless the client lets go before it has heard of any of the
+graph's tasks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Each end of a connection tells the other its domain, its version, and whether it only passes messages on.
 
-Imports distributed and mori's store. An address says nothing: containers and namespaces share one,
-and one machine has many. What an end has not said it gets by value.
+An address says nothing: containers and namespaces share one, and one machine has many. What an end has not
+said it gets by value.
 """
 
 from __future__ import annotations

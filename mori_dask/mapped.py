@@ -1,6 +1,6 @@
 """What the workers of a cluster have mapped: each region once, with who maps it.
 
-Imports distributed. It is put together from what each worker tells with its heartbeat; none is asked.
+It is put together from what each worker tells with its heartbeat; none is asked.
 """
 
 from __future__ import annotations

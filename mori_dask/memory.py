@@ -1,8 +1,7 @@
 """What a worker's memory is: its own pages. Shared ones count once for the machine, not for each worker.
 
-Imports distributed, the core's regions, config and handshake. Dask pauses, spills and ends workers by their
-resident set, in which the pages of a region count for everybody who maps them. Where the kernel does not
-tell them apart, Dask's measure stays.
+Dask pauses, spills and ends workers by their resident set, in which the pages of a region count for everybody
+who maps them. Where the kernel does not tell them apart, Dask's measure stays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The message that is being made: who gets it, and who keeps what is in it.
 
-Imports handshake, distributed and mori. Dask has one function that makes the frames of each message, and it
-alone knows who gets them; what is pickled inside asks here. Nested objects need no care: the way to travel is
-a context variable. One message of thousands has a shared object in it: nothing is looked up before something
-asks, and nothing at all is done in a process that has none.
+Dask has one function that makes the frames of each message, and it alone knows who gets them; what is pickled
+inside asks here. Nested objects need no care: the way to travel is a context variable. One message of
+thousands has a shared object in it: nothing is looked up before something asks, and nothing at all is done in
+a process that has none.
 """
 
 from __future__ import annotations

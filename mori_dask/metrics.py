@@ -1,7 +1,6 @@
 """What Prometheus reads of shared memory, beside Dask's own: at ``/metrics`` of schedulers and workers.
 
-Imports distributed, mapped and memory; prometheus_client only where it is installed. Dask gives out the
-registry of the process, so one collector a process stands in it.
+Dask gives out the registry of the process, so one collector a process stands in it.
 """
 
 from __future__ import annotations

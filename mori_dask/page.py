@@ -1,7 +1,7 @@
 """The page on shared memory in a scheduler's dashboard, at ``/mori``.
 
-Imports distributed and mapped; bokeh only where the scheduler has a dashboard. Dask has no way for plugins to
-add a page: what is used of its insides stands in `add`, and a dashboard that has them no more goes without.
+Dask has no way for plugins to add a page: what is used of its insides stands in `add`, and a dashboard that
+has them no more goes without.
 """
 
 from __future__ import annotations

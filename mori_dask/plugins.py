@@ -1,7 +1,6 @@
 """What mori adds to schedulers, workers and nannies of Dask, and the ways to bring it there.
 
-Imports distributed, config, handshake and the modules that do the work. Each plugin can be set up more than
-once. Without them everything is right, by value where it must be.
+Each plugin can be set up more than once. Without them everything is right, by value where it must be.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Exceptions: where they are raised, it is not known who gets them; that is decided when they are sent.
 
-Imports distributed, config and mori. Dask pickles an exception at once, for the scheduler to keep and to hand
-to who asks for the task's result. Invariant: the regions that a pickle refers to are held until it was sent;
-from then on a scheduler of this domain holds them, and everybody else has been given the bytes.
+Dask pickles an exception at once, for the scheduler to keep and to hand to who asks for the task's result.
+Invariant: the regions that a pickle refers to are held until it was sent; from then on a scheduler of this
+domain holds them, and everybody else has been given the bytes.
 """
 
 from __future__ import annotations

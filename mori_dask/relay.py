@@ -1,9 +1,8 @@
 """What a scheduler passes on unopened: references, with a hold on their regions while it has them.
 
-Imports message, distributed and mori. A client or worker tells a scheduler of its own domain, in the
-header of what it serializes, which regions the references in it are to. The scheduler keeps those, maps
-nothing, and hands the frames on as they are; for a receiver of another domain it makes them anew, with the
-bytes.
+A client or worker tells a scheduler of its own domain, in the header of what it serializes, which regions the
+references in it are to. The scheduler keeps those, maps nothing, and hands the frames on as they are; for a
+receiver of another domain it makes them anew, with the bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Client.run` sends references where all workers that it is for are in this domain.
 
-Imports config, handshake, distributed and mori. Its arguments are pickled once for all workers, before
-any connection is chosen, so the workers are asked first; and only if there is a reference to send.
+Its arguments are pickled once for all workers, before any connection is chosen, so the workers are asked
+first; and only if there is a reference to send.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`scatter` and `gather`: one copy a host, whoever asks for it.
 
-Imports handshake, distributed and mori. On the client's host every worker is given a reference; to each
-other host the bytes go once, land in its store, and are references for all other workers there.
+On the client's host every worker is given a reference; to each other host the bytes go once, land in its
+store, and are references for all other workers there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What Dask serializes of mori: decided once a message, applied by the core's own pickling.
 
-Imports graphs, distributed and mori. A message to a process of this domain carries references; every
-other (to another host, to a peer that has not said where it is) carries bytes; see `relay` for what a
-scheduler passes on, and `message` for who gets it.
+A message to a process of this domain carries references; every other (to another host, to a peer that has not
+said where it is) carries bytes; see `relay` for what a scheduler passes on, and `message` for who gets it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a worker writes of shared objects when it spills: references, with the regions kept for them.
 
-Imports distributed and the core's references. Invariant: a file with references in it has the
-holds of its regions beside it, for as long as it is there.
+Invariant: a file with references in it has the holds of its regions beside it, for as long as it is there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tells the users of a cluster that has several versions of mori, as Dask does for its own.
 
-Imports distributed. Each worker and client says its version where it says its domain. Dask's own check of
-versions takes a process that has not imported mori for one that differs, though it only gets the bytes.
+Each worker and client says its version where it says its domain. Dask's own check of versions takes a process
+that has not imported mori for one that differs, though it only gets the bytes.
 """
 
 from __future__ import annotations

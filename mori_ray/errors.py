@@ -1,7 +1,4 @@
-"""The faults of mori_ray.
-
-Imports mori's errors.
-"""
+"""The faults of mori_ray."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How a process that cannot open a region gets it: once a node, from the node that has it.
 
-Imports hooks, errors, metrics, settings, and mori's regions and references. The bytes come through Ray's
-object store and are landed in the store of this domain under the id that they had, so that all processes of
-the node map one copy. Invariant: what is kept beyond its last use is bounded in time and in bytes.
+The bytes come through Ray's object store and are landed in the store of this domain under the id that they
+had, so that all processes of the node map one copy. Invariant: what is kept beyond its last use is bounded in
+time and in bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every hook of Ray that is not its public surface.
 
-Imports ray alone. tests/mori_ray/test_hooks.py has a canary for each; where one is gone, the function
-here says so (`None`, `False`, `Purpose.UNKNOWN`), and bytes travel: slower, and right.
+tests/mori_ray/test_hooks.py has a canary for each; where one is gone, the function here says so (`None`,
+`False`, `Purpose.UNKNOWN`), and bytes travel: slower, and right.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How long a region lives for Ray: as long as an argument can still be needed.
 
-Imports hooks, metrics, settings, ray, and mori's regions. Invariant: a region has one token in a session, an
-object of four bytes in Ray's store that every argument with a part of the region refers to. Ray counts it
-through queues, retries and nested tasks; when it goes out of scope, the hold on the region is given back.
+Invariant: a region has one token in a session, an object of four bytes in Ray's store that every argument
+with a part of the region refers to. Ray counts it through queues, retries and nested tasks; when it goes out
+of scope, the hold on the region is given back.
 """
 
 from __future__ import annotations

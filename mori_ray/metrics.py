@@ -1,7 +1,7 @@
 """What Ray's metrics show of mori: one process of each node counts what is shared there.
 
-Imports hooks, settings, ray and mori's stores. Invariant: nothing of Ray's metrics is made without
-a connection, and no task waits for them: a thread looks at intervals, and a fetch is counted as it is done.
+Invariant: nothing of Ray's metrics is made without a connection, and no task waits for them: a thread looks
+at intervals, and a fetch is counted as it is done.
 """
 
 from __future__ import annotations

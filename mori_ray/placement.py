@@ -1,7 +1,4 @@
-"""Where an object of Ray's is to stand: its value in Ray's store, and a task beside its region.
-
-Imports hooks, lifetime and mori.
-"""
+"""Where an object of Ray's is to stand: its value in Ray's store, and a task beside its region."""
 
 from __future__ import annotations
 

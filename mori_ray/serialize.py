@@ -1,9 +1,8 @@
 """What Ray pickles of mori: decided once a dump, applied by the core's own pickling.
 
-Imports hooks, lifetime, fetch and mori.wire.reference. Inside Ray's pickler parts of regions go out as
-bytes unless it is known that the process which Ray takes for the owner of the pickled object keeps the
-region. So what is reached inside other objects, such as the blocks of a plain frame, needs no
-registration of its own.
+Inside Ray's pickler parts of regions go out as bytes unless it is known that the process which Ray takes for
+the owner of the pickled object keeps the region. So what is reached inside other objects, such as the blocks
+of a plain frame, needs no registration of its own.
 
 A reference carries no ObjectRef: Ray is told which token the argument contains, and counts it as if
 it were pickled there, so the name stays short and the receiver has nothing to register. In the

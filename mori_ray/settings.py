@@ -1,6 +1,6 @@
 """What the user may set of mori_ray, read from the environment at each use.
 
-Imports mori's errors and stores. A value that cannot be used is an error that names the variable.
+A value that cannot be used is an error that names the variable.
 """
 
 from __future__ import annotations

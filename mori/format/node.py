@@ -1,8 +1,7 @@
 """Bytes become checked nodes, and nodes objects.
 
-Imports codec, region, layout, identifier, modules and errors. Check, slice, allocate, decode, in that order:
-nothing is believed of a record before its checksum and its bounds are, so damaged bytes give a
-CorruptRegionError and no more memory is asked for than the region has.
+Check, slice, allocate, decode, in that order: nothing is believed of a record before its checksum and its
+bounds are, so damaged bytes give a CorruptRegionError and no more memory is asked for than the region has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The keeper: a process that has nothing but descriptors, until a grace is over.
 
-Imports the stores. It holds what a child process has passed on as its last act, for as long as the reference
-may be on its way. It is nobody's child, has none of its creator's other files, and frees what it was the last
-to hold.
+It holds what a child process has passed on as its last act, for as long as the reference may be on its way.
+It is nobody's child, has none of its creator's other files, and frees what it was the last to hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Mappings: regions that lie in this process's memory, once each, and who finds them there.
 
-Imports hold, pages, layout, limits, identifier, the store and errors. Invariant: arrays refer to buffers,
-buffers to the `Mapping`, the mapping to its `Lease`; no table here keeps anything alive.
+Invariant: arrays refer to buffers, buffers to the `Mapping`, the mapping to its `Lease`; no table here keeps
+anything alive.
 """
 
 from __future__ import annotations

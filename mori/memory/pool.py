@@ -1,8 +1,7 @@
 """The pool: the pages of freed regions, kept for a while to be written again under a new id.
 
-Imports hold, the stores, pages, layout, limits, settings and errors. Invariant: pages are written to only
-while this process has the exclusive lock of each of their files. Every holder of a region, and every mapping
-of it, has a shared one for as long as it lives.
+Invariant: pages are written to only while this process has the exclusive lock of each of their files. Every
+holder of a region, and every mapping of it, has a shared one for as long as it lives.
 
 What that gives up: a file that is to be written again cannot be sealed against all writing. Nobody can write
 to it by a descriptor or by a new mapping (F_SEAL_FUTURE_WRITE), but its creator keeps one mapping. That is

@@ -1,6 +1,5 @@
 """Regions: created, sealed, found and mapped once a process.
 
-Imports mapping, the pool, hold, filling, the stores, layout, limits, identifier, settings and errors.
 Invariant: what can be found is whole.
 """
 

@@ -1,7 +1,7 @@
 """What the system lets one process have: memory, open files, mappings, addresses.
 
-Imports errors. A region costs its process one descriptor and one mapping. What runs short is said by
-its own name: the system's answer to too many mappings reads like a lack of memory.
+A region costs its process one descriptor and one mapping. What runs short is said by its own name: the
+system's answer to too many mappings reads like a lack of memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Links: what `/proc/PID/fd` says a descriptor is, which for a memfd is the name that it was made with.
 
-Imports identifier and layout. A name says which region a file is a segment of, so that none has to be opened
-to be looked for; what is found is compared again when it is open.
+A name says which region a file is a segment of, so that none has to be opened to be looked for; what is found
+is compared again when it is open.
 """
 
 from __future__ import annotations

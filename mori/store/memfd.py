@@ -1,7 +1,6 @@
 """The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
 
-Imports pages, identifier, layout, limits, errors, store and its links and processes. Invariant: what it opens
-is sealed, whole and this user's.
+Invariant: what it opens is sealed, whole and this user's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Signs: what a process says of where it is in an engine, for those who list who holds what.
 
-Imports processes. A sign is the name of an empty anonymous file that the process keeps open: it is seen in
-``/proc``, and goes with the process, whatever way that ends. Other systems have none.
+A sign is the name of an empty anonymous file that the process keeps open: it is seen in ``/proc``, and goes
+with the process, whatever way that ends. Other systems have none.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The processes of this user and what they have open, as /proc shows them.
 
-Imports limits. What is gone, or cannot be looked into, is passed over.
+What is gone, or cannot be looked into, is passed over.
 """
 
 from __future__ import annotations

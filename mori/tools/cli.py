@@ -1,7 +1,7 @@
 """The command line: `mori ls`, `mori inspect NAME`, `mori prune`, `mori doctor`.
 
-Imports the public functions, the reader and the doctor. Each prints a plain table, or JSON with
-``--json``. Exit codes: 0, 1 for what was not found or does not work, 2 for a wrong command line.
+Each prints a plain table, or JSON with ``--json``. Exit codes: 0, 1 for what was not found or does not work,
+2 for a wrong command line.
 """
 
 from __future__ import annotations

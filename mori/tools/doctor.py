@@ -1,7 +1,7 @@
 """What `mori doctor` looks at: whether shared memory works here, what limits it, and what to do about that.
 
-Imports the public functions, the stores and the limits. A check tries the thing itself where it can:
-another process opens a region; a limit is read where the kernel says it. Changes nothing.
+A check tries the thing itself where it can: another process opens a region; a limit is read where the kernel
+says it. Changes nothing.
 """
 
 from __future__ import annotations

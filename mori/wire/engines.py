@@ -1,7 +1,7 @@
 """Where mori meets an engine: its adapter is imported as soon as both are there.
 
-Imports modules. An engine serializes by rules of its own, so its adapter has to have said
-its word before a shared object is handed to it.
+An engine serializes by rules of its own, so its adapter has to have said its word before a shared object is
+handed to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Plain arrays over a region, recognised by their address: `np.asarray(x)`, a frame's column, a view.
 
-Imports array, reference, reader and region. multiprocessing and loky are told how to pickle exactly
-`np.ndarray`: what lies inside a mapped region goes as a reference, and arrives as a SharedArray; everything
-else is pickled as before. They are told when a region is mapped, so `import mori` imports neither.
+multiprocessing and loky are told how to pickle exactly `np.ndarray`: what lies inside a mapped region goes as
+a reference, and arrives as a SharedArray; everything else is pickled as before. They are told when a region
+is mapped, so `import mori` imports neither.
 
 They are told of other libraries' classes, too, whose objects are put together of references when they are
 unpickled: what is gone by then may not raise there, or a pool loses the task and waits for it for ever.
