@@ -20,7 +20,7 @@ from mori.format import codec, origins, writer
 from mori.format.node import Node, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
-from mori.objects import array
+from mori.objects import array, hashing
 from mori.objects.array import SharedArray
 from mori.objects.containers import View
 from mori.objects.materialize import private_copy
@@ -57,6 +57,7 @@ _UNCHANGED: Final = (
 )
 
 region.watch(picklers.meet)
+region.watch(hashing.meet)
 
 
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
@@ -373,7 +374,9 @@ def materialize(x: Any) -> Any:
 
 
 def by_value() -> AbstractContextManager[None]:
-    """Pickle by value inside: for files, for other machines, for whatever outlives the region.
+    """Pickle by value inside: for other machines, and for bytes that are read when the region may be gone.
+
+    What is written to a file carries its data without it.
 
     Examples
     --------

@@ -6,7 +6,6 @@ mori.objects.pandas.managers; tests/mori/test_pandas_internals.py fails when one
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +32,6 @@ except ImportError:
     pa = None
 
 
-@functools.cache
 def string_dtype(*, nan: bool) -> Any:
     """Return the dtype of Arrow-backed strings with NaN, or with NA, for what is missing."""
     try:

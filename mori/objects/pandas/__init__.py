@@ -5,7 +5,7 @@ import pandas as pd
 from mori.objects.pandas import arrow, managers
 from mori.objects.pandas.names import lies_in_region, name_of, node_of, refers_to_region
 from mori.objects.pandas.objects import Objects
-from mori.objects.pandas.shared import SharedDataFrame, SharedSeries, materialize_pandas
+from mori.objects.pandas.shared import SharedDataFrame, SharedSeries, materialize_pandas, plain_over
 from mori.wire import picklers
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "materialize_pandas",
     "name_of",
     "node_of",
+    "plain_over",
+    "refers_to_region",
 ]
 
 picklers.guard(

@@ -14,7 +14,7 @@ from mori.format.node import Node, decode, root_of
 from mori.memory import region
 from mori.wire import reference, transport
 
-__all__ = ["node_of_arrow"]
+__all__ = ["node_of_arrow", "plain_column"]
 
 
 class _Column:
@@ -25,7 +25,7 @@ class _Column:
         part = None if node is None else _part(self, node)
         if node is not None and part is not None and transport.is_wanted(node.mapping):
             return reference.by_reference(node.mapping, node.offset, part)
-        return _same, (_over(_PLAIN[type(self)], self),)
+        return _same, (plain_column(self),)
 
 
 def _same(values: Any) -> Any:
@@ -37,6 +37,11 @@ def _over(cls: Any, strings: Any) -> Any:
     made = cls.__new__(cls)
     made.__dict__.update(vars(strings))
     return made
+
+
+def plain_column(values: Any) -> Any:
+    """Return pandas' own array over the same memory; None for what is no column of mori's."""
+    return _over(_PLAIN[type(values)], values) if isinstance(values, _Column) else None
 
 
 def _chunks(strings: Any) -> Sequence[Any]:

@@ -226,9 +226,18 @@ def unprotected(obj: Any) -> Any:
     if CAN_PROTECT:
         manager = obj._mgr
         axes = [axis.copy(deep=True) for axis in manager.axes]
-        if isinstance(obj, pd.DataFrame):
-            plain = BlockManager(manager.blocks, axes, verify_integrity=False)
-        else:
-            plain = SingleBlockManager(manager.blocks[0], axes[0], verify_integrity=False)
-        object.__setattr__(obj, "_mgr", plain)
+        object.__setattr__(obj, "_mgr", _pandas_own(manager.blocks, axes))
     return obj
+
+
+def plain_manager(manager: Any) -> Any:
+    """Return pandas' own manager of the same blocks and axes; None for what is no manager of mori's."""
+    if not CAN_PROTECT or not isinstance(manager, _Manager | _SingleManager):
+        return None
+    return _pandas_own(manager.blocks, manager.axes)
+
+
+def _pandas_own(blocks: Any, axes: Any) -> Any:
+    if len(axes) == 1:
+        return SingleBlockManager(blocks[0], axes[0], verify_integrity=False)
+    return BlockManager(blocks, axes, verify_integrity=False)

@@ -19,10 +19,11 @@ from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of,
 from mori.format.codec import Codec, register
 from mori.format.node import Node
 from mori.objects.pandas.again import Look, Pristine, is_made_plainly, made_of, pristine_of
-from mori.objects.pandas.managers import CAN_PROTECT, protected, unprotected
+from mori.objects.pandas.arrow import plain_column
+from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, unprotected
 from mori.wire import reference, transport
 
-__all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas"]
+__all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
 
 
 def _labels(axis: Any) -> tuple[Any, ...]:
@@ -156,6 +157,17 @@ def _shared_class(cls: type) -> type:
         made = type(f"Shared{cls.__name__}", (Shared, cls), names)
         shared = _shared_classes.setdefault(cls, made)  # of two threads, the first one's
     return shared
+
+
+def plain_over(x: Any) -> Any:
+    """Return pandas' own object over the memory of a shared frame or series, of its manager, or of a column.
+
+    None for any other object. What it is made of may be mori's.
+    """
+    if isinstance(x, Shared):
+        return _plain(x)
+    manager = plain_manager(x)
+    return plain_column(x) if manager is None else manager
 
 
 def materialize_pandas(x: Any) -> Any:
