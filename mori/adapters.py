@@ -9,8 +9,9 @@ Pickling
     `use_transport` chooses how what is pickled inside goes; `Transport` decides for each region, and sees
     each reference. `is_by_value` and `is_transport_set` tell what was chosen.
 Opening
-    `load` opens a reference, `Lost` is what it returns where it cannot; `open_region`, `load_from` and
-    `memory_of` do it in steps, for those who get at the region in ways of their own.
+    `load` opens a reference. Where it cannot it raises; inside `use_lost_objects` it returns a `Lost` object.
+    `open_region`, `load_from` and `memory_of` do it in steps, for those who get at the region in their own
+    ways.
 Keeping
     A `Lease` keeps a region alive; `lease_of` gives that of a reference, a `Region` has its own.
 Bytes
@@ -51,6 +52,7 @@ from mori.wire.reference import (
     memory_of,
     on_receive,
     refer_to_memory,
+    use_lost_objects,
     where_of,
 )
 from mori.wire.reference import mapping_of as open_region
@@ -106,6 +108,7 @@ __all__ = [
     "reference_to_region",
     "region_of",
     "transport_var",
+    "use_lost_objects",
     "use_transport",
     "used",
 ]

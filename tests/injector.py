@@ -12,6 +12,7 @@ whose region no child may harm.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -111,7 +112,8 @@ class Scene:
     def pickle_and_drop(self) -> None:
         data = pickle.dumps(_kept)
         _kept.clear()
-        _kept.extend(pickle.loads(data))
+        with contextlib.suppress(mori.RegionNotFoundError):  # there is no grace
+            _kept.extend(pickle.loads(data))
 
     def exit(self) -> None:
         atexit._run_exitfuncs()

@@ -27,8 +27,8 @@ def _raise(lost: Lost) -> NoReturn:
 class Lost:
     """Stands for a shared object that could not be opened, and says why as soon as it is used.
 
-    Unpickling must not raise: an exception inside an engine's deserializer loses the task, or the
-    worker, instead of failing it.
+    For deserializers of engines alone: an exception there loses the task, or the worker, instead of failing
+    it.
 
     Parameters
     ----------
@@ -55,6 +55,12 @@ class Lost:
         # Another process may be able to open it.
         reduced: Any = object.__getattribute__(self, "_mori_reduced")
         return reduced or (Lost, (self._mori_error,))
+
+    def __copy__(self) -> Lost:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Lost:
+        return self
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__") and name.endswith("__"):  # protocols that engines look for

@@ -26,7 +26,6 @@ from mori.memory import region
 from mori.memory.mapping import address_of
 from mori.memory.region import Mapping
 from mori.wire import messages, reference, transport
-from mori.wire.lost import Lost
 
 __all__ = ["guard", "meet", "reduce_reference"]
 
@@ -104,7 +103,7 @@ def _unguard(pickled: bytes) -> Any:
         if state is not None:
             obj.__setstate__(state)
     except Exception as error:  # see `reference.load`
-        return Lost(error)
+        return reference.lost(error)
     return obj
 
 
@@ -140,7 +139,7 @@ def _tell(register: Callable[..., Any], protocol: int, dumps: Callable[[Any], An
 def guard(refers: Callable[[Any], bool], *classes: type) -> None:
     """Have objects of these exact classes, where they refer to a region, unpickle without raising.
 
-    What cannot be put together is a `Lost` object then, which says at its first use what is missing.
+    What an engine cannot put together is a `Lost` object then, which says at its first use what is missing.
     """
     for cls in classes:
         _guarded[cls] = refers

@@ -1,8 +1,8 @@
 """References: what a pickle carries, some forty bytes, or the bytes of a node.
 
 Making a reference has no side effect but to mark the lease for its grace: engines pickle an object up to
-three times. Opening one never raises and never waits: what cannot be found becomes a `Lost` object that
-raises when it is used.
+three times. Opening one never waits. What cannot be found raises; in the deserializer of an engine it becomes
+a `Lost` object, which raises when it is used.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping
 from mori.store.base import FILES, MEMFD, Where
 from mori.store.names import Name, format_name
-from mori.wire import engines
+from mori.wire import destination, engines
 from mori.wire.lost import Lost
-from mori.wire.transport import Transport, current, is_wanted, use_transport
+from mori.wire.transport import Transport, current, is_wanted, transport_var, use_transport
 
 __all__ = [
     "by_reference",
@@ -36,6 +36,7 @@ __all__ = [
     "lease_of",
     "load",
     "load_from",
+    "lost",
     "mapping_of",
     "memory_of",
     "on_receive",
@@ -43,12 +44,13 @@ __all__ = [
     "receive",
     "refer_to_memory",
     "region_of",
+    "use_lost_objects",
     "where_of",
     "with_receipt",
 ]
 
 _receivers: Final[list[Callable[[Mapping], Mapping]]] = []
-_raises: ContextVar[bool] = ContextVar("mori_raises", default=False)
+_raises: ContextVar[bool | None] = ContextVar("mori_raises", default=None)  # None: as those who read want it
 
 # kind, region id, creator, its number, holder, its descriptor, node
 _WHOLE: Final = struct.Struct("<B16sIIIIQ")
@@ -87,7 +89,8 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
         kind |= _PART
         tail = _RANGE.pack(*view)
     whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
-    by = current()
+    # Where nobody has chosen, `is_wanted` has just looked who pickles.
+    by = "reference" if transport_var.get() is destination.way else current()
     if isinstance(by, str):
         lease.needs_grace = True
     elif (reduced := by.reduce(whole + tail)) is not None:
@@ -162,7 +165,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
             mapping = call(mapping)
         return open_node(root_of(mapping))
     except Exception as error:  # see `load`
-        return Lost(error)
+        return lost(error)
 
 
 def on_receive(call: Callable[[Mapping], Mapping]) -> None:
@@ -199,7 +202,13 @@ def memory_of(payload: bytes, offset: int, nbytes: int) -> Bytes:
 
 
 def load(payload: bytes) -> Any:
-    """Return the object of a reference; a `Lost` one where its region is gone or damaged."""
+    """Return the object of a reference.
+
+    Raises
+    ------
+    RegionNotFoundError, CorruptRegionError
+        If its region is gone or damaged. An engine's deserializer gets a `Lost` object instead.
+    """
     try:
         engines.load_adapters()
         if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
@@ -210,9 +219,15 @@ def load(payload: bytes) -> Any:
             mapping = mapping_of(payload)
         return _load(mapping, payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
-        if _raises.get():
-            raise
-        return Lost(error, (load, (payload,)))
+        return lost(error, (load, (payload,)))
+
+
+def lost(error: Exception, reduced: tuple[Any, ...] | None = None) -> Lost:
+    """Return what stands for an object that could not be opened, if an engine reads; else raise the error."""
+    raises = _raises.get()
+    if raises or (raises is None and not destination.is_read_by_engine()):
+        raise error
+    return Lost(error, reduced)
 
 
 def with_receipt(payload: bytes, receipt: bytes) -> bytes:
@@ -229,6 +244,20 @@ def _with_receipt_taken(payload: bytes) -> tuple[bytes, bytes]:
 def raising() -> Iterator[None]:
     """Have `load` raise in this context: for what makes one `Lost` object of several references."""
     token = _raises.set(True)
+    try:
+        yield
+    finally:
+        _raises.reset(token)
+
+
+@contextmanager
+def use_lost_objects() -> Iterator[None]:
+    """Unpickle what cannot be opened as `Lost` objects inside the context: for an engine's deserializer.
+
+    An exception in there may cost an engine the task, or the worker. Dask, Ray, and the pools of
+    multiprocessing, concurrent.futures and joblib are known without it.
+    """
+    token = _raises.set(False)
     try:
         yield
     finally:

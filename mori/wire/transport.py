@@ -1,6 +1,7 @@
 """Transports: how the pickle under way carries shared objects: by reference, by value, or as an adapter says.
 
-The transport is a context variable, so what is pickled inside of what is pickled goes the same way.
+The transport is a context variable, so what is pickled inside of what is pickled goes the same way. Where
+nobody has chosen one, it follows from who pickles.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Literal
 
 from mori.memory.mapping import Mapping
-from mori.wire import engines
+from mori.wire import destination, engines
 
 __all__ = [
     "Transport",
@@ -47,7 +48,7 @@ class Transport:
 TransportLike = Literal["reference", "value"] | Transport
 
 transport_var: Final[ContextVar[TransportLike | Callable[[], TransportLike]]] = ContextVar(
-    "mori_transport", default="reference"
+    "mori_transport", default=destination.way
 )
 """What `use_transport` sets; who makes all messages of an engine sets it directly, which takes less."""
 
@@ -88,7 +89,7 @@ def is_wanted(region: Mapping) -> bool:
 
 def is_by_value() -> bool:
     """Return whether somebody has asked for bytes, such as the user with `mori.by_value`."""
-    return current() == "value"
+    return is_set() and current() == "value"
 
 
 def is_set() -> bool:

@@ -1,11 +1,11 @@
-"""What travels by value outlives its region; a reference to a region that is gone says so when it is used."""
+"""What travels by value outlives its region; a reference to a region that is gone says so when it is read."""
 
 import concurrent.futures
 import gc
-import operator
 import os
 import pickle
 
+import distributed.protocol.pickle
 import numpy as np
 import pandas as pd
 import pandas.testing as pdt
@@ -63,7 +63,7 @@ def test_by_value_ends_with_its_block_and_holds_for_its_thread_alone(store):
     shared = mori.share(np.arange(1000))
     with mori.by_value():
         with concurrent.futures.ThreadPoolExecutor(1) as threads:
-            assert len(threads.submit(pickle.dumps, shared).result()) < 200
+            assert len(threads.submit(lambda: pickle.dumps(shared)).result()) < 200
         assert len(pickle.dumps(shared)) > 8000
     assert len(pickle.dumps(shared)) < 200
 
@@ -76,25 +76,15 @@ def is_gone(name: str) -> bool:
     return False
 
 
-USES = [
-    *(len, sum, list, bool, operator.itemgetter(0), np.asarray, np.sum, operator.attrgetter("shape")),
-    *(lambda x: x + 1, lambda x: 1 + x, lambda x: x.sum(), lambda x: x == 1, lambda x: 1 in x),
-    *(operator.attrgetter("columns"), lambda x: x.setflags(write=True)),
-]
-
-
-@pytest.mark.parametrize("use", USES)
-def test_a_lost_reference_unpickles_and_raises_when_it_is_used(store, wait, use):
+def test_a_lost_reference_raises_when_it_is_read(store, wait):
     shared = mori.share(np.arange(10))
-    name, data = mori.shared_name(shared), pickle.dumps([shared, shared[2:]])
+    name, data = mori.shared_name(shared), pickle.dumps([shared[2:]])
     del shared
     wait(lambda: is_gone(name))
-    for lost in pickle.loads(data):
-        assert name in repr(lost)
-        with pytest.raises(mori.RegionNotFoundError, match="not found") as caught:
-            use(lost)
-        assert caught.value.name == name
-        assert pickle.loads(pickle.dumps(caught.value)).name == name
+    with pytest.raises(mori.RegionNotFoundError, match="not found") as caught:
+        pickle.loads(data)
+    assert caught.value.name == name
+    assert pickle.loads(pickle.dumps(caught.value)).name == name
 
 
 def test_a_reference_that_is_lost_here_is_passed_on_to_where_the_region_is(
@@ -107,7 +97,7 @@ def test_a_reference_that_is_lost_here_is_passed_on_to_where_the_region_is(
 
     def lose(data, setting):
         os.environ["MORI_STORE"] = setting
-        return pickle.dumps(pickle.loads(data))
+        return pickle.dumps(distributed.protocol.pickle.loads(data))
 
     again = worker(lose, data, f"files:{elsewhere}")
     assert pickle.loads(again) is shared or pickle.loads(again).tolist() == [*range(10)]
@@ -122,9 +112,8 @@ def test_a_reference_never_opens_another_region_of_that_name(store, monkeypatch,
     monkeypatch.setattr(region, "_numbers", iter([number]))
     other = mori.share(np.arange(10) + 100)
     assert mori.shared_name(other) == name
-    lost = pickle.loads(data)
     with pytest.raises(mori.RegionNotFoundError):
-        len(lost)
+        pickle.loads(data)
     assert other[0] == 100
 
 

@@ -123,12 +123,14 @@ def test_files_that_are_removed_from_outside_stay_readable_and_are_lost_to_other
     (path,) = stored.home().iterdir()
     path.unlink()
     assert shared.sum() == pickle.loads(pickle.dumps(shared)).sum() == 499500
-    assert "not found" in worker(repr, shared)
+    with pytest.raises(mori.RegionNotFoundError):
+        worker(repr, shared)
     assert mori.prune_shared() == []
     path.touch(0o600)  # by now somebody else's, of the same name
     with path.open() as theirs:
         fcntl.flock(theirs, fcntl.LOCK_SH)
-        assert "invalid or corrupted" in worker(repr, shared)
+        with pytest.raises(mori.CorruptRegionError):
+            worker(repr, shared)
         del shared
         assert path.exists()
     path.unlink()

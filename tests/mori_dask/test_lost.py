@@ -2,7 +2,10 @@
 
 import pickle
 import struct
+from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +15,7 @@ import mori
 from mori.memory import lease
 from mori.wire import reference
 from mori.wire.lost import Lost
+from mori.wire.transport import use_transport
 
 
 class Late:
@@ -27,7 +31,8 @@ class Late:
 @pytest.fixture
 def gone() -> Late:
     shared = mori.share(np.arange(1000))
-    _, (payload,) = shared.__reduce_ex__(5)
+    with use_transport("reference"):
+        _, (payload,) = shared.__reduce_ex__(5)
     del shared
     lease.expire_graces()
     return Late(payload)
@@ -74,6 +79,33 @@ def test_a_damaged_reference_and_bytes_that_are_no_region_fail_the_task(client: 
 def test_a_result_that_is_gone_arrives_and_says_so_at_its_use(client: Client, gone: Late):
     got = client.submit(Late, gone.payload).result(timeout=30)
     assert isinstance(got, Late | Lost)
-    got = pickle.loads(pickle.dumps(got))
     with pytest.raises(mori.RegionNotFoundError):
-        got.sum()
+        pickle.loads(pickle.dumps(got))
+
+
+def test_a_task_that_reads_what_is_gone_from_a_file_fails_there(client: Client, gone: Late, tmp_path: Path):
+    """It is the task that reads, and no deserializer of Dask's; the same for the function itself."""
+    data = pickle.dumps(gone)
+    (tmp_path / "x").write_bytes(data)
+    for future in (
+        client.submit(pd.read_pickle, tmp_path / "x"),
+        client.submit(joblib.load, tmp_path / "x"),
+        client.submit(pickle.loads, data),
+    ):
+        with pytest.raises(mori.RegionNotFoundError):
+            future.result(timeout=30)
+
+
+def test_a_task_that_writes_a_file_writes_the_data(client: Client, tmp_path: Path):
+    def write(x: Any, path: Path) -> None:
+        joblib.dump({"x": x}, path / "joblib")
+        with (path / "pickle").open("wb") as file:
+            pickle.dump(x, file)
+
+    x = mori.share(np.arange(1000))
+    client.submit(write, x, tmp_path).result(timeout=30)
+    assert client.submit(joblib.dump, x, tmp_path / "at once").result(timeout=30)
+    del x
+    assert joblib.load(tmp_path / "joblib")["x"].sum() == 499500
+    assert pd.read_pickle(tmp_path / "pickle").sum() == 499500
+    assert not mori.is_shared(joblib.load(tmp_path / "at once"))

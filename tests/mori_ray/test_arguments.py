@@ -12,6 +12,7 @@ import ray
 
 import mori
 from mori.memory.lease import expire_graces
+from mori.wire.transport import use_transport
 from mori_ray import serialize
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, mapped, name_of
 
@@ -195,7 +196,9 @@ def test_a_reference_to_what_is_gone_fails_the_task_in_one_short_error(
 ) -> None:
     x = mori.share(ARRAY)
     name = mori.shared_name(x)
-    _, (payload, node) = serialize._Put().reduce(x.__reduce_ex__(5)[1][0])
+    with use_transport("reference"):
+        _, (plain,) = x.__reduce_ex__(5)
+    _, (payload, node) = serialize._Put().reduce(plain)
     del x
 
     class Late:

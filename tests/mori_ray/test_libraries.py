@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import ray
 from ray.util.multiprocessing import Pool
 
 import mori
@@ -33,6 +38,19 @@ def test_a_pool_of_ray_sends_references_and_returns_them() -> None:
             name,
             mori.shared_name(x[0]),
         ]
+
+
+def test_a_task_that_writes_a_file_writes_the_data(tmp_path: Path) -> None:
+    @ray.remote
+    def write(x: Any) -> None:
+        joblib.dump({"x": x}, tmp_path / "joblib")
+        with (tmp_path / "pickle").open("wb") as file:
+            pickle.dump(x, file)
+
+    ray.get(write.remote(shared()))
+    for got in (joblib.load(tmp_path / "joblib")["x"], pd.read_pickle(tmp_path / "pickle")):
+        assert got[0].sum() == SUM
+        assert not mori.is_shared(got)
 
 
 def test_dask_on_ray_sends_references() -> None:
