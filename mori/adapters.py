@@ -58,6 +58,7 @@ from mori.wire.reference import (
 from mori.wire.reference import mapping_of as open_region
 from mori.wire.reference import region_of as reference_to_region
 from mori.wire.transport import (
+    LeasingTransport,
     Transport,
     TransportLike,
     is_by_value,
@@ -68,6 +69,7 @@ from mori.wire.transport import is_set as is_transport_set
 
 __all__ = [
     "Lease",
+    "LeasingTransport",
     "Lost",
     "Region",
     "Transport",

@@ -56,7 +56,7 @@ _UNCHANGED: Final = (
     np.generic,
 )
 
-region.watch(picklers.meet)
+region.watch(picklers.register_picklers)
 region.watch(hashing.meet)
 
 

@@ -1,4 +1,4 @@
-"""What a worker does with a region that comes as bytes: it lands in the host's store.
+"""What a worker does with a region that comes as bytes: it adopts it, into the host's store.
 
 So a host has one copy, however many of its workers get it, by whatever way, and whatever they hand on within
 the host is a reference.
@@ -17,11 +17,11 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Have the workers of this process land what comes to them."""
-    adapters.on_receive(_land)
+    """Adopt what comes to the workers of this process."""
+    adapters.on_receive(_adopt)
 
 
-def _land(arrived: Region) -> Region:
+def _adopt(arrived: Region) -> Region:
     least = config.get("mori.dask.land-bytes")  # to look for it and to write it cost a millisecond or two
     if (
         least is None

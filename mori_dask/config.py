@@ -128,7 +128,7 @@ def get(key: str) -> Any:
 
 
 def enabled() -> bool:
-    """Say whether shared objects are to travel as references (``mori.dask.enabled``)."""
+    """Return whether shared objects go as references at all (``mori.dask.enabled``)."""
     return bool(get("mori.dask.enabled"))
 
 

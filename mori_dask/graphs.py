@@ -1,4 +1,4 @@
-"""What a client has sent in task graphs: its regions are held until the futures of the graph are gone.
+"""What a client has sent in task graphs: its regions are leased until the futures of the graph are gone.
 
 The scheduler keeps a graph's arguments from when it has opened the graph until its futures are gone; before
 that, the client does. So they need no grace, unless the client lets go before it has heard of any of the
@@ -14,41 +14,36 @@ from typing import Any, Final
 
 from distributed import Client
 
-from mori.adapters import Lease, Region, Transport, TransportLike
+from mori.adapters import LeasingTransport, TransportLike
 
-__all__ = ["register", "way"]
+__all__ = ["register", "transport"]
 
 _HEARD: Final = ("finished", "error", "lost")  # what a future is told by the scheduler alone
 
 
-class _Sent(Transport):
-    """The way of references in a graph, and the holds on their regions."""
+class _Sent(LeasingTransport):
+    """The transport of a graph, which keeps the leases of the regions in it."""
 
     def __init__(self) -> None:
-        self.holds: dict[bytes, Lease] = {}
+        super().__init__()
         self.received = False
-
-    def accepts(self, mapping: Region) -> bool:
-        assert mapping.lease is not None
-        self.holds[mapping.region_id] = mapping.lease
-        return True
 
     def __del__(self) -> None:
         if not self.received:  # it may be on its way: a grace follows
-            for lease in self.holds.values():
+            for lease in self.leases.values():
                 lease.needs_grace = True
 
 
 _graph: ContextVar[_Sent | None] = ContextVar("mori_dask_graph", default=None)
 
 
-def way() -> TransportLike:
-    """Return the way of references in the graph that is being sent."""
+def transport() -> TransportLike:
+    """Return the transport of the graph that is being sent."""
     return _graph.get() or "reference"
 
 
 def register() -> None:
-    """Have clients hold what they send."""
+    """Patch clients to keep leases of what they send."""
     if getattr(Client._graph_to_futures, "_mori", False):
         return
     Client._mori_sent = None  # in a client that has sent references: by key, the graphs that it belongs to
@@ -68,7 +63,7 @@ def _holding(plain: Callable[..., Any]) -> Callable[..., Any]:
             futures = plain(self, expr, keys, *args, **kwargs)
         finally:
             _graph.reset(token)
-        if sent.holds:
+        if sent.leases:
             graphs = vars(self).setdefault("_mori_sent", {})
             for key in futures:
                 graphs.setdefault(key, []).append((sent, key not in known))

@@ -1,7 +1,7 @@
 """The message that is being made: who gets it, and who keeps what is in it.
 
 Dask has one function that makes the frames of each message, and it alone knows who gets them; what is pickled
-inside asks here. Nested objects need no care: the way to travel is a context variable. One message of
+inside asks here. Nested objects need no care: the transport is a context variable. One message of
 thousands has a shared object in it: nothing is looked up before something asks, and nothing at all is done in
 a process that has none.
 """
@@ -22,7 +22,7 @@ __all__ = ["Message", "current", "deciding", "register"]
 
 
 class Message(Transport):
-    """What is known of a message, found out when something in it asks for its way.
+    """The transport of a message; what it depends on is found out when something in the message asks.
 
     relayed : by a scheduler of this domain: references, or values; None if it is not passed on
     opened : by its receiver, or by whom that passes it to: it is of this domain
@@ -55,11 +55,11 @@ class Message(Transport):
         return getattr(self, name)
 
     def __call__(self) -> TransportLike:
-        """Return the way of what is in it, which is this one where references can be opened."""
+        """Return this message as the transport if the receiver can open regions, else send by value."""
         return self if self.opened else "value"
 
     def accepts(self, mapping: Region) -> bool:
-        """Take any; it has a grace if nobody keeps what is in the message."""
+        """Accept every region; start a grace unless the sender keeps it alive."""
         if not self.kept and mapping.lease is not None:
             mapping.lease.needs_grace = True
         return True
@@ -84,13 +84,13 @@ def _is_kept(msg: Any) -> bool:
 
 
 def current() -> Message | None:
-    """Return the message that is being made, if what is pickled now travels by its way."""
+    """Return the message that is being made, if it is the transport of what is pickled now."""
     found = transport_var.get(None)
     return found if isinstance(found, Message) else None
 
 
 def register() -> None:
-    """Have each message decide how what is in it travels."""
+    """Patch `protocol.dumps` so that each message picks its transport."""
     if not getattr(distributed.protocol.dumps, "_mori", False):
         distributed.protocol.dumps = deciding(distributed.protocol.dumps)
 

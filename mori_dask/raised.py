@@ -17,7 +17,7 @@ from distributed import core
 from distributed.protocol import pickle
 
 from mori import adapters
-from mori.adapters import Lease, Region, used
+from mori.adapters import Lease, used
 from mori_dask import config
 
 __all__ = ["Raised", "register", "with_bytes", "without_cycle"]
@@ -28,13 +28,13 @@ class Raised(bytes):
 
     regions: list[bytes]
     """References to each region."""
-    holds: list[Lease]
+    leases: list[Lease]
 
     def sent(self) -> None:
         """Let go of the regions, as the receiver has them, or will within the grace."""
-        for lease in self.holds:
+        for lease in self.leases:
             lease.needs_grace = True
-        self.holds = []
+        self.leases = []
 
 
 def without_cycle(outcome: Any) -> Any:
@@ -58,17 +58,12 @@ def with_bytes(pickled: bytes) -> bytes:
     return made
 
 
-class _Noted(adapters.Transport):
-    """The way of references in an exception, with their regions."""
+class _Noted(adapters.LeasingTransport):
+    """The transport of an exception: it keeps leases, and references to the regions as wholes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.regions: dict[bytes, bytes] = {}
-        self.holds: dict[bytes, Lease] = {}
-
-    def accepts(self, mapping: Region) -> bool:
-        assert mapping.lease is not None
-        self.holds[mapping.region_id] = mapping.lease
-        return True
 
     def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
         region_id, whole = adapters.reference_to_region(payload)
@@ -97,7 +92,7 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
             message = plain(*args, **kwargs)
         if noted.regions:
             raised = Raised(message["exception"].data)
-            raised.regions, raised.holds = list(noted.regions.values()), list(noted.holds.values())
+            raised.regions, raised.leases = list(noted.regions.values()), list(noted.leases.values())
             message["exception"].data = raised
         return message
 

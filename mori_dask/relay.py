@@ -1,4 +1,4 @@
-"""What a scheduler passes on unopened: references, with a hold on their regions while it has them.
+"""What a scheduler passes on unopened: references, with leases of their regions while it has them.
 
 A client or worker tells a scheduler of its own domain, in the header of what it serializes, which regions the
 references in it are to. The scheduler keeps those, maps nothing, and hands the frames on as they are; for a
@@ -87,17 +87,17 @@ def _raised(
 
 
 def _holding(plain: Callable[..., None]) -> Callable[..., None]:
-    """Wrap what makes the object that stands for frames in a scheduler: it holds their regions."""
+    """Wrap what makes the object that stands for frames in a scheduler: it leases their regions."""
 
     @functools.wraps(plain)
     def init(self: Serialized, header: Any, frames: Any) -> None:
         plain(self, header, frames)
         if not isinstance(header, dict) or (_KEY not in header and "sub-headers" not in header):
             return
-        if holds := [adapters.lease_of(whole) for whole in _noted(header)]:
+        if leases := [adapters.lease_of(whole) for whole in _noted(header)]:
             used.ever = True  # what is sent on may refer to regions
             self.__class__ = Relayed
-            self._mori_holds = holds
+            self._mori_leases = leases
 
     init._mori = True  # type: ignore[attr-defined]
     return init
@@ -114,11 +114,11 @@ def _noted(header: Any) -> Iterator[bytes]:
 class Relayed(Serialized):
     """Frames with references, which are others for a receiver that cannot open them."""
 
-    _mori_holds: list[Lease | None]
+    _mori_leases: list[Lease | None]
 
     def let_go(self) -> None:
-        """Lease the regions no more, whoever still has the frames: nobody is to get them."""
-        self._mori_holds = []
+        """Give the leases back, whoever still has the frames: nobody is to get them."""
+        self._mori_leases = []
 
     @property
     def header(self) -> Any:

@@ -41,7 +41,7 @@ def register() -> None:
 
 
 class _Seen(Transport):
-    """The way of references that are looked for, and not sent."""
+    """A transport that looks for references, which are not sent."""
 
     def __init__(self) -> None:
         self.any = False

@@ -144,7 +144,7 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(x: Any, context: Any = None) -> Any:
         if not used.ever or transport_var.get(None) is not None:
             return plain(x, context=context)
-        with use_transport(graphs.way() if _is_graph(x) and schedulers_are_here() else "value"):
+        with use_transport(graphs.transport() if _is_graph(x) and schedulers_are_here() else "value"):
             return plain(x, context=context)
 
     return dumps

@@ -1,6 +1,6 @@
 """What a worker writes of shared objects when it spills: references, with the regions kept for them.
 
-Invariant: a file with references in it has the holds of its regions beside it, for as long as it is there.
+Invariant: a file with references in it has the leases of its regions beside it, for as long as it is there.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["held", "refer"]
 
 
 class _Kept(adapters.Transport):
-    """The way of references into a file: their regions are held until the file is gone."""
+    """The transport into a file: it keeps leases, with the bytes of their regions, until the file is gone."""
 
     def __init__(self) -> None:
-        self.holds: dict[bytes, tuple[Lease, int]] = {}
+        self.leases: dict[bytes, tuple[Lease, int]] = {}
 
     def accepts(self, mapping: Region) -> bool:
         assert mapping.lease is not None
-        self.holds[mapping.region_id] = (mapping.lease, mapping.nbytes)
+        self.leases[mapping.region_id] = (mapping.lease, mapping.nbytes)
         return True
 
 
 class _ReferringSlow(Slow):
     """Dask's files of spilled keys, with what keeps their regions alive."""
 
-    mori_holds: dict[Hashable, dict[bytes, tuple[Lease, int]]]
+    mori_leases: dict[Hashable, dict[bytes, tuple[Lease, int]]]
 
     def __setitem__(self, key: Hashable, value: object) -> None:
         if config.get("mori.dask.spill") == "value":
@@ -41,12 +41,12 @@ class _ReferringSlow(Slow):
         kept = _Kept()
         with adapters.use_transport(kept):
             super().__setitem__(key, value)
-        if kept.holds:
-            self.mori_holds[key] = kept.holds
+        if kept.leases:
+            self.mori_leases[key] = kept.leases
 
     def __delitem__(self, key: Hashable) -> None:
         super().__delitem__(key)
-        self.mori_holds.pop(key, None)
+        self.mori_leases.pop(key, None)
 
 
 def _files_of(data: Any) -> Any:
@@ -57,7 +57,7 @@ def refer(data: Any) -> None:
     """Have a worker's data spill references, whatever it holds already; a user's own store is left alone."""
     files = _files_of(data)
     if type(files) is Slow:
-        files.mori_holds = {}
+        files.mori_leases = {}
         files.__class__ = _ReferringSlow
 
 
@@ -66,5 +66,5 @@ def held(data: Any) -> int:
     files = _files_of(data)
     if not isinstance(files, _ReferringSlow):
         return 0
-    regions = {name: size for kept in list(files.mori_holds.values()) for name, (_, size) in kept.items()}
+    regions = {name: size for kept in list(files.mori_leases.values()) for name, (_, size) in kept.items()}
     return sum(regions.values())

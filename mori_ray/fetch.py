@@ -1,6 +1,6 @@
 """How a process that cannot open a region gets it: once a node, from the node that has it.
 
-The bytes come through Ray's object store and are landed in the store of this domain under the id that they
+The bytes come through Ray's object store and are adopted by the store of this domain under the id that they
 had, so that all processes of the node map one copy. Invariant: what is kept beyond its last use is bounded in
 time and in bytes.
 """
@@ -80,7 +80,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Region:
         if data is None:
             raise missing(found="it has the region no more")
         metrics.count_fetch(memoryview(data).nbytes)
-        return _landed(data)
+        return _adopted(data)
 
 
 def _copy_here(payload: bytes) -> Region | None:
@@ -90,7 +90,7 @@ def _copy_here(payload: bytes) -> Region | None:
     return found
 
 
-def _landed(data: object) -> Region:
+def _adopted(data: object) -> Region:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
         mapping = adapters.adopt(adapters.map_bytes(data))
         keep(mapping)
@@ -109,34 +109,34 @@ class _Kept:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._holds: dict[bytes, tuple[float, int, Lease]] = {}  # the last used is the last
+        self._leases: dict[bytes, tuple[float, int, Lease]] = {}  # the last used is the last
 
     def keep(self, mapping: Region) -> None:
         seconds, most = settings.keep_seconds(), settings.keep_nbytes()
         key, now = mapping.region_id, time.monotonic()
         with self._lock:
-            used, _, held = self._holds.get(key, (-seconds, 0, mapping.lease))
+            used, _, held = self._leases.get(key, (-seconds, 0, mapping.lease))
             if not seconds or held is None or now - used < seconds / 10:
                 return
-            self._holds.pop(key, None)
+            self._leases.pop(key, None)
             room = most - mapping.nbytes
             if room < 0:
                 return
-            for old, (_, nbytes, _) in reversed(list(self._holds.items())):
+            for old, (_, nbytes, _) in reversed(list(self._leases.items())):
                 room -= nbytes
                 if room < 0:
-                    del self._holds[old]
-            self._holds[key] = now, mapping.nbytes, held
+                    del self._leases[old]
+            self._leases[key] = now, mapping.nbytes, held
         adapters.call_later(partial(self._expire, key, now), seconds)
 
     def _expire(self, key: bytes, used: float) -> None:
         with self._lock:
-            if self._holds.get(key, (None,))[0] == used:
-                del self._holds[key]
+            if self._leases.get(key, (None,))[0] == used:
+                del self._leases[key]
 
     def forget(self) -> None:
         """In a forked child: they are the parent's."""
-        self._holds.clear()
+        self._leases.clear()
         self._lock = threading.RLock()
 
 

@@ -104,7 +104,7 @@ def _may_be_asynchronous(caller: FrameType) -> bool:
     return bool(getattr(names.get("self"), "_ray_allow_out_of_order_execution", True))
 
 
-def around_dumps(way: Callable[[Purpose], AbstractContextManager[None]]) -> None:
+def around_dumps(choose: Callable[[Purpose], AbstractContextManager[None]]) -> None:
     """Enter a context around each dump of Ray's own pickler.
 
     Exact types could be registered with it one by one (``ray.util.register_serializer``), but the
@@ -118,7 +118,7 @@ def around_dumps(way: Callable[[Purpose], AbstractContextManager[None]]) -> None
 
     @functools.wraps(plain)
     def dump(self: Any, obj: Any) -> Any:
-        with way(purpose(sys._getframe(1))):
+        with choose(purpose(sys._getframe(1))):
             return plain(self, obj)
 
     dump._mori = True  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 Invariant: a region has one token in a session, an object of four bytes in Ray's store that every argument
 with a part of the region refers to. Ray counts it through queues, retries and nested tasks; when it goes out
-of scope, the hold on the region is given back.
+of scope, the lease of the region is given back.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Session:
 
     def __init__(self) -> None:
         # A mapping has its token, so that the next argument need not make one; the token has the
-        # hold, and not the mapping, or neither would ever go.
+        # lease, and not the mapping, or neither would ever go.
         self._tokens: weakref.WeakKeyDictionary[Region, ray.ObjectRef] = weakref.WeakKeyDictionary()
-        self._holds: dict[bytes, Lease] = {}
+        self._leases: dict[bytes, Lease] = {}
         # What tasks have been lent, each by its caller: the task, and the caller's token.
         self._borrowed: weakref.WeakKeyDictionary[Region, tuple[object, bytes, bytes]] = (
             weakref.WeakKeyDictionary()
@@ -52,7 +52,7 @@ class Session:
     @property
     def lent(self) -> int:
         """How many regions Ray has been lent, and this process or Ray still has."""
-        return len({*list(self._holds.values()), *self._captured})  # other threads may be lending
+        return len({*list(self._leases.values()), *self._captured})  # other threads may be lending
 
     @property
     def node(self) -> bytes:
@@ -106,9 +106,9 @@ class Session:
         # would take over the references which that one has counted so far.
         token = ray.put(b"mori")
         key = token.binary()
-        self._holds[key] = mapping.lease
+        self._leases[key] = mapping.lease
         if not hooks.when_out_of_scope(token, partial(_let_go, weakref.ref(self))):
-            del self._holds[key]
+            del self._leases[key]
             return None
         self._tokens[mapping] = token
         return token
@@ -119,7 +119,7 @@ class Session:
         self._captured.add(mapping.lease)
 
     def _forget(self) -> None:
-        self._holds.clear()
+        self._leases.clear()
         self._captured.clear()
 
 
@@ -144,12 +144,12 @@ def session() -> Session | None:
 def _let_go(of: weakref.ref[Session], key: bytes) -> None:
     found = of()
     if found is not None:
-        adapters.call_later(partial(found._holds.pop, key, None))
+        adapters.call_later(partial(found._leases.pop, key, None))
 
 
 @adapters.in_child
 def _after_fork_in_child() -> None:
-    # The holds are the parent's. Its tokens are not touched: a child has no connection to Ray.
+    # The leases are the parent's. Its tokens are not touched: a child has no connection to Ray.
     for found in list(_sessions.values()):
         found._forget()
         _inherited.append(found)

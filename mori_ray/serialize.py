@@ -27,7 +27,7 @@ _SMALL: Final = 100 << 10  # bytes that Ray sends along with the task
 
 
 class _Put(adapters.Transport):
-    """The way of references in what is put: its owner for Ray is this process, which keeps the region."""
+    """The transport of what is put: its owner for Ray is this process, which keeps the region."""
 
     def accepts(self, mapping: Region) -> bool:
         session = lifetime.session()
@@ -46,14 +46,14 @@ class _Put(adapters.Transport):
 
 
 class _Return(_Put):
-    """The way of references in what a task returns: its owner is the caller, if that has lent the region."""
+    """The transport of what a task returns: its owner is the caller, if that has lent the region."""
 
     def _keeps(self, session: Session, mapping: Region) -> bool:
         return session.give_back(mapping)
 
 
 class _Argument(_Put):
-    """The way of references in arguments: another node fetches the region, once."""
+    """The transport of arguments: another node fetches the region, once."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
         return mapping.nbytes > _SMALL or session.is_alone()
@@ -66,14 +66,14 @@ class _Argument(_Put):
 
 
 class _LoopArgument(_Argument):
-    """The way of references in what an event loop opens: to fetch would keep that waiting."""
+    """The transport of what an event loop opens: to fetch would keep that waiting."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
         return session.is_alone()
 
 
 class _Closure(_Put):
-    """The way of references in functions: kept for the session."""
+    """The transport of functions: their regions are kept for the session."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
         return mapping.nbytes > _SMALL or session.is_alone()
@@ -83,7 +83,7 @@ class _Closure(_Put):
         return True
 
 
-_ways: dict[Purpose, adapters.TransportLike] = {
+_TRANSPORTS: Final[dict[Purpose, adapters.TransportLike]] = {
     Purpose.ARGUMENT: _Argument(),
     Purpose.LOOP_ARGUMENT: _LoopArgument(),
     Purpose.CLOSURE: _Closure(),
@@ -93,16 +93,16 @@ _ways: dict[Purpose, adapters.TransportLike] = {
 }
 
 
-def _way(purpose: Purpose) -> AbstractContextManager[None]:
+def _choose(purpose: Purpose) -> AbstractContextManager[None]:
     table = getattr(sys.modules.get("pyarrow"), "Table", None)
     if table is not None:
         hooks.prefer(table, adapters.reduce_arrow)
-    return nullcontext() if adapters.is_by_value() else adapters.use_transport(_ways[purpose])
+    return nullcontext() if adapters.is_by_value() else adapters.use_transport(_TRANSPORTS[purpose])
 
 
 def register() -> None:
-    """Make Ray's pickler send parts of regions the right way."""
-    hooks.around_dumps(_way)
+    """Patch Ray's pickler to choose a transport for each dump."""
+    hooks.around_dumps(_choose)
 
 
 def load(payload: bytes, node: bytes) -> Any:

@@ -26,7 +26,7 @@ _CONNECTION: Final = "multiprocessing.connection"
 
 
 class Message(Transport):
-    """The way of references in a message: each region is held until the message has arrived."""
+    """The transport of a message: it keeps each region until the message has arrived."""
 
     __slots__ = ("_leases", "_receipts", "sent")
 

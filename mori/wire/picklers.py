@@ -27,7 +27,7 @@ from mori.memory.mapping import address_of
 from mori.memory.region import Mapping
 from mori.wire import messages, reference, transport
 
-__all__ = ["guard", "meet", "reduce_reference"]
+__all__ = ["guard", "reduce_reference", "register_picklers"]
 
 _LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
 _JOBLIB: Final = "joblib._memmapping_reducer"
@@ -147,7 +147,7 @@ def guard(refers: Callable[[Any], bool], *classes: type) -> None:
             tell(cls)
 
 
-def meet(is_new: bool) -> None:
+def register_picklers(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
     # A reducer is not told the protocol: Python's own is what the first pickles with, 5 what the second.
     if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, Literal
 
+from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping
 from mori.wire import destination, engines
 
 __all__ = [
+    "LeasingTransport",
     "Transport",
     "TransportLike",
     "is_by_value",
@@ -43,6 +45,22 @@ class Transport:
         What is called when that is unpickled calls `mori.adapters.load` on the reference.
         """
         return None
+
+
+class LeasingTransport(Transport):
+    """A transport by reference that keeps a lease of each region, until it is dropped."""
+
+    __slots__ = ("leases",)
+
+    def __init__(self) -> None:
+        self.leases: dict[bytes, Lease] = {}
+        """By the id of the region."""
+
+    def accepts(self, region: Mapping) -> bool:
+        """Return True, with a lease taken."""
+        assert region.lease is not None
+        self.leases[region.region_id] = region.lease
+        return True
 
 
 TransportLike = Literal["reference", "value"] | Transport

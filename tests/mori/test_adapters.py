@@ -45,7 +45,7 @@ def test_a_worker_of_this_domain_gets_references_and_returns_them(engine: Any) -
         assert mori.is_shared(made["a"])
         assert made["a"].sum() == 1000
         assert worker.call(len, mori.share([*range(1000)])) == 1000  # which nobody but the channel keeps
-        assert worker.channel.sent == []
+        assert worker.channel.sent == {}
     finally:
         worker.close()
 

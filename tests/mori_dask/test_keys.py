@@ -111,7 +111,7 @@ def test_what_comes_as_bytes_lands_from_the_least_on_and_never_if_that_is_off(cl
         mapping = region.held_by(np.asarray(x))
         return mapping.shared, find(mapping.header.region_id, (0, 0)) is not None
 
-    assert arrivals._land in reference._receivers
+    assert arrivals._adopt in reference._receivers
     array = mori.share(np.arange(SIZE))
     function, (buffer, *_) = _by_value(array)
     assert function is reference.receive

@@ -97,7 +97,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest, monkeypatch: pytest.M
         return  # its traceback holds what it had
     wait_until(lambda: not regions() - before)
     found = lifetime.session()
-    wait_until(lambda: found is None or not found._holds)
+    wait_until(lambda: found is None or not found._leases)
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_thousand_parts_of_a_region_have_one_token() -> None:
     ref = call.remote(lambda parts: sum(int(part[0]) for part in parts), list(whole))
     found = lifetime.session()
     assert found is not None
-    assert len(found._holds) == 1
+    assert len(found._leases) == 1
     assert ray.get(ref) == 499500
 
 
