@@ -6,7 +6,7 @@ one byte there as soon as it holds the region, and the sender holds it until the
 a receipt holds the region already.
 
 What is never received is let go at the end of the sender, or when nobody can read the pipe any more that it
-went into. Where that cannot be known (`_Sent.doubted`), it is held for an hour, or until memory is short.
+went into. Where that cannot be known (`Sent.doubted`), it is held for an hour, or until memory is short.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from mori.memory.lease import Lease
 from mori.store.base import Store
 from mori.store.processes import readers
 
-__all__ = ["Sent", "arriving", "cancel", "expect", "leave", "nbytes", "settle", "start", "via"]
+__all__ = ["Sent", "arriving", "cancel", "expect", "leave", "nbytes", "settle", "via"]
 
 _STAMP: Final = struct.Struct("<Q")  # 28 bits of the sheet's number, 24 of its descriptor, 12 of the place
 _PLACES: Final = range(64, 4096)  # of a sheet; what is before them says that it is one
+_LEAST_GRACE: Final = 0.05  # what lies in a pipe is received no sooner where there is no grace
 _LEAST_PAUSE: Final = 0.005
 _MOST_PAUSE: Final = 1.0  # seconds between the looks for receipts
 # In graces, so that one setting changes all of them:
@@ -49,7 +50,7 @@ class Sent:
 
     inode = 0  # of the pipe or the socket that it was sent through
     handle = -1  # of a socket
-    is_for_start = False  # it is an argument of a process that is being started
+    is_message = True  # it will go through one, or to a process that is being started
     doubted = 0.0  # when it was seen first that it may be lost
     is_lost = False  # nobody can read it any more
 
@@ -78,9 +79,7 @@ class _Receipts:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self.sheets: list[_Sheet] = []
-        self.current: dict[
-            int, _Sheet
-        ] = {}  # by the kind of the store: what the next reference has a place on
+        self.current: dict[int, _Sheet] = {}  # by the kind of the store: has the place of the next reference
         self._received: dict[int, float] = {}  # by inode: when the last that has arrived was sent
         self._is_looking = False
         self._looked = 0.0  # for readers
@@ -119,7 +118,7 @@ class _Receipts:
 
     def _look_again(self) -> None:
         self._is_looking = True
-        call_later(self.look, min(_MOST_PAUSE, max(_LEAST_PAUSE, _grace())))
+        call_later(self.look, min(_MOST_PAUSE, _grace()))
 
     def settle(self, *, is_short: bool = False) -> None:
         with self.lock:
@@ -152,8 +151,8 @@ class _Receipts:
         found = readers({sent.inode for sent in old if sent.inode and sent.handle < 0})
         for sent in old:
             others: bool | None  # None: nobody can read it
-            if not sent.inode:  # pickled, and nothing is known of who got the bytes
-                others = False if sent.is_for_start else None
+            if not sent.inode:  # a message may wait for a lock before it is written; other bytes have a grace
+                others = False if sent.is_message else None
             elif sent.handle >= 0:
                 others = _is_read(sent.handle, sent.inode)
             elif found is None:
@@ -196,9 +195,9 @@ class _Receipts:
 
 def _grace() -> float:
     try:
-        return settings.grace()
+        return max(settings.grace(), _LEAST_GRACE)
     except ValueError:  # share() tells the user
-        return 0.0
+        return _LEAST_GRACE
 
 
 def _new_sheet(home: Store) -> _Sheet | None:
@@ -244,12 +243,6 @@ def via(sent: list[Sent], handle: int) -> None:
     for each in sent:
         each.inode = status.st_ino
         each.handle = -1 if stat.S_ISFIFO(status.st_mode) else handle
-
-
-def start(sent: list[Sent]) -> None:
-    """Note that references are arguments of a process that is started, and no connection has them."""
-    for each in sent:
-        each.is_for_start = True
 
 
 def cancel(sent: list[Sent]) -> None:

@@ -8,8 +8,10 @@ region that it refers to.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 from mori._imports import imported
@@ -23,6 +25,13 @@ from mori.wire.transport import Transport, transport_var
 __all__ = ["Message", "cover"]
 
 _CONNECTION: Final = "multiprocessing.connection"
+# Modules, each with the dot that ends it. Whoever else pickles as they do may never send it.
+_LIBRARIES: Final = ("multiprocessing.", "joblib.externals.loky.", "loky.", "torch.multiprocessing.")
+_SENDERS: Final = (
+    *("multiprocessing.connection.", "multiprocessing.queues.", "torch.multiprocessing.queue."),
+    *("joblib.externals.loky.backend.queues.", "loky.backend.queues."),
+)
+_PICKLING: Final = ".reduction."
 
 
 class Message(Transport):
@@ -71,9 +80,8 @@ def cover(dump: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(dump)
     def covered(*arguments: Any, **keywords: Any) -> None:
-        if (
-            transport_var.get(None) is not None
-        ):  # somebody has said how it is to travel, or this is a part of a message
+        # Somebody has said how it is to travel, or this is a part of a message.
+        if transport_var.get(None) is not None:
             return dump(*arguments, **keywords)
         message = Message()
         token = transport_var.set(message)
@@ -84,21 +92,25 @@ def cover(dump: Callable[..., None]) -> Callable[..., None]:
             raise
         finally:
             transport_var.reset(token)
-        _unsent.sent = message.sent
-        if message.sent is not None:
-            if _is_starting():
-                receipts.start(message.sent)
-            else:
+        _unsent.sent = None
+        if message.sent:
+            caller = _caller()
+            for each in message.sent:
+                each.is_message = caller.startswith(_LIBRARIES)
+            if caller.startswith(_SENDERS):
                 _meet_connections()
+                _unsent.sent = message.sent
         return None
 
     return covered
 
 
-def _is_starting() -> bool:
-    """Return whether this thread is pickling the arguments of a process that it starts."""
-    module = imported("multiprocessing.context")
-    return module is not None and module.get_spawning_popen() is not None
+def _caller() -> str:
+    """Return the module that has a message pickled, with a dot behind it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and (name := frame.f_globals.get("__name__", "") + ".").endswith(_PICKLING):
+        frame = frame.f_back
+    return "" if frame is None else name
 
 
 def _meet_connections() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import mori
 from mori import store as stores
+from mori.memory import receipts
 from tests import stored
 from tests.fresh import run_unshared
 
@@ -69,6 +71,27 @@ _PRUNE = """
 import sys, numpy, mori
 print(mori.prune_shared(), mori.map_shared(sys.argv[1]).sum(), flush=True)
 """
+
+
+_RECEIVE = """
+import pickle, sys, mori
+print(pickle.loads(bytes.fromhex(sys.stdin.readline())).sum(), flush=True)
+"""
+
+
+def test_a_receipt_reaches_a_sender_in_another_pid_namespace(
+    files: Path, wait: Callable[[Callable[[], object]], None]
+) -> None:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    theirs.send(mori.share(np.full(1000, 3)))
+    with _process(_RECEIVE) as apart:
+        assert apart.stdin is not None
+        apart.stdin.write(ours.recv_bytes().hex() + "\n")
+        apart.stdin.flush()
+        assert _line(apart) == "3000"
+        wait(lambda: not receipts._receipts.all())
+    ours.close()
+    theirs.close()
 
 
 def test_pruning_across_pid_namespaces_removes_exactly_what_nobody_holds(files: Path) -> None:

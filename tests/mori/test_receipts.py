@@ -262,7 +262,8 @@ def test_what_waits_longer_than_the_grace_arrives_and_is_gone_then(
     wait(lambda: not receipts._receipts.all() and not _regions())
 
 
-def test_one_message_has_one_receipt_for_each_region() -> None:
+def test_one_message_has_one_receipt_for_each_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORI_GRACE", "10")
     whole = mori.share([np.arange(100) for _ in range(1000)])
     other = mori.share(np.arange(10))
     data = bytes(ForkingPickler.dumps([[whole[number] for number in range(1000)], other]))
@@ -280,6 +281,19 @@ def test_what_a_queue_of_one_process_sends_to_itself_arrives(wait: Wait) -> None
     assert queue.get().sum() == 499500
     queue.close()
     wait(lambda: not receipts._receipts.all())
+
+
+class _Slowly:
+    def __reduce__(self) -> Any:
+        time.sleep(5 * float(os.environ["MORI_GRACE"]))
+        return int, ()
+
+
+def test_what_takes_longer_to_pickle_than_the_grace_arrives() -> None:
+    queue: Any = multiprocessing.SimpleQueue()
+    queue.put([mori.share(np.arange(1000)), _Slowly()])
+    assert queue.get()[0].sum() == 499500
+    queue.close()
 
 
 class _Refuses:
@@ -443,3 +457,25 @@ assert [ours.recv()[0] for _ in range(number)] == [*range(number)]  # and what w
     ours.close()
     theirs.close()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def _put_while_the_pipe_is_full(queue: Any, started: Any) -> None:
+    for _ in range(2):  # the second thread has pickled, and waits for the first one to have written
+        threading.Thread(target=queue.put, args=([bytes(100_000), mori.share(np.arange(1000))],)).start()
+    _until_sent(2)
+    started.set()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(60)
+
+
+def test_a_message_that_waits_for_the_lock_of_its_pipe_is_held() -> None:
+    context = multiprocessing.get_context("fork")
+    queue, started = context.SimpleQueue(), context.Event()
+    process = context.Process(target=_put_while_the_pipe_is_full, args=(queue, started))
+    process.start()
+    assert started.wait(30)
+    time.sleep(10 * float(os.environ["MORI_GRACE"]))
+    assert [queue.get()[1].sum() for _ in range(2)] == [499500] * 2
+    process.join(30)
+    queue.close()
