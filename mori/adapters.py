@@ -81,6 +81,7 @@ __all__ = [
     "announce",
     "array_classes",
     "call_later",
+    "container_classes",
     "domain",
     "find_copy",
     "frame_class",
@@ -200,6 +201,13 @@ def array_classes() -> tuple[type, ...]:
     from mori.objects.masked import SharedMaskedArray
 
     return SharedArray, SharedMaskedArray, SharedRecords, SharedMatrix
+
+
+def container_classes() -> tuple[type, ...]:
+    """Return the bases of shared containers: small ones are builtins, which engines look into."""
+    from mori.objects import containers
+
+    return containers.Small, containers.View
 
 
 def frame_class() -> type:

@@ -22,7 +22,7 @@ from mori.format.plan import measure
 from mori.memory import region
 from mori.objects import array, hashing
 from mori.objects.array import SharedArray
-from mori.objects.containers import View
+from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Where
 from mori.store.names import Name, format_name, parse_name
@@ -140,7 +140,10 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
         if objects is not None:
             objects.warn()
     written_by = codec.for_id(plan.codec)
-    if written_by is None or not written_by.has_mapped(len(plan.children), len(plan.buffers)):
+    is_container = isinstance(by, codec.ContainerCodec)
+    if written_by is None or not (
+        is_container or written_by.has_mapped(len(plan.children), len(plan.buffers))
+    ):
         return obj
 
     if shown_by is not None:
@@ -153,7 +156,9 @@ def _node_of(obj: object) -> Node | None:
     if isinstance(obj, SharedArray):
         return array.node_of(obj)
     if isinstance(obj, View):
-        return obj._node if obj._is_intact() else None
+        return obj._node if obj._mori_is_intact() else None
+    if isinstance(obj, Small):
+        return obj._mori_node() if obj._mori_is_intact() else None
     if hasattr(type(obj), "_mori_is_intact"):
         return obj._mori.node if obj._mori_is_intact() else None  # type: ignore[attr-defined]
     # Nothing of pandas lies in a region before. What another thread imports just now may lack the function.

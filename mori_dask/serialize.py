@@ -31,8 +31,9 @@ from mori_dask.handshake import schedulers_are_here
 __all__ = ["SIZE", "register"]
 
 _TYPES = (
-    *(mori.SharedBytes, mori.SharedList, mori.SharedTuple, mori.SharedDict),
-    *(mori.SharedSet, mori.SharedFrozenSet, *adapters.array_classes()),
+    mori.SharedBytes,
+    *adapters.container_classes(),
+    *adapters.array_classes(),
 )
 SIZE: Final = 251  # bytes that a shared object weighs for the scheduler, and hardly anything else does
 

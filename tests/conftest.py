@@ -231,3 +231,22 @@ def wait() -> Callable[[Callable[[], object]], None]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(2)
+
+
+@pytest.fixture
+def views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every container that is shared here a large one, for tests of what large ones do."""
+    from mori.codecs import containers
+
+    monkeypatch.setattr(containers, "SMALL", -1)
+
+
+@pytest.fixture
+def nodes(views: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every container inside another a node of its own, for tests of what large ones do."""
+    from mori.codecs import containers
+    from mori.format import codec, survey
+
+    monkeypatch.setattr(containers, "LARGE", 0)
+    monkeypatch.setattr(survey, "LARGE", 0)
+    monkeypatch.setattr(codec, "_PART_NBYTES", 0)

@@ -3,6 +3,6 @@
 Those whose objects users hold are registered by what opens them, in `mori.objects`.
 """
 
-from mori.codecs import alias, pickle5, scalars, small
+from mori.codecs import containers, scalars
 
-__all__ = ["alias", "pickle5", "scalars", "small"]
+__all__ = ["containers", "scalars"]

@@ -1,20 +1,34 @@
-"""list and tuple: nodes with one child an element, decoded by the views when they are asked.
+"""Lists, tuples, dicts and sets: in one stream while they are small, else in columns, in blocks, or by nodes.
 
-Imports codec and layout.
+A large dict has its values in its last child and its keys in an index of its own, or in a child where they
+cannot have one. A large set has one child, the list of its elements.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, Final
 
 from mori.codecs import packed, strings
+from mori.codecs.faults import path_to
+from mori.codecs.index import Index, build
 from mori.codecs.kinds import kinds_of
-from mori.format.codec import Buffers, BuiltinCodec, Encoded
+from mori.codecs.streams import encode_blocks, encode_object
+from mori.format import codec
+from mori.format.codec import Buffers, BuiltinCodec, ContainerCodec, Encoded, register
+from mori.format.layout import Codec as Id
 from mori.format.node import Node
+from mori.format.survey import LARGE, Kind, Survey
 
-__all__ = ["Elements", "SequenceCodec", "Values"]
+__all__ = ["SMALL", "DictCodec", "Elements", "SequenceCodec", "SetCodec", "Values"]
+
+SMALL: Final = 64
+"""Elements of a container, at most, that is opened as a builtin's subclass which contains its elements."""
+
+_SMALL_NBYTES: Final = 1 << 16
+_SMALL_PARTS: Final = 16  # opening a small container opens its parts
+_SIZED: Final = frozenset({list, tuple, dict, set, frozenset})
 
 
 class Values(list[Any]):
@@ -24,29 +38,39 @@ class Values(list[Any]):
 
 
 class Elements(list[Any]):
-    """The elements of a set, which have no places that a user would know."""
+    """The elements of a set, or the keys of a dict: what is hashed has to be a builtin when it is read."""
 
 
-class SequenceCodec(BuiltinCodec):
+def _small(obj: Any, kind: str, survey: Survey, *, is_root: bool) -> Encoded | None:
+    """Return a small container in one stream, None for a larger one."""
+    if not is_root or len(obj) > SMALL:
+        return None
+    encoded = encode_object(obj, kind, survey, _SMALL_NBYTES)
+    return None if encoded is None or len(encoded.children) > _SMALL_PARTS else encoded
+
+
+class SequenceCodec(ContainerCodec):
     """A list or a tuple."""
 
     def __init__(self, number: int, kind: type[list[Any] | tuple[Any, ...]]) -> None:
         self.id = number
         self.kind = kind
 
-    def encode(self, obj: Sequence[Any]) -> Encoded:
-        column = _packed(obj)
-        return Encoded(b"", (), obj) if column is None else column
+    def encode_in(self, obj: Sequence[Any], survey: Survey, *, is_root: bool) -> Encoded:
+        is_temporary = isinstance(obj, Values | Elements)
+        if not is_temporary and (small := _small(obj, self.kind.__name__, survey, is_root=is_root)):
+            return small
+        kinds = kinds_of(obj)
+        if (column := _column(obj, kinds)) is not None:
+            return column
+        is_hashed = isinstance(obj, Elements)
+        if not is_hashed and _are_nodes(obj, kinds, survey):
+            return Encoded(b"", (), obj)
+        holders = 2 if is_temporary else 1
+        return encode_blocks(obj, self.kind.__name__, survey, holders, has_nodes=not is_hashed)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         return self.kind(children)
-
-    def step(self, obj: Any, index: int) -> str:
-        if isinstance(obj, Elements):
-            return ""
-        return (
-            f"[{next(itertools.islice(obj.of, index, None))!r}]" if isinstance(obj, Values) else f"[{index}]"
-        )
 
     def part(self, node: Node, number: int) -> Node:
         if number >= len(node):
@@ -61,13 +85,107 @@ class SequenceCodec(BuiltinCodec):
             raise IndexError(f"out of bounds: there are {len(obj)} elements")
         return obj[number]
 
+    def step_to(self, obj: Any, index: int, child: object) -> str:
+        if isinstance(obj, Elements):
+            return ""
+        if index < len(obj) and next(itertools.islice(obj, index, None)) is child:
+            if isinstance(obj, Values):
+                return f"[{next(itertools.islice(obj.of, index, None))!r}]"
+            return f"[{index}]"
+        return path_to(obj.of if isinstance(obj, Values) else obj, child)
 
-def _packed(obj: Sequence[Any]) -> Encoded | None:
+
+def _column(obj: Sequence[Any], kinds: set[type]) -> Encoded | None:
     """Return what is all of one kind as one node."""
-    kinds = kinds_of(obj)
     missing = type(None) in kinds
-    kinds.discard(type(None))
-    if len(kinds) != 1:
+    (cls, *others) = kinds - {type(None)} or {type(None)}
+    if others:
         return None
-    (cls,) = kinds
     return strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
+
+
+def _are_nodes(obj: Sequence[Any], kinds: set[type], survey: Survey) -> bool:
+    """Return whether each element is a node of its own: all are large, or have a codec."""
+    if not all(cls in _SIZED or survey.kind(cls) is Kind.CODEC for cls in kinds):
+        return False
+    return all(len(one) > LARGE if type(one) in _SIZED else codec.is_part(one) for one in obj)
+
+
+class DictCodec(ContainerCodec):
+    """A dict, in its order."""
+
+    id = Id.DICT
+    makes_parts = True
+
+    def encode_in(self, obj: dict[Any, Any], survey: Survey, *, is_root: bool) -> Encoded:
+        if small := _small(obj, "dict", survey, is_root=is_root):
+            return small
+        index = build(obj)
+        if index is not None and (numbers := packed.numbers(obj.values())) is not None:
+            return Encoded(index.meta, index.buffers, (numbers,))
+        values = Values(obj.values())
+        values.of = obj
+        if index is not None:
+            return Encoded(index.meta, index.buffers, (values,))
+        return Encoded(b"", (), (Elements(obj), values))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
+        *keys, values = children
+        return dict(zip(Index(meta, buffers) if meta else keys[0], values, strict=True))
+
+    def step_to(self, obj: Any, index: int, child: object) -> str:
+        if isinstance(child, Elements):
+            return ".keys()"
+        return "" if isinstance(child, Values | packed.Numbers) else path_to(obj, child)
+
+    def part(self, node: Node, number: int) -> Node | None:
+        values = node.child(len(node) - 1)
+        return values.codec.part(values, number)
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
+        return () if child.record.place == len(node) - 1 else None
+
+    def inside(self, obj: Any, number: int) -> Any:
+        if number >= len(obj):
+            raise IndexError(f"out of bounds: there are {len(obj)} elements")
+        return next(itertools.islice(obj.values(), number, None))
+
+
+class SetCodec(ContainerCodec):
+    """A set or a frozenset."""
+
+    makes_parts = True
+
+    def __init__(self, number: int, kind: type[set[Any] | frozenset[Any]]) -> None:
+        self.id = number
+        self.kind = kind
+
+    def encode_in(self, obj: Set[Any], survey: Survey, *, is_root: bool) -> Encoded:
+        small = _small(obj, self.kind.__name__, survey, is_root=is_root)
+        return small or Encoded(b"", (), (Elements(obj),))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        (elements,) = children
+        return self.kind(elements)
+
+    def step_to(self, obj: Any, index: int, child: object) -> str:
+        return "" if isinstance(child, Elements) else path_to(obj, child)
+
+
+class AliasCodec(BuiltinCodec):
+    """A further reference to an object: the distance back to its node, in the meta.
+
+    The plan writes aliases, and the reader follows them when a child is asked for, so neither way leads
+    through this codec: it stands for the id, and refuses an alias that is no child.
+    """
+
+    id = Id.ALIAS
+
+    def encode(self, obj: Any) -> Encoded | None:
+        raise AssertionError("no type is written as an alias")
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        raise ValueError("it is an alias that stands alone")
+
+
+register(AliasCodec())

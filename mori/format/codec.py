@@ -159,10 +159,8 @@ class Codec:
     """Its objects may be one with others, even where they are a part of what owns its parts."""
     owns_parts: bool = False
     """What its objects are made of belongs to each of them, whatever else refers to it."""
-    has_keys: bool = False
-    """All children but the last are keys: they are read at once, and are never one with other objects."""
-    pickles_cycles: bool = False
-    """Where its objects contain each other, the instances of their class go by pickle."""
+    makes_parts: bool = False
+    """Its children are made anew each time: no other object refers to them."""
     hides_writes: bool = True
     """Its objects can be written to without telling anybody: they are compared with their nodes."""
 
@@ -216,6 +214,10 @@ class Codec:
     def open(self, node: Node) -> Any:
         """Return the object that a user holds of a node."""
         return self.read(node)
+
+    def open_in(self, node: Node, identity: Any) -> Any:
+        """Return the object that a user holds of a node inside another, whose identity map is given."""
+        return self.open(node)
 
     def view(self, node: Node, view: Strides | Range) -> Any:
         """Return the object that a user holds of a view of a node.
@@ -291,6 +293,18 @@ class BuiltinCodec(Codec):
         return obj
 
 
+class ContainerCodec(BuiltinCodec):
+    """A codec that has to know what else is met while an object is measured."""
+
+    def encode_in(self, obj: Any, survey: Any, *, is_root: bool) -> Encoded:
+        """Take an object apart; `survey` is the `Survey` of what was met."""
+        raise NotImplementedError
+
+    def step_to(self, obj: Any, index: int, child: object) -> str:
+        """Return how a user writes the way from an object to a child, by its place or by itself."""
+        return self.step(obj, index)
+
+
 class RebuiltCodec(Codec):
     """A codec whose objects are of a library's own class, which has no room for where they came from."""
 
@@ -338,14 +352,11 @@ _LIBRARIES: Final = (
         (
             *(Id.SCALAR, Id.NDARRAY, Id.LIST, Id.TUPLE, Id.DICT, Id.PICKLE, Id.STRINGS, Id.PACKED, Id.ALIAS),
             *(
-                Id.SMALL,
+                Id.BLOCKS,
                 Id.SET,
                 Id.FROZENSET,
-                Id.NAMEDTUPLE,
-                Id.DATACLASS,
                 Id.BYTES,
                 Id.OBJECT_ARRAY,
-                Id.ROWS,
             ),
         ),
     ),
@@ -415,9 +426,6 @@ def for_type(cls: type) -> Codec | None:
                 _meet(base)
             if base in _derived:
                 return _derived[base]
-    if codec is None:
-        number = _family(cls)
-        codec = None if number is None else for_id(number)
     return codec
 
 
@@ -434,13 +442,6 @@ def _meet(cls: type) -> None:
         _imported.add(module)
     if library is None:
         sys.modules[module].load(name)
-
-
-def _family(cls: type) -> int | None:
-    """Return the codec's id for a class of the user's that is known by how it was made."""
-    if hasattr(cls, "__dataclass_fields__"):
-        return Id.DATACLASS
-    return Id.NAMEDTUPLE if issubclass(cls, tuple) and hasattr(cls, "_fields") else None
 
 
 def known(key: int | type | str) -> Codec | None:
@@ -469,3 +470,21 @@ def for_id(number: int) -> Codec | None:
             ) from error
         codec = TABLE.get(number)
     return codec
+
+
+_PART_NBYTES: Final = 1024  # of an array that is worth a node of its own
+
+
+def is_part(obj: Any) -> bool:
+    """Return whether an object inside another is a node of its own, such as an array or a frame."""
+    by = for_type(type(obj))
+    if by is None:
+        return False
+    if type(obj).__module__.startswith("mori."):
+        return True
+    if isinstance(obj, np.ndarray):
+        if obj.dtype.hasobject or obj.dtype.kind == "T":
+            return False
+        # Pickle forgets which of two types of one size it was, masks that are none, and the like.
+        return obj.nbytes >= _PART_NBYTES or type(obj) is not np.ndarray or obj.dtype.char in "qQc"
+    return by.is_mapped or isinstance(obj, memoryview)

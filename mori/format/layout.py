@@ -88,11 +88,9 @@ class Codec:
     STRINGS: Final = 7  # packed strings, Arrow's large_string
     PACKED: Final = 8  # packed lists of int, float, bool, bytes
     ALIAS: Final = 9  # a further reference to one object
-    SMALL: Final = 10  # a small container in another
+    BLOCKS: Final = 10  # the elements of a list or tuple, pickled in blocks
     SET: Final = 11
     FROZENSET: Final = 12
-    NAMEDTUPLE: Final = 13
-    DATACLASS: Final = 14
     BYTES: Final = 15
     DATAFRAME: Final = 16
     SERIES: Final = 17
@@ -111,7 +109,6 @@ class Codec:
     ARROW_COLUMN: Final = 30
     PANDAS_SUBCLASS: Final = 31
     NUMPY_MASKED: Final = 32
-    ROWS: Final = 33  # lists of records, in columns
     ARROW_ARRAY: Final = 36
     ARROW_CHUNKED_ARRAY: Final = 37
     ARROW_RECORD_BATCH: Final = 38

@@ -6,7 +6,7 @@ walks with a stack of its own, so the depth of an object is bounded by memory al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from mori import _progress
@@ -14,6 +14,7 @@ from mori.errors import NotShareableError
 from mori.format import codec, layout
 from mori.format.codec import Buffer, Codec
 from mori.format.layout import Codec as Id
+from mori.format.survey import Survey
 
 __all__ = ["AliasNode", "PlanNode", "Prepare", "buffer_nbytes", "measure"]
 
@@ -77,11 +78,9 @@ def buffer_nbytes(buffer: Buffer) -> int:
 class _Level:
     """An object on the way down, and how many of its children have been met."""
 
-    __slots__ = ("children", "codec", "is_key", "met", "node", "nodes", "number", "obj", "reach")
+    __slots__ = ("children", "codec", "met", "node", "nodes", "number", "obj", "reach")
 
-    def __init__(
-        self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any], number: int, is_key: bool
-    ) -> None:
+    def __init__(self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any], number: int) -> None:
         self.obj = obj
         self.codec = by
         self.node = node
@@ -90,7 +89,6 @@ class _Level:
         self.met = 0
         self.number = number  # in the order in which nodes are written
         self.reach = number  # the first node that this one, or a node inside it, refers to
-        self.is_key = is_key
 
 
 class _Met(NamedTuple):
@@ -104,7 +102,7 @@ class _Met(NamedTuple):
 Prepare = Callable[[Any, str], Any]
 """Takes a frame or series and the path to it, and returns what is to be written in its place."""
 
-_ROUNDS: Final = 2  # a codec that makes its children anew each time would give new ids for ever
+_ROUNDS: Final = 3
 
 
 def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
@@ -117,38 +115,18 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
 
     Notes
     -----
-    A cycle through an instance of a dataclass (a tree whose nodes know their parents) is pickle's to
-    keep: then the instances of that class go by pickle.
+    What stands in several streams is known only when all of them have been written: then they are written
+    anew. An object that makes its parts anew whenever it is pickled would have others each time, hence the
+    bound.
     """
-    pickled: set[type] = set()
     apart: dict[int, Any] = {}
-    rounds = 0
-    while True:
-        measure = _Measure(pickled, apart if rounds < _ROUNDS else _Everything(), prepare)
-        try:
-            root = measure.run(obj)
-        except _CycleError as cycle:
-            pickled.add(cycle.cls)
-            continue
-        if not measure.met_inside:
-            return root
-        apart |= measure.met_inside
-        rounds += 1
-
-
-class _Everything:
-    """The ids of all objects."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-
-class _CycleError(Exception):
-    """Objects that contain each other, one of which is of a class that pickle can take over."""
-
-    def __init__(self, cls: type) -> None:
-        super().__init__(cls)
-        self.cls = cls
+    for _ in range(_ROUNDS):
+        survey = Survey(apart)
+        root = _Measure(survey, prepare).run(obj)
+        if not survey.again:
+            break
+        apart |= survey.again
+    return root
 
 
 def _is_whole(level: _Level, node: PlanNode) -> bool:
@@ -164,14 +142,8 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
 class _Measure:
     """The walk over an object: the levels above, and what has been met so far."""
 
-    def __init__(self, pickled: set[type], apart: Container[int], prepare: Prepare | None) -> None:
-        # What stands inside a small container and is met elsewhere, too: it has to be a node of its own.
-        self.met_inside: dict[int, Any] = {}
-        self._inside: dict[int, Any] = {}
-        self._apart = apart
-        self._small_codec: Any = codec.for_id(Id.SMALL)
-        self._rows_codec: Any = codec.for_id(Id.ROWS)
-        self._pickled = pickled
+    def __init__(self, survey: Survey, prepare: Prepare | None) -> None:
+        self._survey = survey
         self._prepare = prepare
         self._levels: list[_Level] = []
         self._above: set[int] = set()
@@ -201,27 +173,28 @@ class _Measure:
         return root
 
     def _enter(self, obj: Any) -> PlanNode:
-        by = None if type(obj) in self._pickled else codec.for_type(type(obj))
-        encoded = None
+        by = codec.for_type(type(obj))
         is_scalar = by is not None and by.is_value
         if not is_scalar and (alias := self._alias(obj)) is not None:
             return alias
+        if id(obj) in self._above:
+            raise NotShareableError(
+                path=self._path(),
+                found="it contains itself, and what is between is too large to be written in one piece",
+            )
         taken = obj
         if by is not None and by.is_prepared and self._prepare is not None:
             is_ready = self._levels and self._levels[-1].codec.is_prepared
             taken = obj if is_ready else self._prepare(obj, self._path())
         try:
-            if by is not None:
-                encoded = (self._small(obj) if self._levels else None) or self._rows(obj, by)
-                encoded = encoded or by.encode(taken)
+            encoded = None if by is None else self._encoded(by, taken)
             is_large = is_scalar and (encoded is None or encoded.codec is not None)
             if is_large and (alias := self._alias(obj)) is not None:
                 return alias
             if encoded is None or by is None:
                 by = codec.for_type(codec.Pickled)
-                assert by is not None
-                encoded = by.encode(taken)
-                assert encoded is not None
+                assert isinstance(by, codec.ContainerCodec)
+                encoded = by.encode_in(taken, self._survey, is_root=not self._levels)
         except codec.UnpicklableError as error:
             raise NotShareableError(path=self._path() + error.way, found=str(error)) from error
         except Exception as error:
@@ -234,55 +207,19 @@ class _Measure:
             node.close()
             return node
         self._number += 1
-        is_key = self._remember(obj, node, encoded)
+        self._remember(obj, node, encoded)
         if not encoded.children:
             node.close()
             return node
-        if id(obj) in self._above:
-            for level in reversed(self._levels):
-                if level.codec.pickles_cycles:
-                    raise _CycleError(type(level.obj))
-                if level.obj is obj:
-                    break
-            raise NotShareableError(path=self._path(), found="it contains itself")
         self._above.add(id(obj))
-        self._levels.append(_Level(obj, by, node, encoded.children, self._number, is_key))
+        self._levels.append(_Level(obj, by, node, encoded.children, self._number))
         return node
 
-    def _small(self, obj: Any) -> codec.Encoded | None:
-        """Take an object apart that fits into one node of plain bytes, None for any other."""
-        if id(obj) in self._inside:
-            self.met_inside[id(obj)] = obj
-        packed: tuple[codec.Encoded, dict[int, Any]] | None = self._small_codec.pack(obj, self._apart)
-        if packed is None:
-            return None
-        encoded, inside = packed
-        inside.pop(id(obj), None)
-        self._meet_inside(inside)
-        return encoded
-
-    def _rows(self, obj: Any, by: Codec) -> codec.Encoded | None:
-        """Take a list of records apart that fits into columns, None for any other."""
-        if by.id not in (Id.LIST, Id.TUPLE) or len(obj) < self._rows_codec.fewest():
-            return None
-        records = obj if isinstance(obj, list | tuple) else [*obj]  # a view makes its records anew
-        encoded: codec.Encoded | None = self._rows_codec.pack(
-            records, "tuple" if by.id == Id.TUPLE else "list"
-        )
-        if encoded is None or self._is_key() or not (self._levels or self._apart):
-            return encoded  # keys stay as they are, and where there is nothing else, nothing is met again
-        inside = dict(zip(map(id, records), records, strict=True))
-        if self._apart and any(key in self._apart for key in inside):
-            return None
-        self._meet_inside(inside)
-        return encoded
-
-    def _meet_inside(self, inside: dict[int, Any]) -> None:
-        """Take note of what has no node of its own; if it is met elsewhere, too, it has to have one."""
-        for others in (self._inside, self._met):
-            if not others.keys().isdisjoint(inside.keys()):
-                self.met_inside |= {key: part for key, part in inside.items() if key in others}
-        self._inside |= inside
+    def _encoded(self, by: Codec, obj: Any) -> codec.Encoded | None:
+        if not isinstance(by, codec.ContainerCodec):
+            return by.encode(obj)
+        self._survey.meet(obj)
+        return by.encode_in(obj, self._survey, is_root=not self._levels)
 
     def _alias(self, obj: object) -> PlanNode | None:
         """Return an alias to what was written of an object; None if it was not, or is still above."""
@@ -290,33 +227,26 @@ class _Measure:
         if met is None or id(obj) in self._above:
             return None
         level = self._levels[-1]
-        if level.is_key or not _is_whole(level, met.node):
+        if not _is_whole(level, met.node):
             return None
         level.reach = min(level.reach, met.number)
         return AliasNode(met.node)
 
-    def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> bool:
-        """Take note of an object that may be met again; say whether it is a key, or a part of one.
-
-        A dict's lists of keys and of values are made anew each time. Keys stay as they are: they are
-        read at once, and a tuple of aliases of aliases would be larger than the region by any factor.
-        """
+    def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> None:
+        """Take note of an object that may be met again."""
         if not self._levels:
-            return False
+            return
         level = self._levels[-1]
-        of_dict = level.codec.has_keys
-        is_key = self._is_key()
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
-        if tells and not (of_dict or is_key) and _is_whole(level, node):
+        if tells and not level.codec.makes_parts and _is_whole(level, node):
             self._met[id(obj)] = _Met(obj, node, self._number)
-        return is_key
-
-    def _is_key(self) -> bool:
-        """Say whether what is met now is the keys of a dict, or a part of them."""
-        if not self._levels:
-            return False
-        level = self._levels[-1]
-        return level.is_key or (level.codec.has_keys and level.met < len(level.children))
 
     def _path(self) -> str:
-        return "obj" + "".join(level.codec.step(level.obj, level.met - 1) for level in self._levels)
+        return "obj" + "".join(map(_step, self._levels))
+
+
+def _step(level: _Level) -> str:
+    """Return how a user writes the way from a level's object to the child that is looked at."""
+    if isinstance(level.codec, codec.ContainerCodec):
+        return level.codec.step_to(level.obj, level.met - 1, level.children[level.met - 1])
+    return level.codec.step(level.obj, level.met - 1)

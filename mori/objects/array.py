@@ -76,8 +76,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     _alone: bool = (
         False  # stands for itself, not for a part of an array that the user holds: may become private
     )
-    _above: list[Any] | None = None  # the containers that handed it out
-    _aliased: tuple[Any, int] | None = None  # the opening, and the offset under which aliases refer to it
+    _is_reshaped: bool = False  # its shape, strides or dtype were assigned to
     _before: object = None  # the memory that it was over before it became private
     _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
     _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
@@ -133,10 +132,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if name in _IN_PLACE_ATTRIBUTES:
             _make_writeable(self)
         super().__setattr__(name, value)
-        if name in _SHAPING_ATTRIBUTES and self._above is not None:
-            above, self._above = self._above, None
-            for container in above:
-                container._private()
+        if name in _SHAPING_ATTRIBUTES:
+            self._is_reshaped = True
 
     @property
     def flat(self) -> Any:
@@ -376,18 +373,10 @@ def _make_writeable(array: Any) -> None:
         plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
         data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
     del plain
-    above = array._above
     # Views taken before point into this memory, but what numpy has them hold is this array.
     array._before = mapping if mapping is not None else array.base
     give_memory(array, array.dtype, fortran, data)
-    array._above = array._rebuilt = None
-    if array._aliased is not None:
-        ref, offset = array._aliased
-        array._aliased = None
-        if (opening := ref()) is not None:
-            opening.changed(offset, array)
-    for container in above or ():
-        container._private()
+    array._rebuilt = None
 
 
 # numpy may give this a name of its own, and deprecate the setter for everybody else.

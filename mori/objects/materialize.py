@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
 from mori.format import codec, origins
-from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
+from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple, small
 from mori.wire import transport
 
 __all__ = ["private_copy"]
@@ -30,7 +31,18 @@ class _Level(NamedTuple):
     finish: Callable[[], Any]
 
 
-_SETS: Final = (set, frozenset, SharedSet, SharedFrozenSet)
+_SETS: Final[dict[type, Any]] = {
+    set: set,
+    SharedSet: set,
+    small.SmallSet: set,
+    frozenset: frozenset,
+    SharedFrozenSet: frozenset,
+    small.SmallFrozenSet: frozenset,
+}
+_TUPLES: Final = (tuple, SharedTuple, small.SmallTuple)
+_LISTS: Final = (list, SharedList, small.SmallList)
+_DICTS: Final = (dict, SharedDict, small.SmallDict)
+_CONSTANTS: Final = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 _END: Final = object()
 
 
@@ -70,19 +82,19 @@ def _copy(x: Any, copies: _Copies) -> Any:
 def _below(obj: Any, copies: _Copies) -> _Level | None:
     """Return the level of a container, None for anything else."""
     kind = type(obj)
-    if kind is tuple or kind is SharedTuple:
+    if kind in _TUPLES:
         parts: list[Any] = []
         return _Level(obj, iter(obj), parts.append, lambda: tuple(parts))
     if kind in _SETS:
         elements: list[Any] = []
-        make = obj.builtin if kind in (SharedSet, SharedFrozenSet) else kind
+        make = obj.builtin if kind in (SharedSet, SharedFrozenSet) else _SETS[kind]
         return _Level(obj, iter(obj), elements.append, lambda: make(elements))
     # A list or a dict may contain itself: its copy is known from now on.
-    if kind is list or kind is SharedList:
+    if kind in _LISTS:
         elements = []
         copies[id(obj)] = obj, elements
         return _Level(obj, iter(obj), elements.append, lambda: elements)
-    if kind is dict or kind is SharedDict:
+    if kind in _DICTS:
         items: dict[Any, Any] = {}
         copies[id(obj)] = obj, items
         return _Level(obj, chain.from_iterable(obj.items()), _Items(items), lambda: items)
@@ -108,6 +120,12 @@ class _Items:
 
 
 def _leaf(obj: Any, copies: _Copies) -> Any:
+    if isinstance(obj, _CONSTANTS):
+        return obj
     node = origins.node_of(obj)
     by = codec.for_type(type(obj)) if node is None else node.codec
-    return obj if by is None else by.copy(obj, lambda part: _copy(part, copies))
+    if by is None:
+        by = codec.for_type(codec.Pickled)
+        assert by is not None
+    with transport.use_transport("value"):
+        return by.copy(obj, lambda part: _copy(part, copies))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import dataclasses
 import enum
 import functools
@@ -161,3 +162,11 @@ class Metered(pd.DataFrame):
     @property
     def _constructor(self) -> type[Metered]:
         return Metered
+
+
+def fields_of(obj: Any) -> dict[str, Any]:
+    """Return the fields of an instance that have a value."""
+    if isinstance(obj, tuple):
+        return obj._asdict()  # type: ignore[attr-defined,no-any-return]
+    slots = {name: getattr(obj, name) for name in copyreg._slotnames(type(obj)) if hasattr(obj, name)}  # type: ignore[attr-defined]
+    return slots | getattr(obj, "__dict__", {})

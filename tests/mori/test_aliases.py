@@ -18,6 +18,8 @@ from mori.memory import region
 from tests.mori.damage import checksummed
 from tests.mori.pandas_versions import str_frame
 
+pytestmark = pytest.mark.usefixtures("views")
+
 CONTAINERS = (mori.SharedList, mori.SharedTuple, mori.SharedDict, list, tuple, dict)
 
 
@@ -33,7 +35,6 @@ ONCE = {
     "frame": lambda: str_frame({"a": np.zeros(10_000), "s": ["x"] * 10_000}),
     "series": lambda: pd.Series(np.zeros(10_000)),
     "index": lambda: pd.Index(np.arange(10_000) * 2),
-    "str": lambda: "x" * 80_000,
     "bytes": lambda: b"x" * 80_000,
     "set": lambda: set(range(30_000)),
     "objects": lambda: np.array([{"a": 1}, "b" * 80_000], object),
@@ -267,15 +268,12 @@ def test_a_write_through_an_alias_is_seen_where_the_object_stands_first(store, w
 def test_a_write_to_a_frame_is_seen_through_its_aliases_and_at_every_depth(store, worker):
     frame = pd.DataFrame({"a": [1, 2]})
     shared = mori.share([[frame, 1], {"k": (frame,)}, [np.arange(3)]])
-    part, untouched = shared[1], shared[2]
-    assert mori.is_shared(part)
+    part = shared[1]
     shared[0][0].loc[0, "a"] = 9
     assert part["k"][0].loc[0, "a"] == 9
     for made in (part, worker(lambda x: x, part), pickle.loads(pickle.dumps(shared))[1]):
         assert made["k"][0].loc[0, "a"] == 9
-    assert not mori.is_shared(part)
     assert not mori.is_shared(shared)
-    assert mori.is_shared(untouched)
 
 
 def test_a_part_that_was_opened_on_its_own_is_not_the_one_of_another_opening(store):
@@ -306,7 +304,8 @@ def test_an_alias_is_named_after_the_place_where_the_object_stands_first(store, 
 
 def test_a_part_that_refers_to_nothing_outside_travels_by_value_without_being_rewritten(store):
     array = np.arange(1000)
-    shared = mori.share([array, [array], [np.ones(3), [7]]])
+    inside = [array, *([i] for i in range(1000))]
+    shared = mori.share([array, inside, [np.ones(300), *([i] for i in range(1000))]])
     with mori.by_value():
         for place, rewritten in ((0, False), (1, True), (2, False)):
             out_of_band: list = []
@@ -340,12 +339,11 @@ def test_temporary_objects_of_a_codec_are_never_taken_for_one_another(store):
 
 def aliased() -> tuple[bytearray, int]:
     """Return a region of an array and an alias to it, and where the alias starts."""
-    array = np.arange(4.0)
-    plan = measure([array, [np.ones(2), array], (5,)])
+    array = np.arange(400.0)
+    plan = measure([array, np.ones(200), array])
     header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
     data = writer.to_bytes(plan, header)
-    root = root_of(region.over(data))
-    return data, root.here(1).here(1).offset
+    return data, root_of(region.over(data)).here(2).offset
 
 
 def distance(to: str) -> int:
@@ -354,13 +352,12 @@ def distance(to: str) -> int:
     offsets = {
         "itself": alias,
         "the root": root.offset,
-        "its parent": root.here(1).offset,
         "what lies before the root": 0,
-        "a node without the flag": root.here(1).here(0).offset,
+        "a node without the flag": root.here(1).offset,
         "a buffer": root.here(0).offset + root.here(0).extent - 32,
         "between nodes": root.here(0).offset + 8,
         "what is not aligned": root.here(0).offset + 1,
-        "what lies behind": root.here(2).offset,
+        "what lies behind": alias + root.here(2).extent,
         "another region": alias - (1 << 40),
         "nowhere": alias + (1 << 63),
     }
@@ -368,21 +365,22 @@ def distance(to: str) -> int:
 
 
 @pytest.mark.parametrize("to", [
-    "itself", "the root", "its parent", "what lies before the root", "a node without the flag", "a buffer",
+    "itself", "the root", "what lies before the root", "a node without the flag", "a buffer",
     "between nodes", "what is not aligned", "what lies behind", "another region", "nowhere",
 ])  # fmt: skip
 def test_an_alias_to_what_is_no_node_before_it_is_refused(to):
     data, alias = aliased()
-    assert open_node(root_of(region.over(bytes(data))))[1][1].tolist() == [0, 1, 2, 3]
+    opened = open_node(root_of(region.over(bytes(data))))
+    assert opened[2] is opened[0]
     struct.pack_into("<Q", data, alias + layout.NODE.size, distance(to))
     opened = open_node(root_of(region.over(bytes(checksummed(data)))))
-    assert opened[1][0].tolist() == [1, 1]
+    assert opened[1][:2].tolist() == [1, 1]
     with pytest.raises(mori.CorruptRegionError, match=r"alias|lies outside|stands in no tree|its p|checksum"):
-        opened[1][1]
+        opened[2]
 
 
 def test_an_alias_to_an_alias_is_refused():
-    array = np.arange(4.0)
+    array = np.arange(400.0)
     plan = measure([array, array, array])
     plan.children[1].flags = layout.ALIASED
     plan.children[2].target = plan.children[1]
@@ -400,9 +398,9 @@ def test_an_alias_that_is_no_child_or_has_parts_is_refused():
     data, alias = aliased()
     struct.pack_into("<I", data, alias + 8, 7)  # bytes of the meta
     with pytest.raises(mori.CorruptRegionError, match="no alias"):
-        open_node(root_of(region.over(bytes(checksummed(data)))))[1][1]
+        open_node(root_of(region.over(bytes(checksummed(data)))))[2]
     plan = measure([[]])
-    plan.codec, plan.meta, plan.children, plan.table = layout.Codec.ALIAS, bytes(8), [], []
+    plan.codec, plan.meta, plan.buffers, plan.table = layout.Codec.ALIAS, bytes(8), [], []
     plan.close()
     header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
     with pytest.raises(mori.CorruptRegionError, match="stands alone"):
@@ -418,7 +416,7 @@ def test_a_later_flag_is_refused():
 
 
 def test_frames_over_one_block_keep_the_names_of_their_columns(store):
-    frame = pd.DataFrame({"a": np.arange(5.0), "b": np.ones(5)})
+    frame = pd.DataFrame({"a": np.arange(500.0), "b": np.ones(500)})
     renamed = frame.copy(deep=False)
     renamed.columns = ["c", "d"]
     values = frame["a"]._mgr.blocks[0].values

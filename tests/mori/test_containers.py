@@ -83,11 +83,9 @@ def test_whatever_tree_is_shared_is_what_comes_back(store, tree):
     assert same(pickle.loads(data), tree)
 
 
-BIG = [1, "x" * 600]  # too large to be a builtin
-
-
-def test_parts_are_lazy_views_and_the_views_are_no_builtins(store):
-    shared = mori.share({"l": [1, BIG], "t": (1, BIG), "d": {"x": {"y": BIG}}})
+def test_large_parts_are_lazy_views_and_the_views_are_no_builtins(store, views):
+    numbers = dict.fromkeys(range(600))
+    shared = mori.share({"l": [*numbers], "t": (*numbers,), "d": {"x": numbers}})
     assert isinstance(shared, mori.SharedDict)
     assert isinstance(shared["l"], mori.SharedList)
     assert isinstance(shared["t"], mori.SharedTuple)
@@ -217,7 +215,7 @@ def test_what_only_pickles_survives_inside_a_container(store, worker):
     ([threading.Lock()], "obj[0]"),
     ({"a": [0, (1, threading.Lock())]}, "obj['a'][1][1]"),
     ({("t", 1): threading.Lock()}, "obj[('t', 1)]"),
-    ([np.array([threading.Lock()])], "obj[0][0]"),
+    ([np.array([threading.Lock()])], "obj[0]"),
 ], ids=lambda x: x if isinstance(x, str) else type(x).__name__)  # fmt: skip
 def test_what_does_not_pickle_is_an_error_that_names_the_path(store, obj, path):
     with pytest.raises(mori.NotShareableError, match="lock") as caught:
@@ -226,39 +224,9 @@ def test_what_does_not_pickle_is_an_error_that_names_the_path(store, obj, path):
     assert pickle.loads(pickle.dumps(caught.value)).path == path
 
 
-def test_a_container_that_contains_itself_is_refused(store):
-    cycle: list = [1]
-    cycle.append({"back": cycle})
-    with pytest.raises(mori.NotShareableError, match="contains itself") as caught:
-        mori.share(cycle)
-    assert caught.value.path == "obj[1]['back']"
-
-
 def test_a_part_that_stands_twice_is_no_cycle(store):
     part = [1, 2]
     assert mori.share([part, part, {"again": part}]) == [part, part, {"again": part}]
-
-
-@pytest.mark.parametrize(
-    "kind", [lambda x: [x], lambda x: (x,), lambda x: {"k": x}], ids=["list", "tuple", "dict"]
-)
-def test_a_thousand_levels_are_shared_and_opened(store, worker, kind):
-    deep = np.arange(3)
-    for _ in range(1000):
-        deep = kind(deep)
-    shared = mori.share(deep)
-
-    def dive(x):
-        while not isinstance(x, np.ndarray):
-            x = x["k"] if isinstance(x, mori.SharedDict) else x[0]
-        return x
-
-    leaf = dive(shared)
-    assert leaf.tolist() == [0, 1, 2]
-    assert mori.is_shared(leaf)
-    assert mori.shared_name(leaf) is None  # deeper than 64 steps: it has no name
-    assert pickle.loads(pickle.dumps(leaf)).tolist() == [0, 1, 2]
-    assert worker(lambda x: dive(x).tolist(), shared) == [0, 1, 2]
 
 
 def test_opening_reads_none_of_the_elements(store):

@@ -23,13 +23,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.codecs.classes import fields_of
 from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
 from tests.fuzz import FAULTS, fuzz
 from tests.mori import classes
+from tests.mori.classes import fields_of
 from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.mori.test_arrow import ARRAYS, table

@@ -59,7 +59,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str,
         patch.setenv("MORI_GRACE", "0")
         array = mori.share(np.arange(1000.0).reshape(20, 50))
         frame = mori.share(pd.DataFrame({"i": np.arange(9), "s": pd.array(list("abcdefghi"), NAN_STRINGS)}))
-        nest = mori.share({"a": [np.arange(5), "x"], "b": (1, 2)})
+        nest = mori.share({"a": [*range(1000)], "b": (1, 2)})
         yield {
             "array": array,
             "slice": array[3:7, ::-2],

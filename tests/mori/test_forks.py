@@ -430,7 +430,7 @@ def test_an_exec_lets_go_of_everything(store: str) -> None:
 
 @pytest.mark.parametrize("holder", ["this thread", "another"])
 def test_a_fork_in_the_middle_of_a_list_of_records_leaves_its_lock_usable(holder: str) -> None:
-    from mori.objects.containers.lock import lock
+    from mori.objects.containers.tracker import lock
 
     rows = mori.share([{"a": n, "b": str(n)} for n in range(100)])
     held, forked = threading.Event(), threading.Event()

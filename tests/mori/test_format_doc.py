@@ -7,7 +7,6 @@ import importlib.util
 import re
 import struct
 import zlib
-from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ import pandas as pd
 import pytest
 
 from mori import store as stores
-from mori.codecs import rows, small
 from mori.format import codec, layout
+from mori.format.survey import Survey
 from mori.wire import reference
 from tests.mori import classes
 
@@ -105,19 +104,15 @@ def test_a_scalar_is_written_as_documented(row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", _tables("Examples")[0], ids=lambda row: row[1].strip("`"))
-def test_an_example_is_encoded_as_documented(monkeypatch: pytest.MonkeyPatch, row: list[str]) -> None:
+def test_an_example_is_encoded_as_documented(views: None, row: list[str]) -> None:
     number, example, meta, buffers, children = row
     value = eval(example.strip("`"), {"np": np, "pd": pd, "Pickled": codec.Pickled, "classes": classes})
     by = codec.for_type(type(value))
     assert by is not None
-    encoded = by.encode(value)
-    if int(number) == layout.Codec.SMALL:
-        packed = small.pack(value, ())
-        assert packed is not None
-        encoded = packed[0]
-    if int(number) == layout.Codec.ROWS:
-        monkeypatch.setattr(rows, "FEWEST", 1)
-        encoded = rows.pack([*map(copy, value)], type(value).__name__)
+    if isinstance(by, codec.ContainerCodec):
+        encoded = by.encode_in(value, Survey(), is_root=True)
+    else:
+        encoded = by.encode(value)
     assert encoded is not None
     assert (by.id if encoded.codec is None else encoded.codec) == int(number)
     assert encoded.meta == ast.literal_eval(meta.strip("`"))

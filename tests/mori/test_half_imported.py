@@ -24,7 +24,7 @@ frames = []
 first = threading.Thread(target=lambda: frames.append(mori.share(pandas.DataFrame({"a": [1, 2]}))))
 first.start()
 assert reached.wait(30)
-x = mori.share([numpy.arange(3), "text"])
+x = mori.share([numpy.arange(300), "text"])
 print(mori.is_shared(x), mori.shared_name(x[0]) == mori.shared_name(x) + "[0]")
 print(mori.is_shared(numpy.arange(3)), mori.is_shared(pandas.DataFrame({"a": [1]})))
 go.set()

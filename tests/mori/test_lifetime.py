@@ -194,7 +194,7 @@ PARTS = {
     "element": lambda x: x["l"][0],
     "slice": lambda x: x["l"][0][2:5],
     "plain view": lambda x: np.asarray(x["l"][0]),
-    "row": lambda x: x["l"][0].reshape(2, 5)[1],
+    "row": lambda x: x["l"][0].reshape(2, 500)[1],
     "list": lambda x: x["l"],
     "frame": lambda x: x["f"],
     "column": lambda x: x["f"]["a"],
@@ -212,7 +212,7 @@ def test_a_part_keeps_its_region_alive(store, part):
     frame = pd.DataFrame(
         {"a": range(5), "s": pd.array([*"abcde"], dtype=NAN_STRINGS)}, index=pd.Index([5, 6, 7, 8, 9])
     )
-    shared = mori.share({"l": [np.arange(10), 2], "f": frame})
+    shared = mori.share({"l": [np.arange(1000), 2], "f": frame})
     name, kept = mori.shared_name(shared), PARTS[part](shared)
     del shared
     gc.collect()

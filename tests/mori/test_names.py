@@ -31,8 +31,8 @@ def test_a_slice_has_no_name_but_is_shared(store):
         assert mori.shared_name(part) is None
 
 
-def test_parts_have_names_that_open_them_everywhere(store, worker):
-    shared = mori.share([[np.arange(3), "text"], {"k": (np.ones(2), ["5" * 600])}])
+def test_parts_have_names_that_open_them_everywhere(store, worker, nodes):
+    shared = mori.share([[np.arange(300), "text"], {"k": (np.ones(200), ["5" * 600])}])
     root = mori.shared_name(shared)
     parts = [shared[0], shared[0][0], shared[1], shared[1]["k"], shared[1]["k"][0], shared[1]["k"][1]]
     names = [mori.shared_name(part) for part in parts]

@@ -190,16 +190,14 @@ def test_a_constant_inside_a_container_is_not_taken_for_shared(store: str) -> No
     assert not mori.is_shared(Color.RED)
 
 
-def test_inside_a_container_an_object_has_a_name_and_its_parts_are_shared(store: str) -> None:
+def test_inside_a_container_the_parts_of_an_object_are_shared(store: str) -> None:
     shared = mori.share({"a": [Model()]})
     model = shared["a"][0]
     assert type(model) is Model
-    assert mori.is_shared(model)
+    assert not mori.is_shared(model)  # by itself it travels by value, with references to its parts
     assert mori.is_shared(model.coef)
-    name = mori.shared_name(model)
-    assert name is not None
-    assert name.endswith("[0,0]")
-    assert mori.map_shared(name).total() == model.total()
+    assert len(pickle.dumps(model)) < 2000
+    assert mori.map_shared(f"{mori.shared_name(shared)}[0,0]").total() == model.total()
 
 
 def test_a_class_of_main_and_a_lambda_go_by_cloudpickle(store: str, worker: Any) -> None:
@@ -247,7 +245,7 @@ def unpicklable(**attributes: Any) -> Model:
         ([unpicklable(tree={"x": [0, threading.Lock()]})], "obj[0].tree['x'][1]"),
         (
             {"m": unpicklable(frame=pd.DataFrame({"o": np.array([threading.Lock()], object)}))},
-            "obj['m'].frame",
+            "obj",  # by what the frame makes of its column
         ),
     ],
     ids=["element", "attribute", "deep", "frame"],
@@ -267,16 +265,13 @@ def _region(obj: object) -> bytearray:
 
 
 def test_a_stream_that_asks_for_a_part_that_is_not_there_is_refused() -> None:
-    encoded = codec.for_type(codec.Pickled).encode(Model())  # type: ignore[union-attr]
-    assert len(encoded.children) == 3
-    by = codec.for_type(codec.Pickled)
     plan = measure(codec.Pickled(Model()))
+    assert len(plan.children) == 3
     plan.children.pop()
     plan.table = []
     plan.close()
     header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
     node = root_of(region.over(writer.to_bytes(plan, header)))
-    assert by is not None
     with pytest.raises(mori.CorruptRegionError, match="no part"):
         open_node(node)
 

@@ -19,6 +19,8 @@ import mori
 from tests.mori.pandas_versions import IS_LEGACY, NAN_STRINGS
 from tests.worker import settings
 
+pytestmark = pytest.mark.usefixtures("views")
+
 PICKLERS = {
     "pickle 2": lambda x: pickle.dumps(x, 2),
     "pickle 5": lambda x: pickle.dumps(x, 5),
@@ -85,8 +87,6 @@ PARTS = {
     "index of a series": lambda x: x["series"].index,
     "array": lambda x: x["list"][0],
     "slice of an array": lambda x: x["list"][0][5:8],
-    "list": lambda x: x["list"],
-    "tuple": lambda x: x["list"][1],
     "array in a tuple": lambda x: x["list"][1][1],
 }
 
@@ -110,7 +110,7 @@ def tree() -> dict:
     return {
         "frame": frame(),
         "series": dates,
-        "list": [np.arange(50).reshape(10, 5), (np.ones(3), np.arange(40))],
+        "list": [np.arange(500).reshape(100, 5), (np.ones(300), np.arange(400))],
     }
 
 

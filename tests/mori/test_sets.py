@@ -9,6 +9,8 @@ import pytest
 import mori
 from tests.mori.test_containers import outcome
 
+pytestmark = pytest.mark.usefixtures("views")
+
 SETS = {
     "int": set(range(100)),
     "str": {f"s{i}" for i in range(100)},

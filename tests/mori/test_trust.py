@@ -240,6 +240,7 @@ def test_diagonals_whose_places_overflow_are_refused(dtype: str) -> None:
 # errors that are no errors of mori's
 
 
+@pytest.mark.usefixtures("views")
 @pytest.mark.parametrize("elements", [[[1], [2]], [1, 1], [(1, [2]), 3]], ids=["list", "twice", "deeper"])
 @pytest.mark.parametrize("kind", [set, frozenset])
 @pytest.mark.parametrize(

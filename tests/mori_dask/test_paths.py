@@ -12,6 +12,8 @@ import distributed.protocol
 import numpy as np
 import pandas as pd
 import pytest
+from dask.sizeof import sizeof
+from dask.tokenize import tokenize
 from distributed import Client, Queue, Variable, get_client, wait
 
 import mori
@@ -335,20 +337,68 @@ def test_the_region_keeps_its_name(client: Client, array, frame):
 
 
 def test_a_shared_container_is_neither_walked_nor_read(client: Client):
-    shared = mori.share({"a": [1, 2, {"b": np.arange(3)}], "b": "text"})
+    shared = mori.share({i: [i, {"b": np.arange(3)}] for i in range(1000)})
 
     def see(x):
-        return type(x).__name__, x["a"][2]["b"].tolist(), mori.shared_name(x)
+        return type(x).__name__, x[2][1]["b"].tolist(), mori.shared_name(x)
 
     assert client.submit(see, shared).result() == ("SharedDict", [0, 1, 2], mori.shared_name(shared))
 
 
+_SMALL = {
+    "SmallList": [np.arange(10_000.0), "text", 1],
+    "SmallDict": {"a": np.arange(10_000.0), "b": "text"},
+    "SmallTuple": (np.arange(10_000.0), "text", 1),
+    "SmallSet": {f"text {i} " + "x" * 500 for i in range(60)},
+    "SmallFrozenSet": frozenset(f"text {i} " + "x" * 500 for i in range(60)),
+}
+
+
+@pytest.mark.parametrize("name", _SMALL)
+def test_a_small_container_is_one_shared_object_on_every_way(client: Client, counted, name):
+    shared = mori.share(_SMALL[name])
+
+    def see(x):
+        return type(x).__name__, len(x), mori.shared_name(x)
+
+    seen = name, len(shared), mori.shared_name(shared)
+    before = counted()
+    assert client.submit(see, shared, pure=False).result() == seen
+    assert client.submit(see, x=shared, pure=False).result() == seen
+    assert client.map(see, [shared], pure=False)[0].result() == seen
+    assert client.submit(lambda x: see(x["in"]), {"in": shared}, pure=False).result() == seen
+    assert dask.delayed(see)(shared).compute() == seen
+    future = client.scatter(shared)
+    assert client.submit(see, future, pure=False).result() == seen
+    assert client.submit(see, mori_dask.scatter(client, shared), pure=False).result() == seen
+    back = client.submit(lambda x: x, shared, pure=False).result()
+    assert (type(back).__name__, len(back), mori.shared_name(back)) == seen
+    assert counted() - before < 2 * _FEW
+    assert sizeof(shared) < 1000
+
+
+def test_a_small_container_that_was_written_to_arrives_as_it_is_now(client: Client):
+    for obj, write in (([1, 2], lambda x: x.append(3)), ({"a": 1}, lambda x: x.update(b=2))):
+        shared = mori.share(obj)
+        before = tokenize(shared)
+        write(shared)
+        write(obj)
+        assert tokenize(shared) == tokenize(obj) != before
+        assert client.submit(lambda x: (type(x), x), shared).result() == (type(obj), obj)
+
+
 def test_a_shared_result_that_the_scheduler_passes_on_comes_whole(client: Client):
-    result = client.submit(lambda: mori.share({"x": np.arange(1000), "y": [1, "two"]}), pure=False).result()
-    assert isinstance(result, mori.SharedDict)
-    assert mori.is_shared(result)
-    np.testing.assert_array_equal(result["x"], np.arange(1000))
-    assert result["y"] == [1, "two"]
+    for count, kind in ((1, dict), (1000, mori.SharedDict)):
+        made = client.submit(
+            lambda count: mori.share({i: (np.arange(1000), [1, "two"]) for i in range(count)}),
+            count,
+            pure=False,
+        )
+        result = made.result()
+        assert isinstance(result, kind)
+        assert mori.is_shared(result)
+        np.testing.assert_array_equal(result[0][0], np.arange(1000))
+        assert result[0][1] == [1, "two"]
 
 
 def test_a_dataset_outlives_who_published_it(client: Client):

@@ -163,7 +163,7 @@ def test_a_nested_task_outlives_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_thousand_parts_of_a_region_have_one_token() -> None:
-    whole = mori.share([np.arange(i, i + 10) for i in range(1000)])
+    whole = mori.share([np.arange(i, i + 200) for i in range(1000)])
     ref = call.remote(lambda parts: sum(int(part[0]) for part in parts), list(whole))
     found = lifetime.session()
     assert found is not None

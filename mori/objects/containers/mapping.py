@@ -11,15 +11,13 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, Mu
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
+from mori.codecs.containers import DictCodec
 from mori.codecs.index import Index
-from mori.codecs.mapping import DictCodec
-from mori.codecs.packed import Column
 from mori.format.codec import register
-from mori.format.layout import Codec as Id
-from mori.format.node import Node, open_node
-from mori.objects.containers.opening import Opening
+from mori.format.node import Node
+from mori.objects.containers.identity import Identity
 from mori.objects.containers.sequences import SharedList
-from mori.objects.containers.sets import hashable
+from mori.objects.containers.sources import Source, source_of
 from mori.objects.containers.view import SHOWN, View, shown
 from mori.objects.containers.walk import bounded, equal
 
@@ -44,52 +42,33 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     values are still references.
     """
 
-    __slots__ = ("_column", "_index", "_others", "_places", "_values_node")
+    __slots__ = ("_index", "_key_list", "_places")
     _kind = dict
     _index: Index | None
     _places: dict[Any, int] | None
-    _others: Any
-    _column: Column | None  # of the values, where they are of one kind
-    _values_node: Node | None
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node)
-        self._index = self._places = self._others = self._values_node = self._column = None
+    def __init__(self, node: Node, identity: Identity) -> None:
+        super().__init__(node, identity)
+        self._index = self._places = None
+        self._key_list: SharedList | list[Any] | None = None  # keys without an index, which may be written to
 
-    def _items(self) -> Node:
-        values = self._values_node
-        if values is None:
+    def _elements(self) -> Source:
+        source = self._source
+        if source is None:
             node = self._node
             values = node.child(len(node) - 1)
-            if values.record.codec != Id.LIST:
-                # Packed in one node: whatever opens it knows where its elements are.
-                self._others = open_node(values)
-                if not isinstance(self._others, list | SharedList):
-                    raise values.decode_error("it is no list of values")
-                if isinstance(self._others, SharedList):  # which may hand out records
-                    if isinstance(self._others._column, Column):
-                        self._column = self._others._column
-                    if self._opening is None:
-                        self._opening = Opening()
-                    self._others._opening = self._opening
-            self._values_node = values
-        return values
+            source = source_of(values, self._identity, self)
+            if source.kind is not list:
+                raise values.decode_error("it is no list of values")
+            self._source = source
+        return source  # type: ignore[no-any-return]
 
     def _count(self) -> int:
         """Return how many values there are in shared memory."""
-        items = self._items()
-        return len(items) if self._others is None else len(self._others)
+        return len(self._elements())
 
     def _open(self, index: int) -> Any:
-        values = self._values_node
-        if values is None:
-            values = self._items()
-        if self._column is not None:
-            try:
-                return self._column[index]
-            except ValueError as error:
-                raise values.decode_error(f"its content makes no sense ({error})") from error
-        return super()._open(index) if self._others is None else self._others[index]
+        return self._elements().get(index)
 
     def _keys(self) -> Index | dict[Any, int]:
         """Return the index of the keys; where they have none, the table of them."""
@@ -115,10 +94,11 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             if len(node) == 1:
                 opened = list(self._in_order(self._keys()))
             else:
-                keys = open_node(node.child(0))
+                keys = self._identity.open(node.child(0))
                 if not isinstance(keys, list | SharedList) or len(keys) != self._count():
                     raise node.decode_error("it has no list of as many keys as there are values")
-                opened = list(map(hashable, keys))
+                self._key_list = keys
+                opened = list(keys)
             try:
                 places = {key: i for i, key in enumerate(opened)}
             except TypeError as error:
@@ -127,6 +107,14 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
                 raise node.decode_error("its keys are not distinct")
             self._places = places
         return self._places
+
+    def _mori_is_intact(self) -> bool:
+        keys = self._key_list
+        return super()._mori_is_intact() and (not isinstance(keys, SharedList) or keys._mori_is_intact())
+
+    def _mori_is_idle(self) -> bool:
+        keys = self._key_list
+        return super()._mori_is_idle() and (not isinstance(keys, SharedList) or keys._mori_is_intact())
 
     def _damaged(self, error: Exception) -> Exception:
         return self._node.decode_error(f"its keys make no sense ({error})")
@@ -192,8 +180,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
 
     def _each(self) -> Iterator[Any]:
         """Yield the values in shared memory."""
-        count = self._count()
-        return map(self._open, range(count)) if self._others is None else iter(self._others)
+        return itertools.chain.from_iterable(self._elements().read(0, self._count()))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._private()[key] = value
@@ -321,10 +308,13 @@ class _Items(_Part, ItemsView[Any, Any]):
 
 
 class _DictCodec(DictCodec):
-    """Dicts: views."""
+    """Large dicts."""
 
     def open(self, node: Node) -> SharedDict:
-        return SharedDict(node)
+        return SharedDict(node, Identity())
+
+    def open_in(self, node: Node, identity: Identity) -> SharedDict:
+        return SharedDict(node, identity)
 
 
 register(_DictCodec(), dict, SharedDict)

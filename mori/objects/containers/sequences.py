@@ -15,14 +15,14 @@ from typing import Any, cast
 import numpy as np
 
 from mori.codecs.containers import Elements, SequenceCodec, Values
-from mori.codecs.packed import Column, Numbers, PackedCodec
-from mori.codecs.rows import Rows, RowsCodec
+from mori.codecs.packed import Numbers, PackedCodec
+from mori.codecs.streams import BlocksCodec
 from mori.codecs.strings import StringsCodec
 from mori.format.codec import BuiltinCodec, register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
-from mori.objects.containers.opening import Opening
-from mori.objects.containers.rows import HandedRows
+from mori.objects.containers.identity import Identity
+from mori.objects.containers.sources import Source, source_of
 from mori.objects.containers.view import SHOWN, View, shown
 from mori.objects.containers.walk import bounded, equal, plain_tuple
 
@@ -32,59 +32,21 @@ _CHUNK = 1024  # elements that are compared at once
 
 
 class _Elements(View[list[Any]], Sequence[Any]):
-    """Lists and tuples: of nodes, of one kind of value in a column, or of records in several."""
+    """Lists and tuples: a column of values, blocks of small objects, or a node each."""
 
-    __slots__ = ("_column",)
+    __slots__ = ()
     _kind: type
 
-    def __init__(self, node: Node, column: Column | Rows | None = None) -> None:
-        super().__init__(node)
-        self._column = column
-
-    def _source(self) -> Column | Rows | HandedRows:
-        """Return what makes the elements of a column, or hands out those that may be written to."""
-        column = self._column
-        assert column is not None
-        if not isinstance(column, Rows) or column.record is tuple:
-            return column
-        if self._opening is None:
-            self._opening = Opening()
-        return self._opening.rows(self._node, column)
-
-    def __len__(self) -> int:
-        if self._own is None and self._column is not None:
-            return len(self._column)
-        return super().__len__()
-
-    def _open(self, index: int) -> Any:
-        if self._column is None:
-            return super()._open(index)
-        try:
-            return self._source()[index]
-        except ValueError as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> Exception:
-        return self._node.decode_error(f"its content makes no sense ({error})")
-
-    def _read(self, start: int, stop: int) -> Iterator[list[Any]]:
-        """Yield the elements between two places of a column, block by block."""
-        source = self._source()
-        while start < stop:
-            try:
-                block = source.block(start, stop)
-            except ValueError as error:
-                raise self._damaged(error) from error
-            start += len(block)
-            yield block
-            del block  # records that nobody holds are let go when the next are asked for
+    def _elements(self) -> Source:
+        source = self._source
+        if source is None:
+            source = self._source = source_of(self._node, self._identity, self)
+        return source  # type: ignore[no-any-return]
 
     def _between(self, start: int, stop: int) -> Iterator[Any]:
         if self._own is not None:
             return iter(self._own[start:stop])
-        if self._column is None:
-            return map(self._open, range(start, stop))
-        return itertools.chain.from_iterable(self._read(start, stop))
+        return itertools.chain.from_iterable(self._elements().read(start, stop))
 
     def _place(self, index: Any) -> int:
         """Return an index from 0 on; what is none raises what it raises for the builtin."""
@@ -98,21 +60,20 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return number + length if number < 0 else number
 
     def __getitem__(self, index: Any) -> Any:
-        column = self._column
-        if type(index) is int and index >= 0 and self._own is None and isinstance(column, Column):
-            try:
-                return column[index]
-            except IndexError:
-                pass  # which is said below as Python says it
-            except ValueError as error:
-                raise self._damaged(error) from error
+        if self._own is None and type(index) is int:
+            source = self._elements()
+            length = len(source)
+            if 0 <= index < length:
+                return source.get(index)
+            if -length <= index < 0:
+                return source.get(index + length)
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step == 1:
                 return self._kind(self._between(start, stop))
             return self._kind([self[number] for number in range(start, stop, step)])
         place = self._place(index)
-        return self._open(place) if self._own is None else self._own[place]
+        return self._elements().get(place) if self._own is None else self._own[place]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._own) if self._own is not None else self._between(0, len(self))
@@ -151,7 +112,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
     @property
     def __array__(self) -> Callable[..., Any]:
         """What numpy asks for: numbers where they lie. Other elements it takes as those of a list."""
-        array = self._column.array if self._own is None and self._column is not None else None
+        array = self._elements().array if self._own is None else None
         if array is None:
             raise AttributeError("__array__")
 
@@ -174,7 +135,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return all(map(operator.eq, _chunks(self), _chunks(cast(Sequence[Any], other))))
 
     def _is_flat(self) -> bool:
-        return self._own is None and self._column is not None
+        return self._own is None and self._elements().is_column
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -336,34 +297,42 @@ class SharedTuple(_Elements):
 
 
 class _SequenceCodec(SequenceCodec):
-    """Lists and tuples: views."""
+    """Lists and tuples that have a node for each element."""
 
     def open(self, node: Node) -> Any:
-        return (SharedList if self.kind is list else SharedTuple)(node)
+        return self.open_in(node, Identity())
+
+    def open_in(self, node: Node, identity: Identity) -> Any:
+        return (SharedList if self.kind is list else SharedTuple)(node, identity)
 
 
-class _Columns(BuiltinCodec):
-    """How lists and tuples are opened whose elements lie in columns."""
+class _Elsewhere(BuiltinCodec):
+    """How lists and tuples are opened whose elements lie in columns or blocks."""
 
     def open(self, node: Node) -> Any:
-        column = self.read(node)
-        return (SharedList if column.kind is list else SharedTuple)(node, column)
+        return self.open_in(node, Identity())
+
+    def open_in(self, node: Node, identity: Identity) -> Any:
+        view = SharedList(node, identity)
+        if view._elements().kind is list:
+            return view
+        return SharedTuple(node, identity)
 
 
-class _StringsCodec(_Columns, StringsCodec):
+class _StringsCodec(_Elsewhere, StringsCodec):
     """Of strings."""
 
 
-class _PackedCodec(_Columns, PackedCodec):
+class _PackedCodec(_Elsewhere, PackedCodec):
     """Of numbers or bytes."""
 
 
-class _RowsCodec(_Columns, RowsCodec):
-    """Of records."""
+class _BlocksCodec(_Elsewhere, BlocksCodec):
+    """Of small objects."""
 
 
 register(_SequenceCodec(Id.LIST, list), list, Values, Elements, SharedList)
 register(_SequenceCodec(Id.TUPLE, tuple), tuple, SharedTuple)
 register(_StringsCodec())
 register(_PackedCodec(), Numbers)
-register(_RowsCodec())
+register(_BlocksCodec())

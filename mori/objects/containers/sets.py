@@ -10,24 +10,16 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import Any
 
-from mori.codecs.sets import SetCodec
+from mori.codecs.containers import SetCodec
 from mori.format.codec import register
 from mori.format.layout import Codec as Id
-from mori.format.node import Node, open_node
-from mori.objects.containers.sequences import SharedList, SharedTuple
+from mori.format.node import Node
+from mori.objects.containers.identity import Identity
+from mori.objects.containers.sequences import SharedList
 from mori.objects.containers.view import SHOWN, View, shown
-from mori.objects.containers.walk import bounded, plain_tuple
+from mori.objects.containers.walk import bounded
 
-__all__ = ["SharedFrozenSet", "SharedSet", "hashable"]
-
-
-def hashable(part: Any) -> Any:
-    """Return an element or a key as it was: views in it hash alike, but are not it."""
-    if isinstance(part, SharedTuple):
-        return plain_tuple(part, hashable)
-    if type(part) is not tuple and isinstance(part, tuple):  # a namedtuple
-        return tuple.__new__(type(part), map(hashable, part))
-    return part.copy() if isinstance(part, SharedFrozenSet) else part
+__all__ = ["SharedFrozenSet", "SharedSet"]
 
 
 def _builtin(other: Any) -> Any:
@@ -71,8 +63,8 @@ class _Elements(View[set[Any]], Set[Any]):
     __slots__ = ("_list", "_looked_up")
     _kind: type
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node)
+    def __init__(self, node: Node, identity: Identity) -> None:
+        super().__init__(node, identity)
         self._list: SharedList | None = None
         self._looked_up: Any = None
 
@@ -80,7 +72,7 @@ class _Elements(View[set[Any]], Set[Any]):
         """Return the elements as the list that they are in shared memory."""
         if self._list is None:
             child = self._node.child(0)
-            elements = open_node(child)
+            elements = self._identity.open(child)
             if not isinstance(elements, SharedList):
                 raise child.decode_error("it is no list of elements")
             self._list = elements
@@ -91,7 +83,7 @@ class _Elements(View[set[Any]], Set[Any]):
         if self._own is not None:
             return self._own
         if self._looked_up is None:
-            self._looked_up = self.builtin(map(hashable, self._in_order()))
+            self._looked_up = self.builtin(self._in_order())
         return self._looked_up
 
     def builtin(self, elements: Iterable[Any]) -> Any:
@@ -112,11 +104,17 @@ class _Elements(View[set[Any]], Set[Any]):
         self._looked_up = self._list = None
         return own
 
+    def _mori_is_intact(self) -> bool:
+        return super()._mori_is_intact() and (self._list is None or self._list._mori_is_intact())
+
+    def _mori_is_idle(self) -> bool:
+        return super()._mori_is_idle() and (self._list is None or self._list._mori_is_idle())
+
     def __len__(self) -> int:
         return len(self._in_order() if self._own is None else self._own)
 
     def __iter__(self) -> Iterator[Any]:
-        return map(hashable, self._in_order()) if self._own is None else iter(self._own)
+        return iter(self._in_order()) if self._own is None else iter(self._own)
 
     def __contains__(self, value: object) -> bool:
         return value in self._table()
@@ -211,10 +209,13 @@ class SharedFrozenSet(_Elements):
 
 
 class _SetCodec(SetCodec):
-    """Sets and frozensets: views."""
+    """Large sets and frozensets."""
 
     def open(self, node: Node) -> Any:
-        return (SharedSet if self.kind is set else SharedFrozenSet)(node)
+        return self.open_in(node, Identity())
+
+    def open_in(self, node: Node, identity: Identity) -> Any:
+        return (SharedSet if self.kind is set else SharedFrozenSet)(node, identity)
 
 
 register(_SetCodec(Id.SET, set), set, SharedSet)

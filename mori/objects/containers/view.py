@@ -1,20 +1,17 @@
 """What the lazy containers have in common: a node, or the private container it turned into.
 
-Imports reference, reader, array and the instances. Never subclasses of the builtins, which C code and
-engines would walk or take for empty. A structural change turns this view, and no other, into a private
-container whose untouched elements are still shared.
+Never subclasses of the builtins, which C code and engines would walk or take for empty. A structural change
+turns this view, and no other, into a private container whose untouched elements are still shared.
 """
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, Final, Generic, TypeVar
 
 from mori.format import layout
 from mori.format.node import Node
-from mori.objects.array import SharedArray
-from mori.objects.containers.classes import INSTANCES, instance
-from mori.objects.containers.opening import Opening
+from mori.objects.containers.identity import Identity
+from mori.objects.containers.tracker import lock
 from mori.wire import reference, transport
 
 __all__ = ["SHOWN", "View", "shown"]
@@ -43,88 +40,41 @@ Own = TypeVar("Own", bound=Any)
 class View(Generic[Own]):
     """What the lazy containers have in common: the node, or the private container it turned into."""
 
-    __slots__ = ("__weakref__", "_above", "_aliased", "_node", "_opened", "_opening", "_own")
+    __slots__ = ("__weakref__", "_identity", "_node", "_own", "_source")
+    _source: Any
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, identity: Identity) -> None:
         self._node = node
+        self._identity = identity
         self._own: Own | None = None
-        self._opening: Opening | None = None
-        self._above: list[View[Any]] | None = None  # the containers that handed it out
-        # The opening, and the offset under which aliases refer to it there.
-        self._aliased: tuple[weakref.ref[Opening], int] | None = None
-        # Handed-out parts, so that the same part is the same object, and a write to it is not lost.
-        self._opened: weakref.WeakValueDictionary[int, Any] | None = None
+        self._source = None
 
-    def _items(self) -> Node:
-        """Return the node whose children are the elements."""
-        return self._node
-
-    def _open(self, index: int) -> Any:
-        part = None if self._opened is None else self._opened.get(index)
-        if part is not None:
-            return part
-        opening = self._opening
-        if opening is None:
-            opening = self._opening = Opening()
-        node = self._items().child(index)
-        if node.record.codec in INSTANCES:
-            return instance(node, opening)
-        part = opening.part(node)
-        if isinstance(part, (SharedArray, View)):
-            self._hand_out(part, node, opening)
-        elif not hasattr(part, "_mori_is_intact"):
-            return part
-        if self._opened is None:
-            self._opened = weakref.WeakValueDictionary()
-        self._opened[index] = part
-        return part
-
-    def _hand_out(self, part: SharedArray | View[Any], node: Node, opening: Opening) -> None:
-        """Have a part know whom to tell when it becomes private."""
-        if isinstance(part, View):
-            if part._own is not None:
-                return
-            if part._opening is None:
-                part._opening = self._opening
-        elif part.flags.writeable:
-            return
-        if part._above is None:
-            part._above = []
-        if not part._above or part._above[-1] is not self:
-            part._above.append(self)
-        if node.record.flags & layout.ALIASED:
-            part._aliased = weakref.ref(opening.root()), node.offset
+    def _elements(self) -> Any:
+        """Return where the elements come from."""
+        raise NotImplementedError
 
     def _private(self) -> Own:
-        """Turn into a private container, and all that are above into such as hold this one."""
-        chain: list[View[Any]] = [self]  # held to the end: those above find it by a weak reference
-        for view in chain:
-            if view._own is None:
-                chain += view._turn()
-        own = self._own
-        assert own is not None
+        """Turn into a private container of the same elements, and return it."""
+        with lock:  # two threads would write to two copies
+            own = self._own
+            if own is None:
+                own = self._own = self._copy()
+                self._source = None
         return own
 
-    def _turn(self) -> list[View[Any]]:
-        """Turn into a private container, alone; return those above."""
-        own, above = self._copy(), self._above or []
-        for part in (self._opened or {}).values():
-            # Those above will know all that the parts could tell; to keep them would be a cycle.
-            if isinstance(part, SharedArray | View) and part._above is not None:
-                part._above = [other for other in part._above if other is not self]
-        self._own, self._above, self._opening, self._opened = own, None, None, None
-        if self._aliased is not None:
-            ref, offset = self._aliased
-            self._aliased = None
-            if (opening := ref()) is not None:
-                opening.changed(offset, self)
-        return above
+    def _mori_is_intact(self) -> bool:
+        """Return whether nothing in here was written to."""
+        if self._own is not None:
+            return False
+        if self._source is not None and self._source.is_changed():
+            return False
+        if self._identity.is_common_changed():
+            return False
+        return not (self._node.record.flags & layout.LEANS and self._identity.is_changed())
 
-    def _is_intact(self) -> bool:
-        """Say whether nothing in here was written to; what pandas did not tell is found now."""
-        if self._own is None and self._opening is not None and self._opening.touches(self._node):
-            self._private()
-        return self._own is None
+    def _mori_is_idle(self) -> bool:
+        """Return whether nobody holds what was handed out, and nothing was written to."""
+        return self._own is None and (self._source is None or self._source.is_idle())
 
     def _copy(self) -> Own:
         raise NotImplementedError
@@ -134,14 +84,14 @@ class View(Generic[Own]):
         return self._copy() if self._own is None else self._own
 
     def _is_flat(self) -> bool:
-        """Say whether its elements are one column of values: it compares itself, and goes no deeper."""
+        """Return whether the elements are one column of values: it compares itself, and goes no deeper."""
         return False
 
     def __len__(self) -> int:
-        return len(self._items() if self._own is None else self._own)
+        return len(self._elements() if self._own is None else self._own)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if not self._is_intact():
+        if not self._mori_is_intact():
             return _rebuild, (self._plain(),)
         mapping = self._node.mapping
         if transport.is_wanted(mapping):

@@ -7,7 +7,7 @@ import pytest
 import mori
 from tests.mori.pandas_versions import NAN_STRINGS
 
-pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
+pytestmark = [pytest.mark.each_store, pytest.mark.each_start, pytest.mark.usefixtures("nodes")]
 
 WORDS = [f"word {i}" for i in range(500)]
 NUMBERS = np.arange(1000.0)

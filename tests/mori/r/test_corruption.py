@@ -11,6 +11,8 @@ from mori.format import layout
 from tests import stored
 from tests.mori.damage import checksummed
 
+pytestmark = pytest.mark.usefixtures("nodes")
+
 CHILDREN = 16  # offsets of fields in a node's record
 META_NBYTES = 8
 CODEC = 4

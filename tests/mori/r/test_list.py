@@ -1,8 +1,11 @@
 """What R's mori states in test-list.R: lists and tables."""
 
 import numpy as np
+import pytest
 
 import mori
+
+pytestmark = pytest.mark.usefixtures("nodes")
 
 
 # R: 58

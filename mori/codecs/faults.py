@@ -1,0 +1,69 @@
+"""Which part of an object does not pickle, and how a user writes the way to a part."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+__all__ = ["fault_in", "path_to"]
+
+_LOOKED_AT: Final = 10_000  # objects, on the way to a part that an error is to name
+
+
+def _items(obj: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object is made of, as far as that can be seen, and how a user writes the way there."""
+    if isinstance(obj, dict):
+        for key, value in obj.items():
+            yield f".keys()[{key!r}]", key
+            yield f"[{key!r}]", value
+    elif isinstance(obj, list | tuple | deque):
+        for index, value in enumerate(obj):
+            yield f"[{index}]", value
+    if isinstance(obj, type):
+        return
+    for name, value in getattr(obj, "__dict__", {}).items():
+        yield f".{name}", value
+    for cls in type(obj).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            with contextlib.suppress(AttributeError):
+                yield f".{name}", getattr(obj, name)
+
+
+def _below(obj: Any) -> Iterator[tuple[str, Any]]:
+    """Yield everything below an object, the nearest first, each once, up to a limit."""
+    seen, waiting = {id(obj)}, deque([("", obj)])
+    while waiting and len(seen) < _LOOKED_AT:
+        above, current = waiting.popleft()
+        for step, value in _items(current):
+            if id(value) not in seen:
+                seen.add(id(value))
+                waiting.append((above + step, value))
+                yield above + step, value
+
+
+def path_to(obj: Any, wanted: object) -> str:
+    """Return how a user writes the way from an object to what it contains."""
+    return next((way for way, found in _below(obj) if found is wanted), ".<part>")
+
+
+def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple[str, str]:
+    """Return the way to the innermost part that `dump` raises for, and what is wrong with it."""
+    if isinstance(error, RecursionError):
+        return "", f"its containers are nested more deeply than pickle can follow ({error})"
+    way, seen = "", {id(obj)}
+    while len(seen) < _LOOKED_AT:
+        for step, value in _items(obj):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            try:
+                dump(value)
+            except Exception as inner:
+                way, obj, error = way + step, value, inner
+                break
+        else:
+            break
+    return way, f"it is a {type(obj).__qualname__} that does not pickle ({error})"

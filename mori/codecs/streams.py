@@ -1,0 +1,715 @@
+"""Python objects as pickles: one object in one stream, or many small elements in blocks of about a kilobyte.
+
+A stream names no class but those that its node lists. What has a codec of its own inside an object (an array,
+a frame, a large container) is a part: a child of the node, which the stream refers to by its number. What is
+met in several streams is written once, in a node that all of them have as their last child.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copyreg
+import io
+import itertools
+import pickle
+import pickletools
+import sys
+import zlib
+from bisect import bisect_right
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from mori import _progress as progress
+from mori._imports import importing
+from mori.codecs.faults import fault_in, path_to
+from mori.codecs.meta import from_json, to_json
+from mori.codecs.names import find_object
+from mori.format import codec
+from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
+from mori.format.layout import Codec as Id
+from mori.format.node import Node
+from mori.format.survey import ATOMS, Common, Contents, Survey
+from mori.store.names import MAX_STEPS
+
+__all__ = [
+    "Blocks",
+    "BlocksCodec",
+    "Numbers",
+    "ObjectStream",
+    "PartNumberError",
+    "Reader",
+    "StreamCodec",
+    "copy_with",
+    "dump_again",
+    "encode_blocks",
+    "encode_object",
+    "part",
+]
+
+BLOCK: Final = 1024
+"""Bytes that a block has, about."""
+
+_PART: Final = 256  # bytes that a part counts as: reading a block opens all of its parts
+_CHUNK: Final = 512  # elements that are looked at together
+_FIRST: Final = 8  # elements of the first block that is tried
+_LEAST: Final = 1024  # bytes of a buffer that is worth a place of its own
+_WITH_NODES: Final = frozenset({"list", "tuple", "dict", "common"})
+_SELF: Final = -1  # what a stream calls the container whose content it is; parts are -2, -3 and so on
+
+
+class PartNumberError(ValueError):
+    """A stream that refers to what its node does not have."""
+
+
+def part(number: int) -> Any:
+    """Stand in a stream for a part of the object; the reader puts the node's child in its place."""
+    raise pickle.UnpicklingError(f"part {number} of an object in a mori region is read by mori alone")
+
+
+_PART_NAME: Final = (part.__module__, part.__qualname__)
+
+
+class _Reducers(dict[type, Callable[[Any], Any]]):
+    """A pickler's dispatch table that takes parts out.
+
+    A pickler asks it for types that it does not know itself, so numbers, strings and builtin containers cost
+    nothing.
+    """
+
+    def __init__(self, number: Callable[[Any], int | None], *tables: Any) -> None:
+        super().__init__()
+        self._number = number
+        self._tables = ChainMap(*tables)
+
+    def __missing__(self, cls: type) -> Callable[[Any], Any]:
+        if cls is io.TextIOWrapper:
+            return _of_file
+        by = codec.for_type(cls)
+        if by is None or (isinstance(by, codec.ContainerCodec) and not cls.__module__.startswith("mori.")):
+            return self._tables[cls]  # type: ignore[no-any-return]
+        return self._reduce
+
+    def _reduce(self, obj: Any) -> Any:
+        number = self._number(obj)
+        if number is not None:
+            return part, (number,)
+        plain = self._tables.get(type(obj))
+        return obj.__reduce_ex__(5) if plain is None else plain(obj)
+
+
+def _of_file(obj: io.TextIOWrapper) -> Any:
+    """Refuse an open file, of which cloudpickle makes a StringIO; the process's own streams have names."""
+    for name in ("stdout", "stderr"):
+        if obj is getattr(sys, name):
+            return getattr, (sys, name)
+    return obj.__reduce_ex__(5)
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler that takes a persistent id of its own, which that of C does not from Python 3.13 on."""
+
+
+class _Writer:
+    """Writes the streams of one node."""
+
+    def __init__(
+        self, survey: Survey, container: object, *, root: object = None, is_common: bool = False
+    ) -> None:
+        self.parts: list[Any] = []
+        self.names: set[tuple[str, str]] = set()
+        self.may_name_any = False
+        self.is_opaque = False
+        self.is_fixed = True
+        self.is_flat = True
+        self.uses_common = False
+        self.has_self = False
+        self._container = container  # whose content is written
+        self._root = root  # or what is written itself, though it may have a codec
+        self._survey = survey
+        self._is_common = is_common
+        self._numbers: dict[int, int] = {}
+        self._named: dict[
+            frozenset[int], int
+        ] = {}  # how many names streams have, by the objects that have names
+        self._seen: list[Any] = []
+        self._file = io.BytesIO()
+
+    def number(self, obj: Any) -> int:
+        """Return the number of a part."""
+        number = self._numbers.setdefault(id(obj), len(self.parts))
+        if number == len(self.parts):
+            self.parts.append(obj)
+        return number
+
+    def forget(self, count: int) -> None:
+        """Forget the parts from a number on: the stream that has them is written anew."""
+        for obj in self.parts[count:]:
+            del self._numbers[id(obj)]
+        del self.parts[count:]
+
+    def _number_of_mapped(self, obj: Any) -> int | None:
+        return self.number(obj) if obj is not self._root and codec.is_part(obj) else None
+
+    def _reference(self, special: dict[int, bool]) -> Callable[[Any], int | None]:
+        """Return a pickler's persistent id: the number that stands for an object, None for none."""
+        container, apart, seen = self._container, self._survey.apart, self._seen
+
+        def persistent_id(obj: Any) -> int | None:
+            seen.append(obj)
+            if obj is container and obj is not None:
+                self.has_self = True
+                return _SELF
+            key = id(obj)
+            is_common = special.get(key)
+            if is_common is False:
+                return _SELF - 1 - self.number(obj)
+            if (is_common or key in apart) and not self._is_common:
+                self.uses_common = True
+                return self._survey.common.number(obj)
+            return None
+
+        return persistent_id
+
+    def pickler(self, contents: Contents, callback: Any = None) -> tuple[Any, Contents]:
+        """Return a pickler for elements with some contents, and these."""
+        self.is_flat = self.is_flat and contents.is_flat
+        self.is_fixed = self.is_fixed and contents.is_fixed
+        self.is_opaque = self.is_opaque or contents.is_opaque
+        pickler = _Pickler(self._file, 5, buffer_callback=callback)
+        if contents.is_opaque:
+            pickler.dispatch_table = _Reducers(self._number_of_mapped, copyreg.dispatch_table)
+        else:
+            self.names.update(map(_name_of, contents.classes))
+        if contents.special or contents.has_root or (contents.is_opaque and self._survey.apart):
+            pickler.persistent_id = self._reference(contents.special)  # type: ignore[method-assign]
+        elif contents.is_opaque:
+            pickler.persistent_id = self._seen.append  # type: ignore[method-assign]
+        return pickler, contents
+
+    def dump(self, by: tuple[Any, Contents], elements: object) -> bytes:
+        """Return the stream of some elements."""
+        pickler, contents = by
+        self._file.seek(0)
+        self._file.truncate()
+        self._seen.clear()
+        try:
+            pickler.dump(elements)
+        except RecursionError:
+            raise
+        except Exception as error:
+            self._seen.clear()
+            return self._dump_by_cloudpickle(elements, contents, error)
+        finally:
+            pickler.clear_memo()
+        stream = self._file.getvalue()
+        if contents.is_opaque:
+            self._note_names(stream)
+        return stream
+
+    def accept(self, contents: Contents) -> None:
+        """Take note of what the last stream has in common with others."""
+        if self._seen and contents.is_opaque and not contents.is_fixed and not self._is_common:
+            del self._seen[0]
+            self._survey.take_pickled(self._seen)
+        self._seen.clear()
+
+    def close(self, contents: Contents) -> None:
+        """Take note of what the elements that were looked at together have in common with others."""
+        if not self._is_common and (contents.is_fixed or not contents.is_opaque):
+            self._survey.take(contents)
+
+    def _note_names(self, stream: bytes) -> None:
+        """Take note of the names in a stream.
+
+        It is read where the pickler has met other classes and functions than before, or where there are not
+        as many opcodes that look up a name as there were then.
+        """
+        named = frozenset(
+            id(one) for one in self._seen if type(one) not in ATOMS and hasattr(one, "__qualname__")
+        )
+        if self._named.get(named) != stream.count(pickle.STACK_GLOBAL):
+            names = [*_names_in(stream)]
+            self.names |= {*names} - {_PART_NAME}
+            self._named[named] = len(names)
+
+    def _dump_by_cloudpickle(self, elements: object, contents: Contents, error: Exception) -> bytes:
+        """Return the stream of what plain pickle does not take: functions and classes that have no name."""
+        try:
+            with importing:
+                import cloudpickle
+        except ImportError:
+            raise error from None
+        table = _Reducers(self._number_of_mapped, cloudpickle.Pickler.dispatch_table)
+        namespace = {
+            "dispatch_table": table,
+            "persistent_id": staticmethod(self._reference(contents.special)),
+        }
+        file = io.BytesIO()
+        type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5).dump(elements)
+        self.may_name_any = self.is_opaque = True
+        self.is_fixed = self.is_flat = False  # a function may hold what it writes to
+        self._seen.clear()
+        return file.getvalue()
+
+    def encoded(self, head: list[Any], buffers: list[Any], number: int) -> Encoded:
+        """Return the node of the streams."""
+        names = [_listed(*name) for name in sorted(self.names)]
+        children = [*self.parts, self._survey.common] if self.uses_common else self.parts
+        flags = self.is_flat | self.is_fixed << 1 | self.is_opaque << 2 | self.may_name_any << 3
+        return Encoded(
+            to_json([*head, flags | self.uses_common << 4 | self.has_self << 5, names]),
+            buffers,
+            children,
+            number,
+        )
+
+
+def _name_of(obj: Any) -> tuple[str, str]:
+    module = obj.__module__
+    if not isinstance(module, str):
+        module = pickle.whichmodule(obj, obj.__qualname__)  # type: ignore[attr-defined]
+    return module, obj.__qualname__
+
+
+def _names_in(stream: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the names in a stream, as a reader of it would look them up."""
+    memo: list[Any] = []
+    stack: list[Any] = [None, None]
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name == "MEMOIZE":
+            memo.append(stack[-1])
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument or 0])
+        elif name == "STACK_GLOBAL":
+            yield stack[-2], stack[-1]
+            stack.append(None)
+        elif name not in ("FRAME", "PROTO"):
+            stack.append(argument if "UNICODE" in name else None)
+
+
+def _listed(module: str, name: str) -> list[str]:
+    """Return a name as a node lists it; a class of a script stands behind its own, for who runs another
+    script.
+    """
+    if module != "__main__":
+        return [module, name]
+    with contextlib.suppress(Exception), importing:
+        import cloudpickle
+
+        return [module, name, base64.b64encode(cloudpickle.dumps(find_object(module, name))).decode()]
+    return [module, name]
+
+
+def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) -> Encoded | None:
+    """Return an object as one stream; None if it has more than `most` bytes.
+
+    `kind` says which builtin the stream is the content of; "object" for any other object, "common" for the
+    list of what several streams refer to.
+    """
+    content: Any = obj
+    container: Any = None
+    if kind == "dict":
+        content, container = dict(obj), obj
+        looked_at, holders = [*obj.values()], 2
+    elif kind == "list":
+        content, container = list(obj), obj
+        looked_at, holders = content, 2
+    elif kind == "object":
+        looked_at, holders = [obj], 1 << 30  # who else refers to it does not matter
+    else:
+        looked_at, holders = list(obj), 1
+    is_common = kind == "common"
+    writer = _Writer(survey, container, root=obj, is_common=is_common)
+    contents = survey.contents(looked_at, holders, obj, has_nodes=kind in _WITH_NODES, is_common=is_common)
+    if kind == "dict":
+        contents = contents.joined(survey.contents([*obj], 2, obj, has_nodes=False))
+    del looked_at
+    buffers: list[pickle.PickleBuffer] = []
+
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        with buffer.raw() as raw:
+            if raw.nbytes < _LEAST:
+                return True  # it stays in the stream
+        buffers.append(buffer)
+        return False
+
+    try:
+        stream = writer.dump(writer.pickler(contents, take), content)
+    except Exception as error:
+        raise UnpicklableError(*fault_in(obj, error, _dump)) from error
+    if most is not None and len(stream) > most:
+        return None
+    writer.accept(contents)
+    writer.close(contents)
+    arrays = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
+    head = [kind, zlib.crc32(stream)]
+    return writer.encoded(head, [np.frombuffer(stream, np.uint8), *arrays], Id.PICKLE)
+
+
+def encode_blocks(
+    obj: Any, kind: str, survey: Survey, holders: int = 1, *, has_nodes: bool = True
+) -> Encoded:
+    """Return the elements of a list or tuple as blocks.
+
+    `holders` is how many containers refer to each element: two where `obj` is made anew of another's.
+    `has_nodes` says whether large builtins in them are nodes of their own.
+    """
+    writer = _Writer(survey, obj)
+    meter = progress.meter()
+    starts, ends, sums, data = [0], [0], list[int](), bytearray()
+    count = _FIRST
+    iterator = iter(obj)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes)
+        by = writer.pickler(contents)
+        first = 0
+        while first < len(chunk):
+            parts = len(writer.parts)
+            try:
+                stream = writer.dump(by, chunk[first : first + count])
+            except Exception as error:
+                raise _fault_of(chunk[first : first + count], starts[-1], error) from error
+            cost = len(stream) + _PART * (len(writer.parts) - parts)
+            done = min(count, len(chunk) - first)
+            count = max(1, min(_CHUNK, int(done * BLOCK / cost)))
+            if done > 2 * count and cost > 2 * BLOCK:  # elements are larger from here on
+                writer.forget(parts)
+                continue
+            writer.accept(contents)
+            first += done
+            starts.append(starts[-1] + done)
+            ends.append(ends[-1] + len(stream))
+            sums.append(zlib.crc32(stream))
+            data += stream
+        writer.close(contents)
+        if meter is not None:
+            meter.did(len(chunk))
+    table = np.array([*starts, *ends, *sums], "<i8")
+    return writer.encoded([kind, starts[-1]], [table, np.frombuffer(data, np.uint8)], Id.BLOCKS)
+
+
+def _fault_of(elements: list[Any], first: int, error: Exception) -> UnpicklableError:
+    way, fault = fault_in(elements, error, _dump)
+    number, bracket, rest = way[1:].partition("]")
+    if way[:1] == "[" and number.isdigit():
+        way = f"[{first + int(number)}{bracket}{rest}"
+    return UnpicklableError(way, fault)
+
+
+Get = Callable[[int], Any]
+"""Returns what a number in a stream stands for."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads a stream that names what its node lists."""
+
+    def __init__(self, stream: bytes, reader: Reader, persistent: Get, part: Get, buffers: Any) -> None:
+        super().__init__(io.BytesIO(stream), buffers=buffers)
+        self._reader = reader
+        self._persistent = persistent
+        self._part = (
+            part  # no method of this: its memo would refer to it, and keep the region until a collection
+        )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _PART_NAME:
+            return self._part
+        if self._reader.may_name_any:
+            return super().find_class(module, name)
+        return self._reader.find(module, name)
+
+    def persistent_load(self, number: int) -> Any:
+        return self._persistent(number)
+
+
+class Reader:
+    """Reads the streams of one node.
+
+    Raises
+    ------
+    ValueError
+        If what was written beside the streams makes no sense.
+    """
+
+    def __init__(self, flags: int, names: list[Any], children: int) -> None:
+        self.is_flat, self.is_fixed = bool(flags & 1), bool(flags & 2)
+        self.is_opaque, self.may_name_any = bool(flags & 4), bool(flags & 8)
+        self.uses_common, self.has_self = bool(flags & 16), bool(flags & 32)
+        self.parts = children - self.uses_common
+        self._listed = {(name[0], name[1]): name[2:] for name in names}
+        self._found: dict[tuple[str, str], Any] = {}
+
+    def find(self, module: str, name: str) -> Any:
+        """Return what a name stands for."""
+        key = module, name
+        if key not in self._found:
+            if key not in self._listed:
+                raise pickle.UnpicklingError(
+                    f"a stream names {module[:80]}.{name[:80]}, which its node does not list"
+                )
+            by_value = self._listed[key]
+            try:
+                self._found[key] = find_object(module, name)
+            except Exception:
+                if not by_value:
+                    raise
+                self._found[key] = pickle.loads(base64.b64decode(by_value[0]))
+        return self._found[key]
+
+    @property
+    def names_any(self) -> bool:
+        """Whether the streams name anything, which is called when they are read."""
+        return bool(self._listed) or self.may_name_any
+
+    def load(self, stream: bytes, persistent: Get, part: Get, buffers: Any = None) -> Any:
+        """Return what a stream says."""
+        return _Unpickler(stream, self, persistent, part, buffers).load()
+
+    def number(self, reference: int) -> int | None:
+        """Return which part a persistent id refers to, None for what other streams refer to, too."""
+        if type(reference) is not int or (reference >= 0 and not self.uses_common):
+            raise PartNumberError(f"there is no object with the number {reference!r}")
+        return None if reference >= 0 else self.checked(_SELF - 1 - reference)
+
+    def checked(self, number: int) -> int:
+        """Return the number of a part.
+
+        Raises
+        ------
+        PartNumberError
+            If the node has no such part.
+        """
+        if type(number) is not int or not 0 <= number < self.parts:
+            raise PartNumberError(f"there is no part {number!r} of {self.parts}")
+        return number
+
+
+class Numbers(NamedTuple):
+    """How the objects that a stream refers to are known when it is written again."""
+
+    part: Callable[[Any], int | None]
+    reference: Callable[[Any], int | None] | None
+
+
+def dump_again(elements: object, reader: Reader, numbers: Numbers) -> bytes:
+    """Return the stream of elements that were read from one, to be compared with it."""
+    file = io.BytesIO()
+    if reader.may_name_any:
+        import cloudpickle
+
+        namespace: dict[str, Any] = {
+            "dispatch_table": _Reducers(numbers.part, cloudpickle.Pickler.dispatch_table)
+        }
+        pickler = type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5)
+    else:
+        pickler = _Pickler(file, 5)
+        if reader.is_opaque:
+            pickler.dispatch_table = _Reducers(numbers.part, copyreg.dispatch_table)
+    if numbers.reference is not None:
+        pickler.persistent_id = numbers.reference
+    pickler.dump(elements)
+    return file.getvalue()
+
+
+def _dump(
+    obj: Any, number: Callable[[Any], int | None] | None = None, again: Callable[[], None] = lambda: None
+) -> bytes:
+    """Return the stream of an object by itself, by cloudpickle where plain pickle fails.
+
+    `number` gives the numbers of parts, and `again` is called before it gives them once more.
+    """
+    numbers = number or (lambda part: 0 if part is not obj and codec.is_part(part) else None)
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, 5)
+    pickler.dispatch_table = _Reducers(numbers, copyreg.dispatch_table)
+    try:
+        pickler.dump(obj)
+    except Exception as error:
+        try:
+            with importing:
+                import cloudpickle
+        except ImportError:
+            raise error from None
+        again()
+        file = io.BytesIO()
+        table = _Reducers(numbers, cloudpickle.Pickler.dispatch_table)
+        type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})(file, 5).dump(obj)
+    return file.getvalue()
+
+
+def copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a copy of an object, whose parts were changed by a function; the object itself where it has
+    none.
+    """
+    parts: list[Any] = []
+
+    def number(one: Any) -> int | None:
+        if one is obj or not codec.is_part(one):
+            return None
+        parts.append(one)
+        return len(parts) - 1
+
+    stream = _dump(obj, number, parts.clear)
+    if not parts:
+        return obj
+    copies = [change(one) for one in parts]
+    return _Unpickler(stream, Reader(8, [], 0), copies.__getitem__, copies.__getitem__, None).load()
+
+
+class Blocks:
+    """The blocks of a node.
+
+    Raises
+    ------
+    ValueError
+        When it is made, if the table has not the length that belongs to it; from a method, if a block lies
+        outside of the data, or is not the one that was written.
+    """
+
+    def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
+        self.kind, self.length, flags, names = from_json(meta)
+        self.reader = Reader(flags, names, children)
+        table, data = buffers
+        if self.kind not in ("list", "tuple") or type(self.length) is not int or self.length < 0:
+            raise ValueError(f"{self.length!r} elements of a {self.kind!r}")
+        self.count, rest = divmod(table.nbytes // 8 - 2, 3)
+        if rest or table.nbytes % 8 or self.count < 0:
+            raise ValueError(f"a table of {table.nbytes} bytes")
+        numbers = table.data.cast("q")
+        self._starts = numbers[: self.count + 1]
+        self._ends = numbers[self.count + 1 : 2 * self.count + 2]
+        self._sums = numbers[2 * self.count + 2 :]
+        self._data = data.data
+        if self._starts[0] != 0 or self._starts[self.count] != self.length:
+            raise ValueError(f"blocks of {self._starts[self.count]} elements for {self.length}")
+
+    def find(self, index: int) -> int:
+        """Return the number of the block that an element is in."""
+        return bisect_right(self._starts, index, 1, self.count + 1) - 1
+
+    def start(self, number: int) -> int:
+        """Return the index of a block's first element."""
+        return self._starts[number]
+
+    def stream(self, number: int) -> bytes:
+        """Return the bytes of a block."""
+        start, end = self._ends[number], self._ends[number + 1]
+        if not 0 <= start <= end <= len(self._data):
+            raise ValueError(f"block {number} from byte {start} to {end} of {len(self._data)}")
+        stream = bytes(self._data[start:end])
+        if zlib.crc32(stream) != self._sums[number]:
+            raise ValueError(f"the checksum of block {number} does not match")
+        return stream
+
+    def size(self, number: int) -> int:
+        """Return how many elements a block has."""
+        return self._starts[number + 1] - self._starts[number]
+
+
+class StreamCodec(ContainerCodec):
+    """An object in one stream."""
+
+    id = Id.PICKLE
+    hides_writes = True
+
+    def encode_in(self, obj: Any, survey: Survey, *, is_root: bool) -> Encoded:
+        if isinstance(obj, Common):
+            encoded = encode_object(obj.objects, "common", survey)
+        else:
+            encoded = encode_object(obj.value if isinstance(obj, Pickled) else obj, "object", survey)
+        assert encoded is not None
+        return encoded
+
+    def has_mapped(self, children: int, buffers: int) -> bool:
+        return children > 0 or buffers > 1  # the first buffer is the stream
+
+    def step_to(self, obj: Any, index: int, child: object) -> str:
+        return path_to(obj.value if isinstance(obj, Pickled) else obj, child)
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
+        stream = ObjectStream(node.meta, node.buffers(), len(node))
+        content = stream.load(_part_of_reference, _Part)
+        if stream.kind not in ("list", "tuple", "dict"):
+            return None
+        return _steps_to(content, child.record.place, ())
+
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
+
+    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        return copy_with(obj, change)
+
+
+class BlocksCodec(ContainerCodec):
+    """The elements of a list or tuple in blocks."""
+
+    id = Id.BLOCKS
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Blocks:
+        return Blocks(meta, buffers, len(children))
+
+    def part(self, node: Node, number: int) -> None:
+        """Return None: its elements have no nodes of their own."""
+
+    def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
+        blocks = Blocks(node.meta, node.buffers(), len(node))
+        for number in range(blocks.count):
+            elements = blocks.reader.load(blocks.stream(number), _part_of_reference, _Part)
+            steps = _steps_to(elements, child.record.place, ())
+            if steps is not None:
+                return (*steps[:-1], steps[-1] + blocks.start(number))
+        return None
+
+
+class _Part:
+    """Stands for a part in what is read to look for one."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _part_of_reference(reference: int) -> Any:
+    return _Part(_SELF - 1 - reference)
+
+
+def _steps_to(obj: Any, part: int, steps: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the places that lead to a part, the last one first."""
+    if isinstance(obj, _Part):
+        return steps if obj.number == part else None
+    if type(obj) not in (list, tuple, dict) or len(steps) >= MAX_STEPS:
+        return None
+    elements = obj.values() if type(obj) is dict else obj
+    found = (_steps_to(element, part, (place, *steps)) for place, element in enumerate(elements))
+    return next((one for one in found if one is not None), None)
+
+
+class ObjectStream:
+    """The stream of one object.
+
+    Raises
+    ------
+    ValueError
+        If it is not the one that was written.
+    """
+
+    def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
+        self.kind, checksum, flags, names = from_json(meta)
+        self.reader = Reader(flags, names, children)
+        data, *self.buffers = buffers
+        self.stream = data.tobytes()
+        if self.kind not in _KINDS or zlib.crc32(self.stream) != checksum:
+            raise ValueError("the checksum of its pickle does not match")
+
+    def load(self, persistent: Get, part: Get) -> Any:
+        """Return the object, or the content of the container."""
+        return self.reader.load(self.stream, persistent, part, self.buffers)
+
+
+_KINDS: Final = frozenset({"object", "common", "list", "dict", "tuple", "set", "frozenset"})

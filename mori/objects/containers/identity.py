@@ -1,0 +1,224 @@
+"""One opening of a shared object: what is one object in it is one object when it is opened.
+
+Each `map_shared`, and each reference that is read, begins an opening of its own, as unpickling would: a write
+to what one of them has handed out is not seen in the others.
+"""
+
+from __future__ import annotations
+
+import pickle
+import weakref
+from collections.abc import Callable, Container
+from typing import Any
+
+from mori.codecs.streams import Numbers, ObjectStream, PartNumberError, Reader, dump_again
+from mori.errors import MoriError
+from mori.format import layout
+from mori.format.node import Node
+from mori.objects.array import SharedArray
+from mori.objects.containers.compare import is_unchanged
+
+__all__ = ["Identity", "References", "guarded", "is_intact", "is_same", "load"]
+
+
+def is_intact(obj: Any, node: Node) -> bool:
+    """Return whether an object still is what its node says."""
+    if isinstance(obj, SharedArray):
+        return not obj.flags.writeable and not obj._is_reshaped
+    look = getattr(obj, "_mori_is_intact", None)
+    return bool(look()) if look is not None else is_unchanged(node, obj)
+
+
+class Identity:
+    """What the containers under one root have opened that is met in several places."""
+
+    __slots__ = ("__weakref__", "_common", "_kept", "_nodes", "_parts")
+
+    def __init__(self) -> None:
+        self._parts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._kept: dict[int, Any] = {}  # what takes no weak reference
+        self._nodes: dict[int, Node] = {}
+        self._common: _Common | None = None
+
+    def part(self, node: Node) -> Any:
+        """Return the object of a node."""
+        if not node.record.flags & layout.ALIASED:
+            return self.open(node)
+        part = self._parts.get(node.offset)
+        if part is None:
+            part = self._kept.get(node.offset)
+        if part is None:
+            part = self.open(node)
+            self._nodes[node.offset] = node
+            try:
+                part = self._parts.setdefault(node.offset, part)
+            except TypeError:
+                part = self._kept.setdefault(node.offset, part)
+        return part
+
+    def open(self, node: Node) -> Any:
+        """Open a node."""
+        return node.codec.open_in(node, self)
+
+    def common(self, node: Node) -> _Common:
+        """Return what several streams refer to; it is read once."""
+        if self._common is None:
+            self._common = _Common(node, self)
+        return self._common
+
+    def common_number(self, obj: Any) -> int | None:
+        """Return the number by which streams refer to an object, None for what they do not refer to."""
+        return None if self._common is None else self._common.number(obj)
+
+    @property
+    def common_ids(self) -> Container[int]:
+        """The ids of what several streams refer to: each of them holds it, and it is kept."""
+        return () if self._common is None else self._common.ids
+
+    def is_common_changed(self) -> bool:
+        """Return whether anything was written to that several streams refer to."""
+        return self._common is not None and not self._common.is_intact()
+
+    def is_changed(self) -> bool:
+        """Return whether anything was written to that has several nodes above it."""
+        parts = [*self._parts.items(), *self._kept.items()]
+        return any(not is_intact(part, self._nodes[offset]) for offset, part in parts)
+
+
+class References:
+    """What the streams of a node refer to by numbers: the parts of the node, and what other streams have,
+    too.
+    """
+
+    __slots__ = ("_by_id", "_identity", "_node", "_parts", "_persistent", "_reader", "root")
+
+    def __init__(self, node: Node, identity: Identity, reader: Reader) -> None:
+        self.root: Callable[[], Any] | None = None
+        self._node = node
+        self._identity = identity
+        self._reader = reader
+        self._parts: dict[int, tuple[Callable[[], Any], Node]] = {}  # that were opened, by their numbers
+        self._by_id: dict[int, int] = {}
+        self._persistent: set[int] = set()
+
+    def persistent(self, reference: int) -> Any:
+        """Return what a persistent id in a stream refers to."""
+        if reference == -1 and self.root is not None:
+            return self.root()
+        number = self._reader.number(reference)
+        if number is not None:
+            self._persistent.add(number)
+            return self.part(number)
+        return self._identity.common(self._node.child(len(self._node) - 1)).object(reference)
+
+    def part(self, number: int) -> Any:
+        """Return a part: the one that was opened before, while anybody holds it."""
+        ref, _ = self._parts.get(number, (None, None))
+        part = None if ref is None else ref()
+        if part is None:
+            node = self._node.child(self._reader.checked(number))
+            part = self._identity.part(node)
+            try:
+                self._parts[number] = weakref.ref(part), node
+            except TypeError:
+                self._parts[number] = (lambda: part), node
+            self._by_id[id(part)] = number
+            if len(self._by_id) > 64 and len(self._by_id) > 2 * len(self._parts):
+                self._by_id = {id(ref()): number for number, (ref, _) in self._parts.items()}
+        return part
+
+    def _number_of(self, obj: Any) -> int | None:
+        number = self._by_id.get(id(obj))
+        if number is None:
+            return None
+        ref, node = self._parts[number]
+        return number if ref() is obj and is_intact(obj, node) else None
+
+    def _mapped(self, obj: Any) -> int | None:
+        number = self._number_of(obj)
+        return None if number in self._persistent else number
+
+    def _reference(self, obj: Any) -> int | None:
+        if self.root is not None and obj is self.root():
+            return -1
+        number = self._number_of(obj)
+        if number is not None and number in self._persistent:
+            return -2 - number
+        return self._identity.common_number(obj) if self._reader.uses_common else None
+
+    def renewed(self) -> References:
+        """Return the references of an opening in which nothing was written to."""
+        fresh = References(self._node, Identity(), self._reader)
+        fresh.root = self.root
+        return fresh
+
+    def dump(self, elements: object) -> bytes:
+        """Return the stream of elements as they are now."""
+        has_references = self._persistent or self._reader.uses_common or self._reader.has_self
+        reference = self._reference if has_references else None
+        return dump_again(elements, self._reader, Numbers(self._mapped, reference))
+
+
+class _Common:
+    """What several streams refer to, of one opening."""
+
+    def __init__(self, node: Node, identity: Identity) -> None:
+        try:
+            self._stream = ObjectStream(node.meta, node.buffers(), len(node))
+        except ValueError as error:
+            raise node.decode_error(str(error)) from error
+        # The identity map holds this: it would be a cycle that keeps the region until a collection.
+        self._references = References(node, weakref.proxy(identity), self._stream.reader)
+        self._objects = load(node, self._stream, self._references)
+        if self._stream.kind != "common" or type(self._objects) is not list:
+            raise node.decode_error("it is no list of what several streams refer to")
+        self.ids = {id(obj): number for number, obj in enumerate(self._objects)}
+
+    def object(self, number: int) -> Any:
+        """Return one of them."""
+        return self._objects[number]
+
+    def number(self, obj: Any) -> int | None:
+        """Return the number of an object, None if it is none of them."""
+        return self.ids.get(id(obj))
+
+    def is_intact(self) -> bool:
+        """Return whether none of them was written to."""
+        stream = self._stream
+        return is_same(
+            self._objects, stream.stream, self._references, lambda by: stream.load(by.persistent, by.part)
+        )
+
+
+def load(node: Node, stream: ObjectStream, references: References) -> Any:
+    """Return what the stream of a node says."""
+    return guarded(node, stream.reader, lambda: stream.load(references.persistent, references.part))
+
+
+def guarded(node: Node, reader: Reader, read: Callable[[], Any]) -> Any:
+    """Read a stream that has passed its checksum: what classes that it names raise is theirs to say."""
+    try:
+        return read()
+    except (MoriError, ImportError):
+        raise
+    except PartNumberError as error:
+        raise node.decode_error(str(error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust's, which is no Exception
+            of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
+            if of_a_class or not isinstance(error, Exception):
+                raise
+        raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
+
+
+def is_same(elements: Any, stream: bytes, references: References, load: Callable[[References], Any]) -> bool:
+    """Return whether elements would be written as they stand in a stream, or as those that `load` reads from
+    it anew.
+
+    What has been through pickle once is sometimes pickled a little differently.
+    """
+    now = references.dump(elements)
+    if now == stream:
+        return True
+    fresh = references.renewed()
+    return now == fresh.dump(load(fresh))
