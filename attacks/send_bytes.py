@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import struct
 import sys
@@ -39,7 +40,7 @@ def opened(data: bytes | bytearray) -> str:
 
 
 def every_bit() -> str:
-    data = region_of({"a": np.arange(3), "b": ["x", None]})
+    data = region_of({"a": np.arange(128), "b": ["x", None]})
     right = opened(data)
     counts = {"refused": 0, "right": 0, "another value of an element": 0}
     for place in range(8 * len(data)):
@@ -73,7 +74,7 @@ def claimed_shape() -> str:
 
 
 def claimed_strings() -> str:
-    return opened(region_of(["a", "b"], f'["list",{1 << 40},0]'))
+    return opened(region_of(["a", "b"] * 50, f'["list",{1 << 40},0]'))
 
 
 def nested_metadata() -> str:
@@ -105,8 +106,8 @@ def landed_outside() -> str:
 
 
 def no_set() -> str:
-    plan = measure({1, 2})
-    plan.children = [measure([[1], [2]])]
+    plan = measure({*range(100)})
+    plan.children = [measure([[1], [2]] * 50)]
     plan.close()
     header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
     return opened(writer.to_bytes(plan, header))
@@ -133,9 +134,9 @@ def with_class() -> str:
     """Name a class of a module that nobody has imported."""
     sys.modules.pop("colorsys", None)
     try:
-        return opened(
-            region_of(difflib.Match(1, 2, 3), '{"module":"colorsys","name":"Match","fields":["a"]}')
-        )
+        plan = measure(difflib.Match(1, 2, 3))
+        *rest, _ = json.loads(plan.meta)
+        return opened(region_of(difflib.Match(1, 2, 3), json.dumps([*rest, [["colorsys", "Match"]]])))
     except mori.ClassNotFoundError as error:
         imported = "**imports that module**; then " if "colorsys" in sys.modules else ""
         return f"{imported}refused: {type(error).__name__}"
