@@ -27,7 +27,6 @@ SMALL: Final = 64
 """Elements of a container, at most, that is opened as a builtin's subclass which contains its elements."""
 
 _SMALL_NBYTES: Final = 1 << 16
-_SMALL_PARTS: Final = 16  # opening a small container opens its parts
 _SIZED: Final = frozenset({list, tuple, dict, set, frozenset})
 
 
@@ -45,8 +44,7 @@ def _small(obj: Any, kind: str, survey: Survey, *, is_root: bool) -> Encoded | N
     """Return a small container in one stream, None for a larger one."""
     if not is_root or len(obj) > SMALL:
         return None
-    encoded = encode_object(obj, kind, survey, _SMALL_NBYTES)
-    return None if encoded is None or len(encoded.children) > _SMALL_PARTS else encoded
+    return encode_object(obj, kind, survey, _SMALL_NBYTES)
 
 
 class SequenceCodec(ContainerCodec):

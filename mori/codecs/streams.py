@@ -58,6 +58,7 @@ _CHUNK: Final = 512  # elements that are looked at together
 _FIRST: Final = 8  # elements of the first block that is tried
 _LEAST: Final = 1024  # bytes of a buffer that is worth a place of its own
 _WITH_NODES: Final = frozenset({"list", "tuple", "dict", "common"})
+_MOST_PARTS: Final = 16  # of a small container: opening it opens all of them
 _SELF: Final = -1  # what a stream calls the container whose content it is; parts are -2, -3 and so on
 
 
@@ -306,7 +307,7 @@ def _listed(module: str, name: str) -> list[str]:
 
 
 def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) -> Encoded | None:
-    """Return an object as one stream; None if it has more than `most` bytes.
+    """Return an object as one stream; None if it has more than `most` bytes, or many parts with it.
 
     `kind` says which builtin the stream is the content of; "object" for any other object, "common" for the
     list of what several streams refer to.
@@ -342,7 +343,7 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
         stream = writer.dump(writer.pickler(contents, take), content)
     except Exception as error:
         raise UnpicklableError(*fault_in(obj, error, _dump)) from error
-    if most is not None and len(stream) > most:
+    if most is not None and (len(stream) > most or len(writer.parts) > _MOST_PARTS):
         return None
     writer.accept(contents)
     writer.close(contents)

@@ -7,6 +7,7 @@ to what one of them has handed out is not seen in the others.
 from __future__ import annotations
 
 import pickle
+import threading
 import weakref
 from collections.abc import Callable, Container
 from typing import Any
@@ -32,13 +33,14 @@ def is_intact(obj: Any, node: Node) -> bool:
 class Identity:
     """What the containers under one root have opened that is met in several places."""
 
-    __slots__ = ("__weakref__", "_common", "_kept", "_nodes", "_parts")
+    __slots__ = ("__weakref__", "_common", "_kept", "_looking", "_nodes", "_parts")
 
     def __init__(self) -> None:
         self._parts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._kept: dict[int, Any] = {}  # what takes no weak reference
         self._nodes: dict[int, Node] = {}
         self._common: _Common | None = None
+        self._looking: set[int] = set()  # threads in `is_common_changed`
 
     def part(self, node: Node) -> Any:
         """Return the object of a node."""
@@ -77,7 +79,14 @@ class Identity:
 
     def is_common_changed(self) -> bool:
         """Return whether anything was written to that several streams refer to."""
-        return self._common is not None and not self._common.is_intact()
+        thread = threading.get_ident()
+        if self._common is None or thread in self._looking:
+            return False  # a container among them asks: who looked first goes on to all of them
+        self._looking.add(thread)
+        try:
+            return not self._common.is_intact()
+        finally:
+            self._looking.discard(thread)
 
     def is_changed(self) -> bool:
         """Return whether anything was written to that has several nodes above it."""
