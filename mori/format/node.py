@@ -55,6 +55,11 @@ class Node:
         return self.record.children
 
     @property
+    def is_alias(self) -> bool:
+        """Whether it stands for another node."""
+        return self.record.codec == _ALIAS
+
+    @property
     def meta(self) -> bytes:
         """The codec's own bytes."""
         start = self.offset + layout.NODE.size

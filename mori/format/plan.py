@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
+import numpy as np
+
 from mori import _progress
 from mori.errors import NotShareableError
 from mori.format import codec, layout
@@ -22,10 +24,14 @@ __all__ = ["AliasNode", "PlanNode", "Prepare", "buffer_nbytes", "measure"]
 _VALUES: Final = (tuple, frozenset)  # the empty ones: nothing tells two of them apart
 
 
+_NONE: Final = cast("list[PlanNode]", ())
+
+
 class PlanNode:
     """One node to be written: its bytes, its buffers and where everything stands, from its own start."""
 
     __slots__ = ("alignment", "back", "buffers", "children", "codec", "extent", "flags", "meta", "table")
+    is_alias = False
 
     def __init__(self, number: int, meta: bytes, buffers: Sequence[Buffer]) -> None:
         self.codec = number
@@ -33,7 +39,7 @@ class PlanNode:
         self.meta = meta
         self.buffers = buffers
         # Most of a million nodes have neither, and an empty list is as large as a record's bytes.
-        self.children = cast(list[PlanNode], ())
+        self.children: list[PlanNode] = _NONE
         self.table: Sequence[tuple[int, int]] = ()
         self.extent = 0
         self.back = 0
@@ -46,7 +52,7 @@ class PlanNode:
         table = []
         for buffer in self.buffers:
             cursor = layout.align(cursor)
-            nbytes = buffer_nbytes(buffer)
+            nbytes = buffer.nbytes if isinstance(buffer, np.ndarray) else buffer_nbytes(buffer)
             table.append((cursor, nbytes))
             cursor += nbytes
         self.table = tuple(table)
@@ -62,6 +68,7 @@ class AliasNode(PlanNode):
     """A further reference to a node; the writer, which knows where both stand, fills in the distance."""
 
     __slots__ = ("target",)
+    is_alias = True
 
     def __init__(self, target: PlanNode) -> None:
         super().__init__(Id.ALIAS, bytes(layout.CHILD.size), ())

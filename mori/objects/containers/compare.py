@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mori.format.codec import Late
-from mori.format.layout import Codec as Id
 from mori.format.node import Node
 from mori.format.plan import PlanNode, measure
+from mori.memory.mapping import address_of
 
 __all__ = ["is_unchanged"]
 
@@ -43,7 +43,7 @@ def _is_same(one: PlanNode | Node, other: PlanNode | Node) -> bool:
         their_number, their_meta, their_buffers, their_children = _taken(theirs)
         if (number, len(buffers), len(children)) != (their_number, len(their_buffers), len(their_children)):
             return False
-        if number != Id.ALIAS and meta != their_meta:  # how far back is filled in when it is written
+        if not ours.is_alias and meta != their_meta:  # how far back is filled in when it is written
             return False
         if not all(map(_is_same_buffer, buffers, their_buffers)):
             return False
@@ -54,7 +54,7 @@ def _is_same(one: PlanNode | Node, other: PlanNode | Node) -> bool:
 def _is_same_buffer(one: Any, other: Any) -> bool:
     ours, theirs = ([*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in (one, other))
     if len(ours) == len(theirs) == 1 and ours[0].nbytes == theirs[0].nbytes:
-        first, second = (piece.__array_interface__["data"][0] for piece in (ours[0], theirs[0]))
+        first, second = map(address_of, (ours[0], theirs[0]))
         if first == second:
             return True
     return _bytes(ours) == _bytes(theirs)

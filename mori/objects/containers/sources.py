@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mori.codecs.containers import SequenceCodec
 from mori.codecs.packed import Column
-from mori.codecs.streams import Blocks
-from mori.format.layout import Codec as Id
+from mori.codecs.streams import Blocks, BlocksCodec
 from mori.format.node import Node, decode
 from mori.format.refcounts import is_held
 from mori.objects.containers.identity import Identity, References, guarded, is_intact, is_same
@@ -163,11 +163,11 @@ class _Nodes(Tracker):
     array: npt.NDArray[Any] | None = None
     is_column = False
 
-    def __init__(self, node: Node, identity: Identity) -> None:
+    def __init__(self, node: Node, identity: Identity, kind: type) -> None:
         super().__init__()
         self._node = node
         self._identity = identity
-        self.kind: type = tuple if node.record.codec == Id.TUPLE else list
+        self.kind = kind
         self._length = len(node)
 
     def __len__(self) -> int:
@@ -202,11 +202,11 @@ def _damaged(node: Node, error: Exception) -> Exception:
 
 def source_of(node: Node, identity: Identity, owner: Any) -> Source:
     """Return the elements of a node of a list or tuple; `owner` is the container that hands them out."""
-    number = node.record.codec
-    if number == Id.BLOCKS:
+    by = node.codec
+    if isinstance(by, BlocksCodec):
         return _Blocks(node, identity, owner)
-    if number in (Id.LIST, Id.TUPLE):
-        return _Nodes(node, identity)
+    if isinstance(by, SequenceCodec):
+        return _Nodes(node, identity, by.kind)
     column = decode(node)
     if not isinstance(column, Column):
         raise node.decode_error("it has no elements")
