@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import MethodType
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +17,11 @@ from mori._imports import imported, importing
 from mori._progress import Meter, meter, shown
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.format import codec, origins, writer
+from mori.format.atoms import NAMED, VALUES
 from mori.format.node import Node, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
-from mori.objects import array, hashing
+from mori.objects import array, array_codec, hashing
 from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
@@ -41,23 +42,11 @@ __all__ = [
     "shared_name",
 ]
 
-_UNCHANGED: Final = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    type,
-    FunctionType,
-    BuiltinFunctionType,
-    MethodType,
-    ModuleType,
-    np.generic,
-)
+_UNCHANGED: Final = tuple(cls for cls in (*VALUES, *NAMED, MethodType, np.generic) if cls is not bytes)
 
 region.watch(picklers.register_picklers)
 region.watch(hashing.meet)
+array_codec.subclass(SharedArray)
 
 
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import types
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from itertools import compress
@@ -17,25 +16,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from mori.format.atoms import NAMED, VALUES
+
 __all__ = ["ATOMS", "held_twice", "is_held"]
 
-ATOMS: Final = frozenset(
-    {
-        *(
-            type(None),
-            bool,
-            int,
-            float,
-            complex,
-            str,
-            bytes,
-            type(Ellipsis),
-            type(NotImplemented),
-            range,
-        ),
-        *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, types.ModuleType),
-    }
-)
+ATOMS: Final = frozenset((*VALUES, *NAMED))
 """Types of objects that refer to nothing that can be written to; which of two equal ones it is does not
 matter.
 """

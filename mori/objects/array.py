@@ -11,42 +11,37 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mori._imports import load
-from mori.codecs.ndarray import CLASSES, NdarrayCodec, dtype_to_plain, is_plain, name_class, view_of
+from mori.codecs.ndarray import NdarrayCodec, dtype_to_plain, is_plain
 from mori.codecs.objects import ObjectsCodec
 from mori.errors import ReadOnlyViewError
-from mori.format.codec import Range, Strides, register
+from mori.format.atoms import NUMPY, VALUES
+from mori.format.codec import Strides
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of
-from mori.memory.region import Again, Mapping, held_by
+from mori.memory.region import Mapping, held_by
 from mori.objects.array_writes import written
 from mori.wire import reference, transport
 
 __all__ = [
     "SharedArray",
+    "as_class",
+    "base_class",
     "give_memory",
     "is_same_view",
     "is_whole",
+    "make_writeable",
     "node_of",
     "private_copy",
+    "settled",
     "shared_of",
-    "subclass",
 ]
 
-_PLAIN: Final = (  # methods of which numpy would make results of this class, though they are no views
-    *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
-    *("copy", "cumprod", "cumsum", "dot", "flatten", "mean", "repeat", "round", "searchsorted", "std"),
-    *("take", "trace", "var", "argmax", "argmin", "nonzero", "all", "any", "max", "min", "prod", "sum"),
-    *("ptp", "dump", "dumps"),  # what is dumped goes to a file, and may outlive the region
-)
 _SAVERS: Final = frozenset({np.save, np.savez, np.savez_compressed})
-_IN_PLACE: Final = ("fill", "itemset", "partition", "put", "setfield", "sort")
 _IN_PLACE_ATTRIBUTES: Final = frozenset({"flat", "imag", "real"})
 _SHAPING_ATTRIBUTES: Final = frozenset({"dtype", "shape", "strides"})
 
@@ -86,7 +81,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             super().__array_finalize__(obj)
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
-        plain = np.asarray(_plain(array)).view(self._ordinary)
+        plain = np.asarray(base_class(array)).view(self._ordinary)
         if held_by(plain) is not None:  # some views come this way, too
             return plain.view(type(self))
         return plain[()] if return_scalar else plain
@@ -94,15 +89,15 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         outs = kwargs.get("out", ())
         for out in outs:
-            _make_writeable(out)
+            make_writeable(out)
         if method == "at":
-            _make_writeable(inputs[0])
-        plain = tuple(map(_plain, outs))
+            make_writeable(inputs[0])
+        plain = tuple(map(base_class, outs))
         if outs:
             kwargs["out"] = plain
         if "where" in kwargs:
-            kwargs["where"] = _plain(kwargs["where"])
-        result = getattr(ufunc, method)(*map(_plain, inputs), **kwargs)
+            kwargs["where"] = base_class(kwargs["where"])
+        result = getattr(ufunc, method)(*map(base_class, inputs), **kwargs)
 
         def given(one: Any) -> Any:  # an operand of another library may have answered with anything
             return next((out for out, view in zip(outs, plain, strict=True) if view is one), one)
@@ -112,25 +107,25 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in _SAVERS:  # which pickle arrays of objects
             with transport.use_transport("value"):
-                return func(*map(_plain, args), **{name: _plain(one) for name, one in kwargs.items()})
+                return func(*map(base_class, args), **{name: base_class(one) for name, one in kwargs.items()})
         outs = list(written(func, args, kwargs))
         for out in outs:
-            _make_writeable(out)
+            make_writeable(out)
         if kwargs.get("overwrite_input"):  # a leave to write, and no wish
             kwargs = {**kwargs, "overwrite_input": False}
         result = super().__array_function__(func, types, args, kwargs)
-        return result if any(result is out for out in outs) else _settle(result)
+        return result if any(result is out for out in outs) else settled(result)
 
     def __getitem__(self, key: Any) -> Any:
-        return _settle(super().__getitem__(key))
+        return settled(super().__getitem__(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _make_writeable(self)
+        make_writeable(self)
         super().__setitem__(key, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _IN_PLACE_ATTRIBUTES:
-            _make_writeable(self)
+            make_writeable(self)
         super().__setattr__(name, value)
         if name in _SHAPING_ATTRIBUTES:
             self._is_reshaped = True
@@ -148,13 +143,13 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def setflags(self, write: Any = None, align: Any = None, uic: Any = None) -> None:
         """Set array flags; ``write=True`` makes the array private first."""
         if write:
-            _make_writeable(self)
+            make_writeable(self)
         super().setflags(write=write, align=align, uic=uic)
 
     def resize(self, *shape: Any, refcheck: bool = True) -> None:
         """Change shape and size in place; a shared array becomes private."""
         if not self.flags.writeable:
-            _make_writeable(self)  # nothing can refer to memory that is as new as this
+            make_writeable(self)  # nothing can refer to memory that is as new as this
         elif refcheck and sys.getrefcount(self) > _REFERENCES:
             raise ValueError(
                 "cannot resize an array that references or is referenced by another array in this way.\n"
@@ -170,26 +165,26 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         give_memory(self, self.dtype, fortran, resized.tobytes("F" if fortran else "C"), resized.shape)
 
     def __deepcopy__(self, memo: Any) -> npt.NDArray[Any]:  # type: ignore[override]
-        return copy.deepcopy(_plain(self), memo)
+        return copy.deepcopy(base_class(self), memo)
 
     def __copy__(self) -> npt.NDArray[Any]:  # type: ignore[override]
-        return copy.copy(_plain(self))
+        return copy.copy(base_class(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if (known := _known_whole(self)) is not None and transport.is_wanted(known[0]):
             return reference.by_reference(*known)
         node = node_of(self)
         if node is None:
-            return _plain(self).__reduce_ex__(protocol)
+            return base_class(self).__reduce_ex__(protocol)
         mapping = node.mapping
-        if node.codec is _OBJECTS:
+        if isinstance(node.codec, ObjectsCodec):
             if not self._is_constant():
-                return _plain(self).__reduce_ex__(protocol)
+                return base_class(self).__reduce_ex__(protocol)
             if transport.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if node.codec is not _ARRAYS:
-            return _plain(self).__reduce_ex__(protocol)
+        if not isinstance(node.codec, NdarrayCodec):
+            return base_class(self).__reduce_ex__(protocol)
         whole = decode(node)
         same = _is_same_dtype(self.dtype, whole.dtype)
         if same and is_same_view(self, whole) and type(whole) is self._ordinary:
@@ -198,9 +193,9 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if not transport.is_wanted(mapping) or not (same or is_plain(self.dtype)):
-            return _plain(self).__reduce_ex__(protocol)
+            return base_class(self).__reduce_ex__(protocol)
         if self._ordinary is not np.ndarray:
-            return _as_class, (type(self), self.view(SharedArray))
+            return as_class, (type(self), self.view(SharedArray))
         form = "" if same else dtype_to_plain(self.dtype)
         form = form if isinstance(form, str) else json.dumps(form, separators=(",", ":"))
         view = Strides(address_of(self) - address_of(whole), form, self.shape, self.strides)
@@ -209,7 +204,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     def _is_constant(self) -> bool:
         """Say whether no element of an array of objects can change without a write to the array."""
         if self._constant is None:
-            self._constant = all(map(_cannot_change, _objects(_plain(self))))
+            self._constant = all(map(_cannot_change, _objects(base_class(self))))
         return self._constant
 
 
@@ -245,10 +240,10 @@ class _Flat:
         return array.copy() if copy else array
 
     def __getitem__(self, key: Any) -> Any:
-        return _settle(self._iterator[key])
+        return settled(self._iterator[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        _make_writeable(self._array)
+        make_writeable(self._array)
         self._array.flat[key] = value
 
 
@@ -260,7 +255,7 @@ for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
     setattr(_Flat, _name, _compared(_name))
 
 
-def _as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view(cls if isinstance(array, SharedArray) else cls._ordinary)
     if isinstance(view, SharedArray):
         view._alone = True
@@ -305,7 +300,7 @@ def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
 
 def private_copy(array: SharedArray) -> npt.NDArray[Any]:
     """Return a private deep copy of numpy's own class, in the same order."""
-    plain = _plain(array)
+    plain = base_class(array)
     made: npt.NDArray[Any] = copy.deepcopy(plain) if plain.dtype.hasobject else plain.copy(order="K")
     return made
 
@@ -315,35 +310,19 @@ def shared_of(array: npt.NDArray[Any]) -> SharedArray | None:
     return None if held_by(array) is None else array.view(SharedArray)
 
 
-def subclass(cls: type[SharedArray]) -> None:
-    """Make a class known as the shared version of numpy's subclass of ndarray that it derives from."""
-    name = cls._ordinary.__name__ if cls is not SharedArray else None
-    _classes[cls._ordinary] = cls
-    if cls is not SharedArray:
-        cls.__array_priority__ = cls._ordinary.__array_priority__  # type: ignore[assignment]
-    if name is not None:
-        name_class(cls, name)
-    register(_ARRAYS, cls)
-    for one in _PLAIN:
-        if hasattr(cls._ordinary, one):
-            setattr(cls, one, _plain_method(cls._ordinary, one))
-    for one in _IN_PLACE:
-        if hasattr(cls._ordinary, one):
-            setattr(cls, one, _in_place_method(cls._ordinary, one))
-
-
-def _plain(value: Any) -> Any:
+def base_class(value: Any) -> Any:
+    """Return a shared array in numpy's own class, over the same memory; anything else as it is."""
     return value.view(value._ordinary) if isinstance(value, SharedArray) else value
 
 
-def _settle(result: Any) -> Any:
+def settled(result: Any) -> Any:
     """Return what numpy made of a shared array: views stay shared, everything else is plain."""
     if isinstance(result, SharedArray):
-        return result if held_by(result) is not None or result._before is not None else _plain(result)
+        return result if held_by(result) is not None or result._before is not None else base_class(result)
     if type(result) in (list, tuple) and any(isinstance(one, SharedArray) for one in result):
-        return type(result)(map(_settle, result))
+        return type(result)(map(settled, result))
     if isinstance(result, tuple) and any(isinstance(one, SharedArray) for one in result):
-        return type(result)(*map(_settle, result))  # what np.linalg returns has names
+        return type(result)(*map(settled, result))  # what np.linalg returns has names
     return result
 
 
@@ -357,7 +336,7 @@ def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
     return pickle.dumps(one) == pickle.dumps(other)
 
 
-def _make_writeable(array: Any) -> None:
+def make_writeable(array: Any) -> None:
     """Give a shared array private memory, in place."""
     if not isinstance(array, SharedArray) or array.flags.writeable:
         return
@@ -410,12 +389,7 @@ def _objects(array: npt.NDArray[Any]) -> Any:
         yield from array.flat
 
 
-_CONSTANT: Final = frozenset(
-    (
-        *(type(None), bool, int, float, complex, str, bytes, slice, range),
-        *(np.dtype(code).type for code in "?bBhHiIlLqQefdgFDGmMSU"),
-    )
-)
+_CONSTANT: Final = frozenset((*VALUES, *NUMPY, slice))
 _CONSTANT_ELSEWHERE: Final = frozenset(  # named, not imported
     (
         *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "decimal.Decimal"),
@@ -437,35 +411,6 @@ def _cannot_change(obj: object) -> bool:
     return f"{cls.__module__}.{cls.__qualname__}" in _CONSTANT_ELSEWHERE
 
 
-def _plain_method(ordinary: Any, name: str) -> Callable[..., Any]:
-    plain = getattr(ordinary, name)
-
-    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
-        for out in written(name, args, kwargs):
-            _make_writeable(out)
-        if name == "byteswap" and (kwargs.get("inplace") or (args and args[0])):
-            _make_writeable(self)
-            return plain(self, *args, **kwargs)
-        if name in ("astype", "conj", "conjugate"):  # may return the array itself
-            result = plain(view := _plain(self), *args, **kwargs)
-            return self if result is view else result
-        return plain(_plain(self), *args, **kwargs)
-
-    method.__name__, method.__doc__ = name, plain.__doc__
-    return method
-
-
-def _in_place_method(ordinary: Any, name: str) -> Callable[..., Any]:
-    plain = getattr(ordinary, name)
-
-    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
-        _make_writeable(self)
-        return plain(self, *args, **kwargs)
-
-    method.__name__, method.__doc__ = name, plain.__doc__
-    return method
-
-
 def _count_references() -> int:
     """Return what getrefcount says in `resize` of an array that one variable refers to."""
 
@@ -482,91 +427,3 @@ def _count_references() -> int:
 _REFERENCES: Final = _count_references()
 _WHOLES: Final = 1 << 10  # that a mapping remembers
 _NOWHERE: Final = (0, None)
-_classes: dict[type, type[SharedArray]] = {}
-
-
-def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
-    """Return what the user holds: a view is of no class but SharedArray until `_as_class` makes it so."""
-    if type(array) not in _classes:
-        load("mori.objects.array_subclasses")
-    shared = array.view(_classes[type(array)])
-    shared.__dict__["_alone"] = (
-        True  # as an attribute, it would be looked at whether that writes to the array
-    )
-    return shared
-
-
-def _open_again(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
-    shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
-    shared._alone = True
-    return shared
-
-
-class _ArrayCodec(NdarrayCodec):
-    """Arrays without objects: SharedArrays over the region."""
-
-    def open(self, node: Node) -> SharedArray:
-        return _hand_out(node, self.read(node))
-
-    def view(self, node: Node, view: Strides | Range) -> SharedArray:
-        if not isinstance(view, Strides):
-            raise node.decode_error("a reference takes it for a column of Arrow")
-        return self.wrap(node, view_of(node, view, self.read(node).dtype))
-
-    def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
-        return _hand_out(node, array.view(np.ndarray))
-
-    def reopen(self, node: Node, obj: Any) -> Again | None:
-        if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
-            return None  # fields can be renamed in place
-        start = address_of(obj) - node.mapping.address
-        return partial(_open_again, obj.shape, obj.dtype, start, obj.strides)
-
-    def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        return private_copy(obj) if isinstance(obj, SharedArray) else obj
-
-
-class _ObjectArrayCodec(ObjectsCodec):
-    """Arrays of objects: SharedArrays over private memory, which know their node."""
-
-    def open(self, node: Node) -> SharedArray:
-        array = self.read(node)
-        array.flags.writeable = False
-        shared = _hand_out(node, array)
-        shared._rebuilt = node
-        return shared
-
-
-_ARRAYS: Final = _ArrayCodec()
-_OBJECTS: Final = _ObjectArrayCodec()
-register(_ARRAYS, np.ndarray, np.memmap, *CLASSES.values())
-register(_OBJECTS)
-subclass(SharedArray)
-
-
-class _Memory:
-    """The memory of an array, without the mark that it is read-only; for functions that only read."""
-
-    def __init__(self, array: npt.NDArray[Any]) -> None:
-        interface = array.__array_interface__
-        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
-        self._kept = array
-
-
-def _reading(name: str) -> Callable[..., Any]:
-    """Return a method that asks numpy for writable memory though it writes nothing, and so would copy."""
-    plain, usual = getattr(np.ndarray, name), getattr(SharedArray, name)
-
-    def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
-        if self.dtype.kind not in "biufcmM" or held_by(self) is None or type(self) is not SharedArray:
-            return usual(self, *args, **kwargs)
-        for out in written(name, args, kwargs):
-            _make_writeable(out)
-        return plain(np.asarray(_Memory(self)), *args, **kwargs)
-
-    method.__name__, method.__doc__ = name, plain.__doc__
-    return method
-
-
-for _name in ("argmax", "argmin"):
-    setattr(SharedArray, _name, _reading(_name))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mori.codecs.ndarray import CLASSES
-from mori.objects.array import SharedArray, shared_of, subclass
+from mori.objects.array import SharedArray, shared_of
+from mori.objects.array_codec import subclass
 
 __all__ = ["SharedMatrix", "SharedRecords"]
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import MethodType
 from typing import Any, Final, NamedTuple
 
 from mori.format import codec, origins
+from mori.format.atoms import NAMED
 from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple, small
 from mori.wire import transport
 
@@ -42,7 +43,6 @@ _SETS: Final[dict[type, Any]] = {
 _TUPLES: Final = (tuple, SharedTuple, small.SmallTuple)
 _LISTS: Final = (list, SharedList, small.SmallList)
 _DICTS: Final = (dict, SharedDict, small.SmallDict)
-_CONSTANTS: Final = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 _END: Final = object()
 
 
@@ -120,7 +120,7 @@ class _Items:
 
 
 def _leaf(obj: Any, copies: _Copies) -> Any:
-    if isinstance(obj, _CONSTANTS):
+    if isinstance(obj, (*NAMED, MethodType)):
         return obj
     node = origins.node_of(obj)
     by = codec.for_type(type(obj)) if node is None else node.codec
