@@ -1,6 +1,6 @@
 """The functions of mori's public surface.
 
-Imports every lower floor. Each does one thing to one object; options are keyword-only.
+Each does one thing to one object; options are keyword-only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """pyarrow: arrays, chunked arrays, record batches and tables.
 
-Imports codec, layout, arrow_buffers and pyarrow. What comes back are pyarrow's own classes over the
-region's buffers: chunks, field and schema metadata are kept. Scalars, types and schemas go by pickle.
+What comes back are pyarrow's own classes over the region's buffers: chunks, field and schema metadata are
+kept. Scalars, types and schemas go by pickle.
 """
 
 from __future__ import annotations

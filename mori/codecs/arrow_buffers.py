@@ -1,8 +1,8 @@
 """Arrow arrays taken apart into plain data and buffers, and put together over the buffers of a region.
 
-Imports pyarrow. The layout of a type is Arrow's own (its columnar format), normalized: every array
-starts at its first element, and a slice has the buffers of a slice. What is whole is written straight
-from its source; a slice copies bits that start inside a byte, and offsets that do not start at 0.
+The layout of a type is Arrow's own (its columnar format), normalized: every array starts at its first
+element, and a slice has the buffers of a slice. What is whole is written straight from its source; a slice
+copies bits that start inside a byte, and offsets that do not start at 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """bytes, bytearray and memoryview: one byte that says which, and the bytes in one buffer.
 
-Imports codec and the codec of arrays. bytes that are shorter than `LEAST` are scalars, and a short
-bytearray goes by pickle: both come back as what they were.
+bytes that are shorter than `LEAST` are scalars, and a short bytearray goes by pickle: both come back as what
+they were.
 """
 
 from __future__ import annotations

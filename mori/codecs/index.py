@@ -1,9 +1,8 @@
 """Keys that are looked up where they lie: all of them str, all bytes, or all int.
 
-Imports numpy, codec, progress and `kinds`. The keys stand one behind the other in their order; a table
-sorts their positions into buckets by a hash that is the same in every process. Nothing is built when it is
-opened, and a lookup reads one bucket: what it finds there is compared with the key itself, so a hash that
-many keys share makes it slower and never wrong.
+The keys stand one behind the other in their order; a table sorts their positions into buckets by a hash that
+is the same in every process. Nothing is built when it is opened, and a lookup reads one bucket: what it finds
+there is compared with the key itself, so a hash that many keys share makes it slower and never wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Which types the elements of a list are of: what decides whether they can be packed.
-
-Imports nothing of mori.
-"""
+"""Which types the elements of a list are of: what decides whether they can be packed."""
 
 from __future__ import annotations
 

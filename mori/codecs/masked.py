@@ -1,7 +1,4 @@
-"""numpy's masked arrays: data and mask, each an array of its own.
-
-Imports codec, layout and numpy.ma; it is imported when the first masked array is met.
-"""
+"""numpy's masked arrays: data and mask, each an array of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The meta of most nodes: plain data as compact JSON.
-
-Imports nothing of mori.
-"""
+"""The meta of most nodes: plain data as compact JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Codecs of third parties: known by a name, which stands before their own meta; found by entry points.
 
-Imports codec and layout. Nothing is imported by the name in a region but what an installed package has
-announced under it in the group `mori.codecs`.
+Nothing is imported by the name in a region but what an installed package has announced under it in the group
+`mori.codecs`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """numpy arrays: dtype, shape, order and class in the meta, the elements in one buffer.
 
-Imports codec, layout and the codec of objects. A dtype is plain data, so no bytes can make it anything
-but a dtype; one that plain data cannot tell (metadata, a dtype of another library) is a pickled child.
+A dtype is plain data, so no bytes can make it anything but a dtype; one that plain data cannot tell
+(metadata, a dtype of another library) is a pickled child.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Arrays of Python objects and of numpy's variable-width strings: rebuilt when they are opened.
 
-Imports codec and layout. Objects are one pickled list, so that they keep their types and the arrays
-among them lie in the region; arrays with objects in their fields, and strings, are pickled whole.
+Objects are one pickled list, so that they keep their types and the arrays among them lie in the region;
+arrays with objects in their fields, and strings, are pickled whole.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Lists and tuples of one kind of value in one node: int, float, bool, bytes; None where one is missing.
 
-Imports codec, layout and progress. What it decodes to is a `Column`, which reads an element, or a block
-of them, when it is asked to; nothing is scanned when it is opened. Exact types only: ``[True, 1]`` has
-no column.
+What it decodes to is a `Column`, which reads an element, or a block of them, when it is asked to; nothing is
+scanned when it is opened. Exact types only: ``[True, 1]`` has no column.
 """
 
 from __future__ import annotations

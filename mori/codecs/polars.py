@@ -1,7 +1,7 @@
 """polars: frames and series, through Arrow's tables, whose buffers polars takes without copying.
 
-Imports codec, layout, polars and pyarrow. What Arrow does not carry exactly (objects, integers of 128
-bits) goes by pickle, column by column. Lazy frames go by pickle.
+What Arrow does not carry exactly (objects, integers of 128 bits) goes by pickle, column by column. Lazy
+frames go by pickle.
 """
 
 from __future__ import annotations

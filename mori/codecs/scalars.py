@@ -1,7 +1,6 @@
 """None, numbers, strings, bytes and numpy scalars: one tag and their value, in the meta.
 
-Imports codec, layout, `binary` and the dtype form of `ndarray`. Exact types only: True is not 1 and
-1 is not 1.0.
+Exact types only: True is not 1 and 1 is not 1.0.
 """
 
 from __future__ import annotations

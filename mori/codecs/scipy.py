@@ -1,7 +1,7 @@
 """scipy.sparse: matrices and arrays in compressed rows, columns or blocks, in coordinates, in diagonals.
 
-Imports codec, layout and scipy. The arrays inside are children and come back as SharedArrays; what scipy
-knows of their order is kept, so that nothing is sorted again. Lists of lists and dicts of keys go by pickle.
+The arrays inside are children and come back as SharedArrays; what scipy knows of their order is kept, so that
+nothing is sorted again. Lists of lists and dicts of keys go by pickle.
 """
 
 from __future__ import annotations

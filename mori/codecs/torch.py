@@ -1,8 +1,8 @@
 """torch: dense tensors in this machine's memory, and parameters.
 
-Imports codec, layout, region and torch. torch knows no read-only memory,
-and a write to a sealed mapping would end the process: a tensor lies in a private mapping of the same
-pages (copy on write), so that reading costs nothing and a write is local. Other tensors go by pickle.
+torch knows no read-only memory, and a write to a sealed mapping would end the process: a tensor lies in a
+private mapping of the same pages (copy on write), so that reading costs nothing and a write is local. Other
+tensors go by pickle.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`allocate`: an array that is produced straight into shared memory, and sealed without a copy.
 
-Imports region, plan, writer, reader and the codec of arrays. Invariant: no address that an array was
-given is ever unmapped under it. What is behind the addresses changes: writable pages of the region, then
-private copies of them, or nothing but zeros where the allocation was given up.
+Invariant: no address that an array was given is ever unmapped under it. What is behind the addresses changes:
+writable pages of the region, then private copies of them, or nothing but zeros where the allocation was given
+up.
 """
 
 from __future__ import annotations

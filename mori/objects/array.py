@@ -1,7 +1,7 @@
 """`SharedArray`: an ndarray over a region.
 
-Imports reference, reader, region, writes and numpy. Its memory is read-only; a write to an array that
-stands on its own makes that array private in place, a write to a mere view of one raises.
+Its memory is read-only; a write to an array that stands on its own makes that array private in place, a write
+to a mere view of one raises.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shared versions of numpy's own array classes: recarray, matrix and chararray.
 
-Imports array and numpy. They behave as those do: what is computed from one is of numpy's class.
+They behave as those do: what is computed from one is of numpy's class.
 """
 
 from __future__ import annotations

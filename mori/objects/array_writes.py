@@ -1,6 +1,6 @@
 """What numpy's functions and methods write to: which of their arguments has to be private first.
 
-Imports numpy, and modules. Pure: says where, and touches nothing.
+Pure: says where, and touches nothing.
 """
 
 from __future__ import annotations

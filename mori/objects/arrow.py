@@ -1,9 +1,8 @@
 """What the user holds of pyarrow: its own objects, which multiprocessing and engines send as references.
 
-Imports reference, rebuilt and the Arrow codecs; it is imported when the first of their nodes is opened.
 pyarrow's classes cannot be told how to pickle, so picklers are told: that of multiprocessing, and all others
-while an engine's adapter has said where a dump goes. These objects cannot be changed once they are made:
-one that was opened is what its node says.
+while an engine's adapter has said where a dump goes. These objects cannot be changed once they are made: one
+that was opened is what its node says.
 """
 
 from __future__ import annotations

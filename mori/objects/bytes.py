@@ -1,7 +1,7 @@
 """`SharedBytes`: bytes over a region, for whatever takes a buffer.
 
-Imports array, reference and the codec of bytes. An ndarray of uint8, because before Python 3.12 a
-class cannot export a buffer in any other way that is read-only; but it reads and compares like bytes.
+An ndarray of uint8, because before Python 3.12 a class cannot export a buffer in any other way that is
+read-only; but it reads and compares like bytes.
 """
 
 from __future__ import annotations

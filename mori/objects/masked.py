@@ -1,7 +1,6 @@
 """`SharedMaskedArray`: a masked array whose data and mask lie in a region.
 
-Imports array, reference, reader, the codec of masked arrays and numpy.ma; it is imported when the
-first masked array is opened. What is written to, and what is computed from one, is numpy's own class.
+What is written to, and what is computed from one, is numpy's own class.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Private copies in ordinary types: what `mori.materialize` gives.
 
-Imports the views and array; pandas' part is taken from frames when pandas is in use. Walks with a
-stack of its own, and keeps what is one object one object, as copy.deepcopy does.
+Walks with a stack of its own, and keeps what is one object one object, as copy.deepcopy does.
 """
 
 from __future__ import annotations

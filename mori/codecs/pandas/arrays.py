@@ -1,7 +1,4 @@
-"""Extension arrays that are made of plain ones: categories, nullable numbers, intervals, sparse ones.
-
-Imports parts, codec, layout and pandas.
-"""
+"""Extension arrays that are made of plain ones: categories, nullable numbers, intervals, sparse ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every kind of Index. They keep SharedArrays, to travel as references by themselves.
-
-Imports parts, codec, layout and pandas.
-"""
+"""Every kind of Index. They keep SharedArrays, to travel as references by themselves."""
 
 from __future__ import annotations
 

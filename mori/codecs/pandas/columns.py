@@ -1,7 +1,4 @@
-"""Columns of any type of Arrow: the chunked array, which has a codec of its own.
-
-Imports parts, codec, layout, pandas and pyarrow.
-"""
+"""Columns of any type of Arrow: the chunked array, which has a codec of its own."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """DataFrame and Series: axes, and the values of each block as pandas has them.
 
-Imports parts, codec, layout and pandas. A frame keeps its consolidated blocks: a block a column would
-make pandas copy. Blocks are plain ndarrays (pandas.testing compares classes).
+A frame keeps its consolidated blocks: a block a column would make pandas copy. Blocks are plain ndarrays
+(pandas.testing compares classes).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the pandas codecs have in common: plain data with extras, and the checks of what pandas trusts.
-
-Imports codec and pandas.
-"""
+"""What the pandas codecs have in common: plain data with extras, and the checks of what pandas trusts."""
 
 from __future__ import annotations
 

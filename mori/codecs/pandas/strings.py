@@ -1,7 +1,4 @@
-"""Arrow-backed strings, as Arrow's large_string lays them out.
-
-Imports parts, codec, layout, pandas and pyarrow.
-"""
+"""Arrow-backed strings, as Arrow's large_string lays them out."""
 
 from __future__ import annotations
 

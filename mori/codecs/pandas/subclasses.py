@@ -1,6 +1,6 @@
 """Classes that a user derives from DataFrame or Series: the class, the plain frame, and its `_metadata`.
 
-Imports parts, codec, layout and pandas. A class with a way of its own to be pickled goes by pickle.
+A class with a way of its own to be pickled goes by pickle.
 """
 
 from __future__ import annotations

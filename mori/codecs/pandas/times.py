@@ -1,7 +1,4 @@
-"""Arrays of dates and of differences of times, their zones and their frequencies.
-
-Imports parts, codec, layout and pandas.
-"""
+"""Arrays of dates and of differences of times, their zones and their frequencies."""
 
 from __future__ import annotations
 

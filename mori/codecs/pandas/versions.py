@@ -1,7 +1,7 @@
 """What differs between the versions of pandas, and whether pyarrow is there.
 
-Imports pandas and pyarrow. Private names of pandas stand here, in `frames` of the codecs and in
-mori.objects.pandas.managers; tests/mori/test_pandas_internals.py fails when one moves.
+Private names of pandas stand here, in `frames` of the codecs and in mori.objects.pandas.managers;
+tests/mori/test_pandas_internals.py fails when one moves.
 """
 
 from __future__ import annotations

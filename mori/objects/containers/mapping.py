@@ -1,7 +1,4 @@
-"""Dicts, opened in constant time, their keys looked up in the region where they have an index.
-
-Imports the view, the tuples and the reader.
-"""
+"""Dicts, opened in constant time, their keys looked up in the region where they have an index."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Lists and tuples, opened in constant time, an element decoded when it is asked for.
 
-Imports the view, the reader and the columns. A wrong use is tried on a builtin, so that its error is
-Python's own, whatever its version.
+A wrong use is tried on a builtin, so that its error is Python's own, whatever its version.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sets, opened in constant time, their elements looked up in a table that is built at the first lookup.
 
-Imports the view, the lists and the reader. The operators are the builtins' own, on that table.
+The operators are the builtins' own, on that table.
 """
 
 from __future__ import annotations

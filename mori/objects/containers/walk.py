@@ -1,7 +1,7 @@
 """Walks over nested views with a stack of their own: comparison, plain tuples, and the bound of a repr.
 
-Imports the view. A view is Python, so a walk that calls itself would meet the recursion limit at half
-the depth at which the builtins do.
+A view is Python, so a walk that calls itself would meet the recursion limit at half the depth at which the
+builtins do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Frames and series that are opened once more, while one that was opened before is there.
 
-Imports managers, the reader and pandas. Each opening has blocks, axes and arrays of extensions of its own,
-over the same memory: what changes in place in the one is not seen in the other.
+Each opening has blocks, axes and arrays of extensions of its own, over the same memory: what changes in place
+in the one is not seen in the other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Arrow-backed columns over a region, which travel.
-
-Imports reference, reader, region and the pandas codecs.
-"""
+"""Arrow-backed columns over a region, which travel."""
 
 from __future__ import annotations
 

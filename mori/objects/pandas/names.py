@@ -1,7 +1,4 @@
-"""From a plain column or index back to its node, and its name.
-
-Imports arrow, reader and the pandas codecs.
-"""
+"""From a plain column or index back to its node, and its name."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Columns of objects: the warning that names them, and the remedy.
-
-Imports errors and the pandas codecs.
-"""
+"""Columns of objects: the warning that names them, and the remedy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """`SharedDataFrame` and `SharedSeries`, what the user holds, and the way back to private ones.
 
-Imports managers, again, reference, reader and the codecs. A frame pickles as a reference for as long as it is
-what was opened, and so does each of its columns.
+A frame pickles as a reference for as long as it is what was opened, and so does each of its columns.
 """
 
 from __future__ import annotations
