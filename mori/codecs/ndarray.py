@@ -50,6 +50,7 @@ with warnings.catch_warnings():
 _names: Final[dict[type, str]] = {cls: name for name, cls in CLASSES.items()}
 
 
+_NUMBERS: Final = frozenset("?bBhHiIlLefdgFDG")  # whose dtypes are their strings
 _SHORT: Final = 256  # bytes of a meta that is remembered
 
 
@@ -128,7 +129,9 @@ class NdarrayCodec(BuiltinCodec):
         array = obj.view(np.ndarray)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         children: tuple[object, ...] = ()
-        if is_plain(dtype):
+        if dtype.isbuiltin == 1 and dtype.char in _NUMBERS and dtype.metadata is None:
+            form: Any = dtype.str
+        elif is_plain(dtype):
             form = dtype_to_plain(dtype)
         elif dtype.isbuiltin == 0 and dtype.names is None and dtype.type.__module__ not in _NUMPY:
             return None  # of another library, and not such that its elements are bytes for certain

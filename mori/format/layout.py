@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import starmap
 from typing import Final, NamedTuple
 
 from mori.store.header import (
@@ -156,6 +157,6 @@ def pack_head(
         meta,
         bytes(-len(meta) % SMALL_ALIGNMENT),
     ]
-    parts += [BUFFER.pack(offset, nbytes) for offset, nbytes in buffers]
+    parts += starmap(BUFFER.pack, buffers)
     body = b"".join(parts)
     return _CRC.pack(zlib.crc32(body)) + body

@@ -71,13 +71,17 @@ def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
             table = np.fromiter((child.back for child in node.children), "<u8", len(node.children))
             out.put(out.position, table.tobytes())
         for buffer, (offset, _) in zip(node.buffers, node.table, strict=True):
+            if type(buffer) is np.ndarray and buffer.nbytes and buffer.flags.c_contiguous:  # as most are
+                out.put(start + offset, buffer.reshape(-1).view(np.uint8), borrowed=True)
+                continue
             out.pad(start + offset)
             for piece, borrowed in _pieces(buffer):
                 out.put(out.position, piece, borrowed=borrowed)
         for number in range(len(node.children) - 1, -1, -1):
             child = node.children[number]
             pending.append((child, start + child.back, child.back, number))
-    out.pad(ROOT + root.extent)
+    if out.position < ROOT + root.extent:
+        out.pad(ROOT + root.extent)
     out.flush()
 
 

@@ -34,22 +34,23 @@ at_exit: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary(
 at_exit_of_child: weakref.WeakValueDictionary[int, _Lease] = weakref.WeakValueDictionary()
 """Leases of regions that this process has pickled references to."""
 
-_arranged_in = 0  # the process, since what is arranged is partly lost in a fork
+_is_registered = False
 _children_arrange = False
 _child = 0  # the process that has a finalizer
 
 
 def arrange() -> None:
-    """Arrange for the end of this process; to be called for each new lease."""
-    global _arranged_in
+    """Arrange for the end of this process, once; in process 1, clear up, too, what has ended."""
+    global _is_registered
     process = os.getpid()
     if process == 1:
         exit_holder.reap()
-    if _arranged_in == process:
+    if TIMER.arranged_in == process:
         return
-    if not _arranged_in:
+    if not _is_registered:
+        _is_registered = True
         atexit.register(_at_exit)
-    _arranged_in = process
+    TIMER.arranged_in = process
     _have_children_arrange()
     module = imported("multiprocessing.process")
     if module is not None and module.parent_process() is not None:
@@ -62,7 +63,7 @@ def _have_children_arrange() -> None:
     # one, and then calls this; for any other it stays without effect.
     global _children_arrange
     util = imported("multiprocessing.util")
-    if util is not None and not _children_arrange and _arranged_in:
+    if util is not None and not _children_arrange and _is_registered:
         _children_arrange = True
         util.register_after_fork(TIMER, _arrange_in_child)
 

@@ -25,18 +25,21 @@ class Lease:
     A mapping has one. An adapter keeps it beyond the mapping while its engine can still need the region.
     """
 
-    __slots__ = ("__weakref__", "_files", "_held", "_pickled_by", "home")
+    __slots__ = ("__weakref__", "_files", "_held", "_pickled_by", "home", "is_recycled")
 
     def __init__(self, held: Held, home: Store) -> None:
         self._held: Held | None
         self._files: Files | None
         # At once: whatever interrupts the rest, it is given back.
         self.home, self._pickled_by, self._files, self._held = home, 0, None, held
+        self.is_recycled = held.pages != 0
+        """Whether its pages may be written again when nobody holds them any more."""
         statuses = held.statuses
         self._files = [(now.st_dev, now.st_ino) for now in statuses] if statuses else files_of(held)
         if TIMER.entries:
             TIMER.catch_up()
-        arrange()
+        if TIMER.arranged_in != (process := os.getpid()) or process == 1:
+            arrange()
         if held.path is not None:
             at_exit[id(self)] = self
 
@@ -56,11 +59,6 @@ class Lease:
     def path(self) -> str | None:
         """The file in a directory, where the region is one."""
         return None if self._held is None else self._held.path
-
-    @property
-    def is_recycled(self) -> bool:
-        """Whether its pages may be written again when nobody holds them any more."""
-        return self._held is not None and self._held.pages != 0
 
     @property
     def is_given_back(self) -> bool:

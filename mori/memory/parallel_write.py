@@ -97,7 +97,9 @@ class _InOrder:
     def __call__(self, data: Any, *, borrowed: bool = False) -> None:
         view = memoryview(data)
         while view:
-            written = _write(self._fd, view, self._position, self._meter)
+            written = os.pwrite(self._fd, view[:_MOST], self._position)
+            if self._meter is not None:
+                self._meter.did(written)
             self._position += written
             view = view[written:]
 

@@ -88,7 +88,8 @@ def create(
         If this process may not open or map any more.
     """
     home = store.current()
-    new = _new_header(nbytes, root) if region_id is None else Header(region_id, nbytes, root, 0, 0, 0)
+    flags = ENCODED if region_id is None else 0
+    new = Header(os.urandom(16) if region_id is None else region_id, nbytes, root, 0, 0, 0, flags)
     if pool.takes(home, nbytes):
         home = pool.current()
 
@@ -111,17 +112,12 @@ def create(
 def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
     """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
     home = store.current()
-    new = _new_header(nbytes, root)
+    new = Header(os.urandom(16), nbytes, root, 0, 0, 0, ENCODED)
 
     def fill(draft: Draft, header: Header) -> None:
         write(draft.held.fds[0], header)
 
     return _with_room(home, nbytes, lambda: _begin(home, new, 0, fill))
-
-
-def _new_header(nbytes: int, root: int) -> Header:
-    """Return the header of a region whose bytes are encoded here; it has no name yet."""
-    return Header(os.urandom(16), nbytes, root, 0, 0, 0, ENCODED)
 
 
 def publish(unsealed: Unsealed) -> Mapping | None:

@@ -76,10 +76,6 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
     _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
 
-    def __array_finalize__(self, obj: npt.NDArray[Any] | None) -> None:
-        if self._ordinary is not np.ndarray:
-            super().__array_finalize__(obj)
-
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(base_class(array)).view(self._ordinary)
         if held_by(plain) is not None:  # some views come this way, too

@@ -16,7 +16,7 @@ from mori.objects.array_codec import subclass
 __all__ = ["SharedMatrix", "SharedRecords"]
 
 
-class SharedRecords(SharedArray, np.recarray):  # type: ignore[misc]
+class SharedRecords(SharedArray, np.recarray):
     """A record array over a region: its fields are attributes, and SharedArrays."""
 
     _ordinary = np.recarray

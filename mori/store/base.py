@@ -72,7 +72,7 @@ class Held(NamedTuple):
         statuses: tuple[os.stat_result, ...] = (),
     ) -> Held:
         """Return the hold that open descriptors are."""
-        return cls((*owners,), tuple(owner.fileno() for owner in owners), path, pages, statuses)
+        return cls((*owners,), tuple(map(Owner.fileno, owners)), path, pages, statuses)
 
 
 class Draft(NamedTuple):

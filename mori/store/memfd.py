@@ -96,18 +96,19 @@ class MemfdStore:
     def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
         pid, label = os.getpid(), format_label(os.getpid(), number)
         is_huge = nbytes >= _LEAST_HUGE and _gives_huge_pages()
-        segments, segment_nbytes = (1, 0) if is_huge else segments_of(nbytes)
+        segments, segment_nbytes = (1, 0) if is_huge or nbytes < 2 * _LEAST_SEGMENT else segments_of(nbytes)
         held = Held.of(self.files(label, region_id, segments))
         return Draft(held, pid, number, segment_nbytes=segment_nbytes, is_huge=is_huge)
 
     def files(self, label: str, region_id: bytes, segments: int) -> tuple[Owner, ...]:
         """Make the files of a region. They can be seen at once, but are passed over until they are sealed."""
         # One after the other: they mostly have numbers that follow, and are looked for there.
-        names = (file_name(label, region_id, segment, segments) for segment in range(segments))
-        owners = tuple(opened(os.memfd_create, name, self._flags) for name in names)
-        for owner in owners:
-            os.fchmod(owner.fileno(), 0o600)
-        return owners
+        owners = []
+        for segment in range(segments):
+            name = file_name(label, region_id, segment, segments)
+            owners.append(opened(os.memfd_create, name, self._flags))
+            os.fchmod(owners[-1].fileno(), 0o600)
+        return tuple(owners)
 
     def publish(self, draft: Draft) -> Held:
         # The first one is looked for: it is sealed when all of the others are.
@@ -275,7 +276,8 @@ class MemfdStore:
 
 def segments_of(nbytes: int) -> tuple[int, int]:
     """Return in how many files a new region stands, and the bytes of each but the last (0 for one)."""
-    if nbytes < 2 * _LEAST_SEGMENT or (count := min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)) < 2:
+    count = min(_cpus(), _MOST_SEGMENTS, nbytes // _LEAST_SEGMENT)
+    if count < 2:
         return 1, 0
     segment_nbytes = align(-(-nbytes // count), HUGE)
     return -(-nbytes // segment_nbytes), segment_nbytes
