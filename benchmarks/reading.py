@@ -111,7 +111,7 @@ def _own_values(column: Any) -> int:
 
 def _serve(pipe: Connection, kind: str, nbytes: int, reference: bytes | None) -> None:
     """Open the object, then run each operation in a fork of this process."""
-    tiny = build(kind, 10_000)
+    tiny = build(kind, 200_000)  # large enough to be opened as the object is
     warm = tiny if reference is None else mori.share(tiny)
     x = build(kind, nbytes) if reference is None else pickle.loads(reference)
     other = build(kind, nbytes)
