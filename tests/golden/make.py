@@ -47,23 +47,15 @@ def _frame() -> pd.DataFrame:
     return frame
 
 
-def _structured() -> np.ndarray[Any, Any]:
-    array = np.zeros(  # the padding, too
-        1,
-        {
-            "names": ["a", "b", "c", "d"],
-            "formats": ["u1", "<f8", "S3", ("<i4", (2,))],
-            "offsets": [0, 8, 16, 20],
-            "itemsize": 32,
-        },
-    )
-    array[0] = (1, 2.5, b"x", [1, 2])
-    return array
-
-
 def _aliases() -> list[Any]:
-    array, inner = np.array([1, 2], "<i4"), [1]
-    return [array, [array, inner, {"k": inner}], inner, array]
+    array = np.arange(128.0)
+    rows = [[n, array] for n in range(513)]
+    return [array, *(pd.RangeIndex(n) for n in range(16)), rows, array, rows]
+
+
+def _common() -> list[Any]:
+    customers = [classes.Fit(f"customer {n}", [n]) for n in range(3)]
+    return [{"order": n, "of": customers[n % 3]} for n in range(100)]
 
 
 def _levels() -> pd.Series[Any]:
@@ -201,33 +193,38 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
         *(np.float32(0.5), np.datetime64(3, "s"), np.bool_(True)),
     ],
     "containers": lambda: {
-        "list": [np.arange(3, dtype="<i4"), [], [[]]],
+        "list": [np.arange(256, dtype="<i4"), [], [[]]],
         "tuple": (1, ("x", {})),
         ("a", 1): {2: np.zeros((1, 1), "<f4"), None: "n"},
         "pickled": {1},
     },
+    "list": lambda: [pd.RangeIndex(n) for n in range(17)],
+    "tuple": lambda: tuple(pd.RangeIndex(n) for n in range(17)),
+    "blocks": lambda: [np.arange(128.0), *((None, n, str(n), [n])[n % 4] for n in range(64))],
     "pickled": lambda: [OrderedDict(x=np.arange(200.0), n=1)],
-    "str_index": lambda: {**{f"key {i}": i for i in range(17)}, "ä": None, "\udc80": "u", "": 0.5},
-    "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(16)},
-    "int_index": lambda: {(-3) ** i: [i] for i in range(33)},
+    "str_index": lambda: {**{f"key {i}": i for i in range(65)}, "ä": None, "\udc80": "u", "": 0.5},
+    "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(65)},
+    "int_index": lambda: {(i - 33) ** 11: i for i in range(67)},
+    "keys": lambda: {("k", i): i for i in range(65)},
     "bytes": lambda: [bytes(range(256)) * 16, bytearray(4096), memoryview(b"abc"), b"short"],
     "small": lambda: [
         {"id": 1, "tags": ("a", None, b"b"), "x": [0.5, 1j, True, False], "n": -(1 << 70)},
         ({3, 1, 2}, frozenset({("t",)}), [], {}, ()),
         {"\udc80": {}},
     ],
-    "sets": lambda: [set(range(300)), frozenset(range(300))],
-    "strings": lambda: ["a", None, "", "ä森", "a longer one"],
-    "packed_int": lambda: [0, -1, None, 1 << 62],
-    "packed_big_int": lambda: (1 << 64, -(1 << 70), 0, None),
-    "packed_bool": lambda: [True, False],
-    "packed_float": lambda: [0.5, -0.0],
-    "packed_bytes": lambda: [b"", None, b"\0\xff"],
+    "sets": lambda: [set(range(513)), frozenset(range(513))],
+    "strings": lambda: ["a", None, "", "ä森", "a longer one"] * 13,
+    "packed_int": lambda: [0, -1, None, 1 << 62] * 17,
+    "packed_big_int": lambda: (1 << 64, -(1 << 70), 0, None) * 17,
+    "packed_bool": lambda: [True, False] * 33,
+    "packed_float": lambda: [0.5, -0.0] * 33,
+    "packed_bytes": lambda: [b"", None, b"\0\xff"] * 22,
     "rows": lambda: [
         {"id": i, "name": f"ä{i}" if i % 3 else None, 7: (i, 0.5, True, None)[i % 4], "none": None}
-        for i in range(34)
+        for i in range(65)
     ],
-    "rows_of_tuples": lambda: tuple((bytes(range(i)), i << 62, i == 2, -0.0) for i in range(33)),
+    "rows_of_tuples": lambda: tuple((bytes(range(i)), i << 62, i == 2, -0.0) for i in range(65)),
+    "common": _common,
     "namedtuple": lambda: [classes.Point(np.arange(3, dtype="<i2"), ("t", [1])), classes.Nothing()],
     "dataclass": lambda: [classes.Fit("ä", np.arange(2, dtype="<f4")), classes.FrozenSlots(classes.Point(1))],
     "aliases": _aliases,

@@ -21,7 +21,7 @@ import mori
 from mori.format import layout
 from mori.format.layout import Codec
 
-__all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate", "scatter"]
+__all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate", "nodes", "scatter"]
 
 Choose = Callable[[int], int]  # n -> one of 0 … n-1
 
@@ -42,7 +42,7 @@ _INTERESTING = (
 )
 
 
-def _nodes(data: bytes | bytearray) -> Iterator[tuple[int, layout.Record]]:
+def nodes(data: bytes | bytearray) -> Iterator[tuple[int, layout.Record]]:
     """Yield offset and record of every node that can still be walked to."""
     (root,) = struct.unpack_from("<Q", data, 40)
     pending, seen = [root], set()
@@ -64,7 +64,7 @@ def _spots(data: bytes, pickles: bool) -> list[tuple[int, int]]:
     for _, code in layout.HEADER_FIELDS:
         spots.append((at, struct.calcsize(code)))
         at += struct.calcsize(code)
-    for start, record in _nodes(data):
+    for start, record in nodes(data):
         if record.codec == Codec.PICKLE and not pickles:
             continue
         at = start
@@ -118,17 +118,17 @@ def mutate(data: bytes, choose: Choose, *, pickles: bool = True) -> bytearray:
 def forge(data: bytes, choose: Choose) -> bytearray:
     """Return a region whose checksums are right and whose content is not: damage that knows the format."""
     forged = bytearray(data)
-    nodes = [(start, record) for start, record in _nodes(data) if record.codec != Codec.PICKLE]
-    if not nodes:  # a small container is a stream, which says itself what it is
+    targets = [(start, record) for start, record in nodes(data) if record.codec != Codec.PICKLE]
+    if not targets:  # a small container is a stream, which says itself what it is
         return mutate(data, choose, pickles=False)
     for _ in range(1 + choose(2)):
-        start, record = nodes[choose(len(nodes))]
+        start, record = targets[choose(len(targets))]
         meta, table = start + layout.NODE.size, start + layout.head_nbytes(record.meta_nbytes, record.buffers)
         how = choose(4)
         if how == 0:  # another codec
             struct.pack_into("<H", forged, start + 4, choose(64))
         elif how == 1 and record.children:  # another child
-            place, (other, _) = choose(record.children), nodes[choose(len(nodes))]
+            place, (other, _) = choose(record.children), targets[choose(len(targets))]
             if other > start:
                 struct.pack_into("<Q", forged, table + 8 * place, other - start)
                 struct.pack_into("<QQ", forged, other + 32, other - start, place)
@@ -148,7 +148,7 @@ def scatter(data: bytes, choose: Choose) -> bytearray:
     """Return a region one to three of whose elements, which no checksum covers, are other ones."""
     damaged = bytearray(data)
     pieces = []
-    for start, record in _nodes(data):
+    for start, record in nodes(data):
         if record.codec == Codec.PICKLE:  # its stream has a checksum, the rest is for the classes to check
             continue
         table = start + layout.head_nbytes(record.meta_nbytes, 0)
@@ -221,7 +221,7 @@ def checksummed(data: bytearray) -> bytearray:
     """Make every checksum of record and header right again; those of pickles stay."""
     if len(data) < layout.HEADER.size:
         return data
-    for start, record in list(_nodes(data)):
+    for start, record in list(nodes(data)):
         end = start + layout.head_nbytes(record.meta_nbytes, record.buffers)
         if end <= len(data):
             struct.pack_into("<I", data, start, zlib.crc32(data[start + 4 : end]))

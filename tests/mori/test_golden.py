@@ -19,6 +19,7 @@ from mori.format import layout
 from mori.format.node import open_node, root_of
 from mori.memory import region
 from mori.store.names import format_name
+from tests.mori import damage
 
 _GOLDEN = Path(__file__).parents[1] / "golden"
 _FILES = sorted(_GOLDEN.glob("*/*.mori"))
@@ -58,6 +59,8 @@ def check(got: Any, expected: Any) -> None:
         ]
     elif isinstance(expected, pd.Series):
         pd.testing.assert_series_equal(pd.Series(got), expected, check_freq=True)
+    elif isinstance(expected, pd.Index):
+        pd.testing.assert_index_equal(got, expected, exact=True)
     elif type(expected).__module__.startswith("pyarrow"):
         assert type(got) is type(expected)
         assert got.equals(expected)
@@ -103,6 +106,12 @@ def check(got: Any, expected: Any) -> None:
 
 def test_every_object_has_its_file_in_the_newest_version() -> None:
     assert {path.stem for path in _FILES if path.parent == make.DIRECTORY} == set(make.OBJECTS)
+
+
+def test_every_kind_of_node_has_a_file() -> None:
+    ids = {number: name for name, number in vars(layout.Codec).items() if name.isupper()}
+    found = {record.codec for path in _FILES for _, record in damage.nodes(path.read_bytes())}
+    assert not {name for number, name in ids.items() if number not in found}
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
