@@ -39,7 +39,7 @@ def from_array(x: Any, chunks: Any = "auto", *, name: str | None = None) -> Any:
     Raises
     ------
     TypeError
-        If `x` is no array, or an array of objects.
+        If `x` is no numpy array, or one of objects or of StringDType.
 
     Notes
     -----
@@ -58,19 +58,24 @@ def from_array(x: Any, chunks: Any = "auto", *, name: str | None = None) -> Any:
     from dask.highlevelgraph import HighLevelGraph
 
     whole = mori.share(x)
-    if not isinstance(whole, mori.SharedArray) or whole.dtype.hasobject:
-        raise TypeError(f"from_array takes an array without objects, not a {type(x).__name__}")
+    if not isinstance(whole, mori.SharedArray) or isinstance(whole, mori.SharedBytes):
+        raise TypeError(
+            f"from_array takes a numpy array, not a {type(x).__name__}: make an array of it, "
+            "or use dask.array.from_array, which copies it into the graph"
+        )
+    if whole.dtype.hasobject:
+        raise TypeError(
+            f"from_array takes an array that can be mapped, not one of dtype {whole.dtype}: "
+            "convert it, as with x.astype('U') or x.astype('f8'), "
+            "or use dask.array.from_array, which copies it into the graph"
+        )
     cut = da.core.normalize_chunks(chunks, shape=whole.shape, dtype=whole.dtype)
     name = name or f"shared-array-{tokenize(whole, cut)}"
-    slices = [
-        [slice(stop - size, stop) for size, stop in zip(sizes, itertools.accumulate(sizes), strict=True)]
-        for sizes in cut
-    ]
-    layer = {}
-    for place, key in zip(
-        itertools.product(*slices), itertools.product(*map(range, map(len, cut))), strict=True
-    ):
-        layer[(name, *key)] = DataNode((name, *key), whole[place] if place else whole)
+    keys = itertools.product([name], *map(range, map(len, cut)))
+    layer = {
+        key: DataNode(key, whole[place] if place else whole)
+        for key, place in zip(keys, da.core.slices_from_chunks(cut), strict=True)
+    }
     graph = HighLevelGraph.from_collections(name, layer, dependencies=[])
     return da.Array(graph, name, cut, meta=np.empty((0,) * whole.ndim, whole.dtype))
 
@@ -97,6 +102,8 @@ def from_pandas(frame: Any, npartitions: int | None = None, *, chunksize: int | 
     ------
     TypeError
         If `frame` is neither.
+    NotImplementedError
+        If its index has several levels, as from ``dask.dataframe.from_pandas``.
     ValueError
         If both numbers are given.
 
@@ -114,11 +121,16 @@ def from_pandas(frame: Any, npartitions: int | None = None, *, chunksize: int | 
     import dask.dataframe as dd
     import pandas as pd
 
-    whole = mori.share(frame)
-    if not isinstance(whole, pd.DataFrame | pd.Series):
+    if not isinstance(frame, pd.DataFrame | pd.Series):
         raise TypeError(f"from_pandas takes a DataFrame or a Series, not a {type(frame).__name__}")
+    if isinstance(frame.index, pd.MultiIndex):
+        raise NotImplementedError(
+            "from_pandas takes an index of one level, as Dask does, "
+            f"not a MultiIndex {list(frame.index.names)}: pass frame.reset_index()"
+        )
     if npartitions is not None and chunksize is not None:
         raise ValueError("npartitions and chunksize say the same thing: pass one of them")
+    whole = mori.share(frame)
     divisions, places = _cut(whole.index, npartitions or 1, chunksize)
     parts = [Rows(whole, *place) for place in itertools.pairwise(places)]
     meta = mori.materialize(whole.iloc[:0])

@@ -87,10 +87,31 @@ def test_the_same_array_cut_alike_is_the_same_collection():
     assert mori_dask.from_array(shared, 100).name == mori_dask.from_array(shared, 100).name
     assert mori_dask.from_array(shared, 100).name != mori_dask.from_array(shared, 200).name
     assert mori_dask.from_array(shared, 100, name="mine").name == "mine"
-    with pytest.raises(TypeError, match="without objects"):
-        mori_dask.from_array(np.array([{}, "a"], dtype=object))
-    with pytest.raises(TypeError, match="not a dict"):
-        mori_dask.from_array({"a": 1})
+
+
+def test_chunks_of_every_cut_cross_to_workers(client: Client):
+    shared = mori.share(VALUES)
+    for chunks in (((250, 0, 350), (1, 399)), {0: 150, 1: -1}, "1 MiB", -1, (600, "auto")):
+        x, plain = mori_dask.from_array(shared, chunks), da.from_array(VALUES, chunks)
+        assert x.chunks == plain.chunks
+        np.testing.assert_array_equal(x.map_blocks(lambda block: block * 2).compute(), VALUES * 2)
+        np.testing.assert_array_equal(x.blocks[-1, -1], plain.blocks[-1, -1].compute(scheduler="sync"))
+
+
+@pytest.mark.parametrize(
+    ("x", "named"),
+    [
+        (np.array([{}, "a"], dtype=object), "dtype object "),
+        (np.zeros(9, [("a", object), ("b", "i4")]), r"dtype \[\('a', 'O'\), \('b', '<i4'\)\] "),
+        (np.array(["a", "b"], dtype=np.dtypes.StringDType()), r"dtype StringDType\(\) "),
+        (np.ma.masked_less(np.arange(9), 3), "not a MaskedArray"),
+        ({"a": 1}, "not a dict"),
+        (b"x" * 5000, "not a bytes"),
+    ],
+)
+def test_what_from_array_cannot_take_is_named_with_a_remedy(x, named):
+    with pytest.raises(TypeError, match=f"{named}.*or use dask.array.from_array"):
+        mori_dask.from_array(x)
 
 
 def test_a_frame_computes_what_the_plain_one_does(client: Client, wire: list[int]):
@@ -126,6 +147,18 @@ def test_frames_keep_their_order_and_index():
         mori_dask.from_pandas(FRAME, 3, chunksize=3)
     with pytest.raises(TypeError, match="not a list"):
         mori_dask.from_pandas([1])
+
+
+def test_an_index_of_several_levels_is_refused_as_by_dask(client: Client):
+    sorted_levels = pd.MultiIndex.from_product([range(100), range(10)], names=["x", "y"])
+    frame = FRAME[:1000].set_index(sorted_levels)
+    for deep in (frame, frame[::-1], frame[:0], frame.value):
+        with pytest.raises(NotImplementedError):
+            dd.from_pandas(deep, 3)
+        with pytest.raises(NotImplementedError, match=r"MultiIndex \['x', 'y'\].* frame.reset_index\(\)"):
+            mori_dask.from_pandas(mori.share(deep), 3)
+    flat = mori_dask.from_pandas(mori.share(frame.reset_index()), 3)
+    pdt.assert_series_equal(flat.groupby(["x", "y"]).value.sum().compute(), frame.value)
 
 
 def test_the_parts_of_any_collection_are_shared_by_who_made_them(client: Client):
