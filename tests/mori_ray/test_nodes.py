@@ -433,6 +433,7 @@ def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
         @ray.remote
         def look(x):
             return float(x.sum())
+        print(ray._private.worker._global_node.get_logs_dir_path(), flush=True)
         x = mori.share(np.arange(1000))
         put = ray.put(mori.share(np.arange(2000)))
         assert ray.get(look.remote(x)) == 499500
@@ -447,18 +448,26 @@ def test_a_driver_whose_raylet_is_killed_keeps_its_objects_and_leaves_nothing(
         name = mori.shared_name(x)
         print(float(x.sum()), float(mori.map_shared(name).sum()), flush=True)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MORI_STORE": f"files:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    home, output = tmp_path / "store", tmp_path / "output"
+    home.mkdir()
 
     def is_empty() -> bool:
-        store.files.FilesStore(str(tmp_path)).prune()
-        return not stored.names(tmp_path)
+        store.files.FilesStore(str(home)).prune()
+        return not stored.names(home)
 
-    wait_until(is_empty, 30)
-    assert "499500.0 499500.0" in done.stdout, done.stderr
+    try:
+        with output.open("w") as file:
+            driver = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(script)],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "MORI_STORE": f"files:{home}"},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=100,
+                check=False,
+            )
+        assert "499500.0 499500.0" in output.read_text(), f"the driver ended with {driver.returncode}"
+        wait_until(is_empty, 30)
+    finally:  # shown where the test fails: Ray ends a process silently, and says why in its log alone
+        sys.stdout.write(said := output.read_text())
+        for log in Path(said.partition("\n")[0] or tmp_path).glob("python-core-driver-*"):
+            sys.stdout.write(f"{log}\n{log.read_text()[-4000:]}")
