@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import mori
 from mori import store as stores
 from mori.memory import lease, region
 from mori.memory.adopt import adopt
+from mori.store.locks import alone
 from mori.store.names import format_name
 from mori.wire import reference
 from tests import stored
@@ -97,8 +99,11 @@ def test_another_user_who_locks_what_he_can_keeps_nobody_waiting(kind: str, monk
         dropped()
         common = Path(stores.directory())
         lock = stored.home(common) / "landing.lock"
-        assert lock.exists()
-        with locked_by_another_user(Path("/proc/self/ns/pid"), common, lock.parent, lock) as locked:
+        with ExitStack() as stack:
+            with alone(str(common), "landing", 0):
+                assert lock.exists()
+                paths = (Path("/proc/self/ns/pid"), common, lock.parent, lock)
+                locked = stack.enter_context(locked_by_another_user(*paths))
             assert locked == ["/proc/self/ns/pid", str(common)]
             begin = time.perf_counter()
             received(message)
