@@ -10,6 +10,8 @@ import contextlib
 import os
 import stat
 
+from mori.errors import StoreError
+
 __all__ = ["is_own", "make", "own"]
 
 
@@ -39,16 +41,40 @@ def own(shared: str) -> list[str]:
 
 
 def make(shared: str) -> str:
-    """Return the first of this user's directories in a shared one, made now if there is none."""
-    if not (found := own(shared)):
-        first = _first(shared)
-        try:
-            os.mkdir(first, 0o700)
-        except FileExistsError:
-            if not own(shared):  # or another process of this user has just made it
-                os.mkdir(f"{first}-{os.urandom(8).hex()}", 0o700)
-        found = own(shared)
-    return found[0]
+    """Return the first of this user's directories in a shared one, made now if there is none.
+
+    Raises
+    ------
+    StoreError
+        If what is made there is not this user's alone; it is removed again.
+    """
+    if found := own(shared):
+        return found[0]
+    path = _first(shared)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if found := own(shared):  # another process of this user has just made it
+            return found[0]
+        path = f"{path}-{os.urandom(8).hex()}"
+        os.mkdir(path, 0o700)
+    if not is_own(path):
+        raise _unkept(shared, path)
+    return own(shared)[0]
+
+
+def _unkept(shared: str, path: str) -> StoreError:
+    """Remove a directory that is not as it was asked for; return the error that says so."""
+    status = os.lstat(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+    return StoreError(
+        store=f"files:{shared}",
+        found=f"a directory made there for user {os.geteuid()} alone (mode 700) belongs to user "
+        f"{status.st_uid} and has mode {stat.S_IMODE(status.st_mode):o}, so that this file system (such as "
+        "vfat, or what a network or a virtual machine shares) does not keep other users out",
+        remedy="Set MORI_STORE=files:DIR to a directory on a file system with owners and modes",
+    )
 
 
 def _first(shared: str) -> str:

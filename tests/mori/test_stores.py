@@ -27,6 +27,7 @@ from mori.memory.region import Mapping
 from mori.store.base import Where
 from mori.store.names import format_label
 from tests import stored
+from tests.fresh import run_python
 from tests.users import as_another_user, directory_for_all
 
 
@@ -283,6 +284,34 @@ def test_a_directory_whose_name_another_user_has_taken_is_replaced_by_one_that_a
     assert kind == "file" or os.listdir(taken) == []
 
 
+@pytest.mark.parametrize("is_taken", [False, True], ids=["free", "taken"])
+def test_a_file_system_that_gives_the_users_directory_to_another_is_an_error_that_leaves_nothing(
+    is_taken: bool,
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root can make what belongs to another user")
+    with directory_for_all() as common:
+        if is_taken:
+            as_another_user(stored.home(common).mkdir)
+        before = os.listdir(common)
+        said = run_python(f"""
+            import ctypes, os, mori, numpy
+            os.environ["MORI_STORE"] = "memfd"
+            mori.share(numpy.ones(9))  # imports what it takes
+            os.environ["MORI_STORE"] = "files:{common}"
+            # What it makes belongs to another user from now on, as where a server squashes root.
+            ctypes.CDLL(None).setfsuid(12_345)
+            try:
+                mori.share(numpy.ones(9))
+            except mori.StoreError as error:
+                print(error)
+        """)
+        assert os.listdir(common) == before
+    assert said.startswith(f"cannot use the store 'files:{common}': a directory made there for user 0 alone")
+    assert "(mode 700) belongs to user 12345 and has mode 700" in said
+    assert "Set MORI_STORE=files:DIR" in said
+
+
 def test_a_file_of_the_users_own_is_never_removed_or_listed_whatever_its_name(files: Path) -> None:
     number = _mapping(mori.share(np.arange(10))).header.number
     data = mori.share(np.arange(10))
@@ -386,6 +415,7 @@ def test_sharing_prunes_what_killed_processes_left(files: Path) -> None:
 _FILL = """
 import numpy, os, pickle, sys, mori
 from tests import stored
+from tests.fresh import run_python
 store = os.environ["MORI_STORE"].partition(":")[2]
 kept = mori.share(numpy.ones(100_000))
 # more than there is, refused at once; and pieces that each fit, until one does not
