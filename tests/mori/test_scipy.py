@@ -123,6 +123,14 @@ def test_a_write_is_local(store: str) -> None:
     assert mori.map_shared(name)[0, 0] == 1.0
 
 
+def test_a_strided_view_of_an_array_in_its_place_is_a_write(store: str) -> None:
+    shared = mori.share([make("csr_array"), 1])
+    data = shared[0].data
+    shared[0].data = np.broadcast_to(data[:1], data.shape)  # where the array is, and of as many bytes
+    again = pickle.loads(pickle.dumps(shared))
+    assert again[0].data.tolist() == [data[0]] * len(data)
+
+
 def test_by_value_it_outlives_its_region(store: str) -> None:
     shared = mori.share([make("coo_matrix")])
     with mori.by_value():

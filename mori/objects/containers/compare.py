@@ -55,7 +55,7 @@ def _is_same_buffer(one: Any, other: Any) -> bool:
     ours, theirs = ([*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in (one, other))
     if len(ours) == len(theirs) == 1 and ours[0].nbytes == theirs[0].nbytes:
         first, second = map(address_of, (ours[0], theirs[0]))
-        if first == second:
+        if first == second and all(one.flags.forc for one in (ours[0], theirs[0])):  # no bytes between
             return True
     return _bytes(ours) == _bytes(theirs)
 
