@@ -88,10 +88,9 @@ def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) ->
 
 
 def _is_reached(objects: list[Any], known: Container[int]) -> bool:
-    order = list(
-        objects
-    )  # these are held by two lists, which `inside` knows; what is below them by this one alone
-    inside = Counter(map(id, order))
+    inside = Counter(map(id, objects))
+    # These are held by two lists, of which `inside` knows one; what is below them is held by this one alone.
+    order = [*{id(one): one for one in objects if id(one) not in known}.values()]
     level = order
     while level:
         if len(order) > _LOOKED_AT:
