@@ -28,11 +28,12 @@ from mori._imports import importing
 from mori.codecs.faults import fault_in, path_to
 from mori.codecs.meta import from_json, to_json
 from mori.codecs.names import find_object
+from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
-from mori.format.survey import ATOMS, Common, Contents, Survey
+from mori.format.survey import Common, Contents, Survey
 from mori.store.names import MAX_STEPS
 
 __all__ = [
@@ -133,9 +134,7 @@ class _Writer:
         self._survey = survey
         self._is_common = is_common
         self._numbers: dict[int, int] = {}
-        self._named: dict[
-            frozenset[int], int
-        ] = {}  # how many names streams have, by the objects that have names
+        self._named: dict[int, Any] = {}  # by id, the objects that streams have by name
         self._seen: list[Any] = []
         self._file = io.BytesIO()
 
@@ -226,16 +225,16 @@ class _Writer:
     def _note_names(self, stream: bytes) -> None:
         """Take note of the names in a stream.
 
-        It is read where the pickler has met other classes and functions than before, or where there are not
-        as many opcodes that look up a name as there were then.
+        It is read only where it has more opcodes that look up a name than the pickler has met objects which
+        are known to be pickled by name: classes and functions, but type variables and sentinels, too.
         """
-        named = frozenset(
-            id(one) for one in self._seen if type(one) not in ATOMS and hasattr(one, "__qualname__")
-        )
-        if self._named.get(named) != stream.count(pickle.STACK_GLOBAL):
-            names = [*_names_in(stream)]
-            self.names |= {*names} - {_PART_NAME}
-            self._named[named] = len(names)
+        if stream.count(pickle.STACK_GLOBAL) != len(self._named.keys() & map(id, self._seen)):
+            names = {*_names_in(stream)}
+            self.names |= names - {_PART_NAME}
+            for name in names:
+                with contextlib.suppress(ClassNotFoundError):  # who reads it says so; here it is read again
+                    one = find_object(*name)
+                    self._named[id(one)] = one
 
     def _dump_by_cloudpickle(self, elements: object, contents: Contents, error: Exception) -> bytes:
         """Return the stream of what plain pickle does not take: functions and classes that have no name."""
@@ -304,6 +303,11 @@ def _listed(module: str, name: str) -> list[str]:
 
         return [module, name, base64.b64encode(cloudpickle.dumps(find_object(module, name))).decode()]
     return [module, name]
+
+
+def _is_listed(name: Any) -> bool:
+    """Return whether something is a name as a node lists it."""
+    return type(name) is list and len(name) in (2, 3) and all(type(text) is str for text in name)
 
 
 def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) -> Encoded | None:
@@ -438,6 +442,10 @@ class Reader:
     """
 
     def __init__(self, flags: int, names: list[Any], children: int) -> None:
+        if type(flags) is not int or not 0 <= flags < 64:
+            raise ValueError(f"flags {flags!r:.80}, of which 0 to 63 are known")
+        if not (type(names) is list and all(map(_is_listed, names))):
+            raise ValueError(f"{names!r:.80} is no list of names")
         self.is_flat, self.is_fixed = bool(flags & 1), bool(flags & 2)
         self.is_opaque, self.may_name_any = bool(flags & 4), bool(flags & 8)
         self.uses_common, self.has_self = bool(flags & 16), bool(flags & 32)

@@ -154,6 +154,21 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Mark:
+    """A sentinel, which pickles by its name and has none itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+START, STOP, SKIP, LAST = (Mark(name) for name in ("START", "STOP", "SKIP", "LAST"))
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
 class Metered(pd.DataFrame):
     """A frame with a unit."""
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs.streams import Blocks
-from mori.format import layout, writer
 from mori.format.node import open_node, root_of
-from mori.format.plan import measure
 from mori.memory import region
+from tests.mori import classes as c
+from tests.regions import exact, region_of
 
 leaves = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(codec=None))),
@@ -36,33 +36,12 @@ trees = st.recursive(
 )
 
 
-def region_of(obj) -> bytes:
-    plan = measure(obj)
-    head = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return bytes(writer.to_bytes(plan, head))
-
-
-def exact(value):
-    """Return what two values share only if they are equal with all their types, NaN included."""
-    if type(value) in (list, tuple):
-        return type(value), [exact(element) for element in value]
-    if type(value) is dict:
-        return dict, [(exact(key), exact(element)) for key, element in value.items()]
-    if type(value) in (set, frozenset):
-        return type(value), sorted(repr(exact(element)) for element in value)
-    if type(value) is float:
-        return float, struct.pack("<d", value)
-    if type(value) is complex:
-        return complex, struct.pack("<dd", value.real, value.imag)
-    return type(value), value
-
-
 @given(tree=trees)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_small_tree_is_written_is_what_is_read(tree):
     for obj in ([tree, np.arange(2)], [tree, *map(list, range_pairs())]):
         read = open_node(root_of(region.over(region_of(obj))))[0]
-        assert exact(read) == exact(tree)
+        assert exact(read, tree)
 
 
 def range_pairs():
@@ -76,7 +55,7 @@ def test_a_record_is_one_node_and_its_exact_builtin(store, worker):
     shared = mori.share([RECORD, np.arange(3), (1, "x"), {3}, frozenset({4}), [], {}])
     kinds = [dict, np.ndarray, tuple, set, frozenset, list, dict]
     assert [type(part) for part in shared] == kinds
-    assert exact(shared[0]) == exact(RECORD)
+    assert exact(shared[0], RECORD)
     assert worker(lambda x: [type(part) for part in x], shared) == kinds
     assert worker(lambda x: x[0], shared) == RECORD
     assert shared[0] is shared[0]
@@ -140,7 +119,7 @@ def test_a_write_to_a_builtin_is_seen_by_the_next_look_and_by_pickling(store, wo
         WRITES[how](shared)
         WRITES[how](expected)
     gc.collect()
-    assert exact(plain(shared)["config"]) == exact({**expected["config"], **shared["config"]})
+    assert exact(plain(shared)["config"], {**expected["config"], **shared["config"]})
     assert repr(mori.materialize(shared)) == repr(expected) or how == "type alone"
     assert not mori.is_shared(shared)
 
@@ -233,6 +212,19 @@ def test_a_stream_that_names_what_its_node_does_not_list_is_refused():
     forged = mori.frombuffer(with_stream(data, b"Decimal", b"Context"))
     with pytest.raises(mori.CorruptRegionError, match="does not list"):
         forged[7]
+
+
+CONSTANTS = (c.T, c.START, c.Point, c.Key, c.STOP, c.Fit, c.Value, c.SKIP, c.Point, c.LAST, c.T)
+
+
+@pytest.mark.parametrize("others", [decimal.Decimal, lambda i: [decimal.Decimal(i), c.Point], lambda i: [i]])
+@pytest.mark.parametrize("distance", [1, 10, 20, 30, 40, 120, 150, 300])
+def test_constants_without_a_qualified_name_are_listed_wherever_they_are(others, distance):
+    plain = [others(i) for i in range(distance * (len(CONSTANTS) + 1))]
+    plain[distance::distance] = CONSTANTS
+    opened = mori.frombuffer(region_of(plain))
+    assert exact([*opened], plain)
+    assert all(one is other for one, other in zip(opened[distance::distance], CONSTANTS, strict=True))
 
 
 def test_one_list_that_stands_in_several_small_containers_is_one(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from typing import Any
 
@@ -34,12 +35,10 @@ _SPARSE = pd.arrays.SparseArray([0, 0, 1])
 _METADATA = np.arange(4, dtype=np.dtype("i8", metadata={"k": 1}))
 _OBJECTS = np.array(["a", None], object)
 _MASKED = np.ma.array([1.5, 2.5], mask=[0, 1], fill_value=3)
-_ROWS = [{"a": i, "b": "x"} for i in range(32)]
+_BLOCKS = [[i] for i in range(1000)]
+_STREAM = [[1], [2]]
+_CHECKSUM = json.loads(measure(_STREAM).meta)[1]
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
-
-
-def _rows(record: str = "dict", length: Any = 32, fields: Any = '["a","b"]', first: str = '[0,"q",0]') -> str:
-    return f'["list","{record}",{length},{fields},[{first},[1,"s",0]]]'
 
 
 HOSTILE: list[tuple[Any, str]] = [
@@ -86,19 +85,25 @@ HOSTILE: list[tuple[Any, str]] = [
     *(([1, 2], f'["list","q",{huge},0]') for huge in (*_HUGE, -1, 1.0, "true", 0, 1, 3)),
     *(([1, 2], f'["list","{tag}",2,0]') for tag in ("?", "i", "b", "O", "", "<i8")),
     *(([1, 2], meta) for meta in ('["tuple","q",2,1]', '["list",[],2,0]', '["list",{},2,0]', "null")),
-    *((_ROWS, _rows(length=n)) for n in (*_HUGE, -1, 1.0, "true", "null", 0, 31, 33)),
+    *((_BLOCKS, f'["list",{length},0,[]]') for length in (*_HUGE, -1, 1.0, "true", "null", 0, 999, 1001)),
+    *((_BLOCKS, f'["{kind}",1000,0,[]]') for kind in ("dict", "object", "")),
+    *((_BLOCKS, meta) for meta in ('["list",1000,0]', "[]", "{}", "3", "[" * 50_000)),
     *(
-        (_ROWS, _rows(fields=keys))
-        for keys in (*_HUGE, -1, 2, "null", "[]", '["a"]', '["a","a"]', '["a",1.0]')
+        (obj, f'["list",{number},{flags},{names}]')
+        for obj, number in ((_BLOCKS, 1000), (_STREAM, _CHECKSUM))
+        for flags, names in (
+            *((flags, "[]") for flags in (*_HUGE, -1, 64, 1.0, "true", "null", '"1"', "[]", "{}")),
+            *((1, names) for names in (*_HUGE, "null", "true", '"ab"', '{"ab":["a","b"]}')),
+            *(
+                (1, f"[{name}]")
+                for name in ("null", "1", '"ab"', '"abc"', "[]", '["a"]', '["a",1]', '{"0":1}')
+            ),
+            *(
+                (1, f"[{name}]")
+                for name in ('["a","b",1]', '["a","b",null]', '["a","b","c","d"]', '[["a"],"b"]')
+            ),
+        )
     ),
-    *((_ROWS, _rows(fields=keys)) for keys in ('["a",true]', '["a",null]', '["a",["b"]]', '{"a":0,"b":1}')),
-    *((_ROWS, _rows(record=record)) for record in ("tuple", "list", "", "set")),
-    *((_ROWS, _rows(record="tuple", fields=n)) for n in (*_HUGE, -1, 0, 1, 257, 2.0, "true", '"2"')),
-    *((_ROWS, _rows(first=f'[{place},"q",0]')) for place in (*_HUGE, -1, 2, 0.0, "true", '"0"')),
-    *((_ROWS, _rows(first=f"[0,{tag},0]")) for tag in ('"s"', '"i"', '"?"', '"b"', '""', "null", "[]", "{}")),
-    *((_ROWS, _rows(first=f'[0,"q",{missing}]')) for missing in (*_HUGE, -1, 1, 33, 0.0, "null")),
-    *((_ROWS, meta) for meta in ('["list","dict",32,["a","b"],[]]', "[]", "{}", "3", "[" * 50_000)),
-    *((_ROWS, _rows(first=",".join(['[0,"q",0]'] * n))) for n in (2, 1000)),
     *(([b"a", None], f'["list","{tag}",2,0]') for tag in ("b", "i", "q")),
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
     *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
