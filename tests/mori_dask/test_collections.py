@@ -101,9 +101,9 @@ def test_chunks_of_every_cut_cross_to_workers(client: Client):
 @pytest.mark.parametrize(
     ("x", "named"),
     [
-        (np.array([{}, "a"], dtype=object), "dtype object "),
-        (np.zeros(9, [("a", object), ("b", "i4")]), r"dtype \[\('a', 'O'\), \('b', '<i4'\)\] "),
-        (np.array(["a", "b"], dtype=np.dtypes.StringDType()), r"dtype StringDType\(\) "),
+        (np.array([{}, "a"], dtype=object), "dtype object: "),
+        (np.zeros(9, [("a", object), ("b", "i4")]), r"dtype \[\('a', 'O'\), \('b', '<i4'\)\]: "),
+        (np.array(["a", "b"], dtype=np.dtypes.StringDType()), r"dtype StringDType\(\): "),
         (np.ma.masked_less(np.arange(9), 3), "not a MaskedArray"),
         ({"a": 1}, "not a dict"),
         (b"x" * 5000, "not a bytes"),
