@@ -1,7 +1,7 @@
 """Four processes of eight threads that share, read, pass on and drop at once.
 
 ``python -m tests.stressing SECONDS`` prints a line of JSON for each process: what it did, what it found
-wrong, and what it had in the end.
+wrong, and what it had in the end. With ``MORI_POOL``, objects are arrays that are large enough for the pool.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import queue
 import random
 import sys
@@ -26,7 +27,8 @@ import numpy as np
 import pandas as pd
 
 import mori
-from mori.memory import lease, region
+from mori import settings
+from mori.memory import lease, pool, region
 from mori.store.processes import descriptors
 
 PROCESSES = 4
@@ -35,6 +37,7 @@ _WARMING = 0.25  # of the time; what is allocated once is allocated by then
 _KEPT = 6  # by a thread
 _SHELF = 4  # objects that all threads of a process replace and read
 _WAITING = 16  # messages on their way to a process
+_OLD = 40  # references to what may have ended, kept by a process
 _LIMIT = 40  # seconds for the others to come to the same point
 
 
@@ -42,6 +45,9 @@ def make(seed: int) -> Any:
     """Return an object that the seed tells all about."""
     size = 10 + seed * 7919 % 20_000
     kind = seed % 6
+    if settings.pool():  # for which they are large enough, and quickly made and checked
+        size, kind = size + (1 << 17), (0, 1, 5)[seed % 3]
+        size *= 1 + (kind == 5)
     if kind == 0:
         return np.arange(size) + seed
     if kind == 1:
@@ -82,6 +88,7 @@ class Busy:
         self.barrier = barrier
         self.random = random.Random(me)
         self.shelf: list[tuple[int, Any] | None] = [None] * _SHELF
+        self.old: list[tuple[int, bytes]] = [(0, b"")] * _OLD
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
         self.stop = 0.0
@@ -100,17 +107,20 @@ class Busy:
         with contextlib.suppress(queue.Empty):
             while True:
                 seed, found = self.inbox.get(timeout=0.5)
-                check(found, seed)
+                if not isinstance(found, bytes):
+                    check(found, seed)
                 del found
         self.barrier.wait(_LIMIT)  # everything on its way has come
         lease.expire_graces()
         gc.collect()
+        self.barrier.wait(_LIMIT)  # nobody holds pages of another's pool
+        pool.give_back()
 
     def work(self, seed: float) -> None:
         choose = random.Random(seed)
         kept: list[tuple[int, Any]] = []
         acts = (self.share, self.share, self.read, self.read, self.send, self.receive, self.receive)
-        acts += (self.put, self.look, self.look_up, self.drop)
+        acts += (self.put, self.look, self.look_up, self.look_back, self.look_back, self.drop)
         done: Counter[str] = Counter()
         try:
             while time.monotonic() < self.stop:
@@ -126,7 +136,12 @@ class Busy:
 
     def share(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
         seed = choose.randrange(1 << 30)
-        kept.insert(0, (seed, mori.share(make(seed))))
+        shared = mori.share(make(seed))
+        kept.insert(0, (seed, shared))
+        with contextlib.suppress(queue.Full):  # as bytes, which hold nothing once their grace is over
+            old = seed, pickle.dumps(shared)
+            self.old[choose.randrange(_OLD)] = old
+            choose.choice(self.inboxes).put_nowait(old)
 
     def read(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
         if kept:
@@ -141,6 +156,9 @@ class Busy:
     def receive(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
         with contextlib.suppress(queue.Empty):
             seed, found = self.inbox.get_nowait()
+            if isinstance(found, bytes):
+                self.old[choose.randrange(_OLD)] = seed, found
+                return
             assert mori.is_shared(found), found
             check(found, seed)
             with self.lock:
@@ -160,6 +178,21 @@ class Busy:
         if (found := self.shelf[choose.randrange(_SHELF)]) is not None:
             seed, shared = found
             check(mori.map_shared(mori.shared_name(shared)), seed)
+
+    def look_back(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
+        """Open an old reference: it shows what it was made of, or that this has ended, and nothing else."""
+        seed, reference = choose.choice(self.old)
+        if not reference:
+            return
+        try:
+            shared = pickle.loads(reference)
+        except mori.RegionNotFoundError:
+            with self.lock:
+                self.done["ended"] += 1
+            return
+        check(shared, seed)
+        if choose.random() < 0.2:  # a part holds its region as well as the whole
+            kept.insert(0, (seed, shared))
 
     def drop(self, kept: list[tuple[int, Any]], choose: random.Random) -> None:
         kept.clear()

@@ -53,7 +53,7 @@ def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple
     """Return the way to the innermost part that `dump` raises for, and what is wrong with it."""
     if isinstance(error, RecursionError):
         return "", f"its containers are nested more deeply than pickle can follow ({error})"
-    way, seen = "", {id(obj)}
+    way, found, seen = "", str(error), {id(obj)}  # an inner error itself would be a cycle with this frame
     while len(seen) < _LOOKED_AT:
         for step, value in _items(obj):
             if id(value) in seen:
@@ -62,8 +62,8 @@ def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple
             try:
                 dump(value)
             except Exception as inner:
-                way, obj, error = way + step, value, inner
+                way, obj, found = way + step, value, str(inner)
                 break
         else:
             break
-    return way, f"it is a {type(obj).__qualname__} that does not pickle ({error})"
+    return way, f"it is a {type(obj).__qualname__} that does not pickle ({found})"

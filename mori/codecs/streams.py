@@ -200,9 +200,11 @@ class _Writer:
             pickler.dump(elements)
         except RecursionError:
             raise
-        except Exception as error:
+        except Exception:
             self._seen.clear()
-            return self._dump_by_cloudpickle(elements, contents, error)
+            if (cloudpickle := _cloudpickle()) is None:
+                raise
+            return self._dump_by_cloudpickle(cloudpickle, elements, contents)
         finally:
             pickler.clear_memo()
         stream = self._file.getvalue()
@@ -236,13 +238,8 @@ class _Writer:
                     one = find_object(*name)
                     self._named[id(one)] = one
 
-    def _dump_by_cloudpickle(self, elements: object, contents: Contents, error: Exception) -> bytes:
+    def _dump_by_cloudpickle(self, cloudpickle: Any, elements: object, contents: Contents) -> bytes:
         """Return the stream of what plain pickle does not take: functions and classes that have no name."""
-        try:
-            with importing:
-                import cloudpickle
-        except ImportError:
-            raise error from None
         table = _Reducers(self._number_of_mapped, cloudpickle.Pickler.dispatch_table)
         namespace = {
             "dispatch_table": table,
@@ -266,6 +263,16 @@ class _Writer:
             children,
             number,
         )
+
+
+def _cloudpickle() -> Any:
+    """Return the module; None where it is not installed."""
+    try:
+        with importing:
+            import cloudpickle
+    except ImportError:
+        return None
+    return cloudpickle
 
 
 def _name_of(obj: Any) -> tuple[str, str]:
@@ -538,12 +545,9 @@ def _dump(
     pickler.dispatch_table = _Reducers(numbers, copyreg.dispatch_table)
     try:
         pickler.dump(obj)
-    except Exception as error:
-        try:
-            with importing:
-                import cloudpickle
-        except ImportError:
-            raise error from None
+    except Exception:
+        if (cloudpickle := _cloudpickle()) is None:
+            raise
         again()
         file = io.BytesIO()
         table = _Reducers(numbers, cloudpickle.Pickler.dispatch_table)

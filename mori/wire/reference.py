@@ -226,7 +226,10 @@ def lost(error: Exception, reduced: tuple[Any, ...] | None = None) -> Lost:
     """Return what stands for an object that could not be opened, if an engine reads; else raise the error."""
     raises = _raises.get()
     if raises or (raises is None and not destination.is_read_by_engine()):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # this frame is in its traceback: a cycle would keep what all of those frames hold
     return Lost(error, reduced)
 
 

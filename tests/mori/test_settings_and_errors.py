@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import threading
+import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import mori
 from mori import errors
+from mori.memory import lease
 
 
 @pytest.mark.parametrize(
@@ -61,3 +66,54 @@ def test_an_error_survives_pickle_with_its_fields(error: errors.MoriError) -> No
     assert type(again) is type(error)
     assert str(again) == str(error)
     assert vars(again) == vars(error)
+
+
+class _Kept:
+    """Stands for what the functions hold that an error went through."""
+
+
+def _load_what_is_gone() -> Callable[[], object]:
+    reference = pickle.dumps(mori.share(np.arange(10)))
+    lease.expire_graces()
+    return lambda: pickle.loads(reference)
+
+
+def _find_in_a_list() -> Callable[[], object]:
+    shared = mori.share([*range(100_000)])
+    return lambda: shared.index(-1)
+
+
+_FAILING: dict[str, tuple[type[Exception], Callable[[], Callable[[], object]]]] = {
+    "a reference": (mori.RegionNotFoundError, _load_what_is_gone),
+    "a name": (mori.RegionNotFoundError, lambda: lambda: mori.map_shared("/mori_1_1")),
+    "bytes": (mori.CorruptRegionError, lambda: lambda: mori.frombuffer(bytes(500))),
+    "an object": (mori.NotShareableError, lambda: lambda: mori.share({"a": [1, threading.Lock()]})),
+    "room": (mori.StoreFullError, lambda: lambda: mori.allocate(1 << 50)),
+    "an element": (ValueError, _find_in_a_list),
+}
+
+
+@pytest.mark.parametrize("what", _FAILING)
+def test_an_error_that_was_caught_keeps_nothing(what: str) -> None:
+    """A cycle of it and a frame would, until a garbage collection: a region that the caller had, too."""
+    kind, prepare = _FAILING[what]
+    fail = prepare()
+
+    def call(_: _Kept) -> str:
+        try:
+            fail()
+        except kind:
+            return "caught"
+        return "nothing was raised"
+
+    assert call(_Kept()) == "caught"  # what is imported by that is no matter
+    gc.collect()
+    gc.disable()
+    try:
+        kept = _Kept()
+        known = weakref.ref(kept)
+        call(kept)
+        del kept
+        assert known() is None
+    finally:
+        gc.enable()

@@ -5,6 +5,7 @@ A wrong use is tried on a builtin, so that its error is Python's own, whatever i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
 import sys
@@ -90,16 +91,14 @@ class _Elements(View[list[Any]], Sequence[Any]):
 
     def index(self, value: Any, start: Any = 0, stop: Any = sys.maxsize) -> int:
         """Return the first place of a value; ValueError if it is not there."""
-        try:
+        with contextlib.suppress(ValueError):  # which has list's own errors for a bad start
             self._kind().index(value, start, stop)
-        except ValueError as error:
-            missing = error
         start, stop, _ = slice(start, stop).indices(len(self))
         for chunk in _chunks(self._between(start, stop)):
             if value in chunk:
                 return cast(int, start + chunk.index(value))
             start += len(chunk)
-        raise missing
+        return cast(int, self._kind().index(value))  # raises: a kept error would be a cycle with this frame
 
     def count(self, value: Any) -> int:
         """Return how often a value is there."""
