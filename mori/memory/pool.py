@@ -274,8 +274,7 @@ def takes(home: Store, nbytes: int) -> bool:
 def _works() -> bool:
     """Say whether the system has what the pool needs: Linux from 5.14 on does."""
     try:
-        file = opened(os.memfd_create, "mori", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        tried = _Pages((file,), PAGE)
+        tried = _Pages(current().files(RECYCLED, os.urandom(16), 1), PAGE)
         tried.close_to_writes()
         works = tried.open_to_writes()
         tried.reserve(PAGE)

@@ -60,20 +60,24 @@ class MemfdStore:
             )
 
     def prepare(self) -> None:
-        """Find out how memfds are made; kernels before 6.3 know no `_NOEXEC`. StoreError if they are not."""
-        for flags in (_FLAGS | _NOEXEC, _FLAGS):
-            try:
-                os.close(os.memfd_create("mori", flags))
-            except OSError as error:
-                refused = error
-                if error.errno != errno.EINVAL:
-                    break
-            else:
-                self._flags = flags
-                return
-        # What has no descriptor left has its own error, when a region is made.
-        if not limits.is_out_of_descriptors(refused):
-            raise self._unusable(f"the system refuses to make anonymous files ({refused.strerror})")
+        """Find out whether memfds can be made. StoreError if they cannot."""
+        try:
+            self._new_file("mori").close()
+        except OSError as error:
+            # What has no descriptor left has its own error, when a region is made.
+            if not limits.is_out_of_descriptors(error):
+                found = f"the system refuses to make anonymous files ({error.strerror})"
+                raise self._unusable(found) from error
+
+    def _new_file(self, name: str) -> Owner:
+        flags = self._flags
+        try:
+            return opened(os.memfd_create, name, flags)
+        except OSError as error:
+            if error.errno != errno.EINVAL or flags == _FLAGS:
+                raise
+        self._flags = _FLAGS  # kernels before 6.3 know no `_NOEXEC`
+        return self._new_file(name)
 
     def _unusable(self, found: str) -> StoreError:
         return StoreError(
@@ -106,7 +110,7 @@ class MemfdStore:
         owners = []
         for segment in range(segments):
             name = file_name(label, region_id, segment, segments)
-            owners.append(opened(os.memfd_create, name, self._flags))
+            owners.append(self._new_file(name))
             os.fchmod(owners[-1].fileno(), 0o600)
         return tuple(owners)
 
@@ -142,7 +146,7 @@ class MemfdStore:
         held.close()
 
     def create_receipts(self, number: int) -> Held:
-        held = Held.of([opened(os.memfd_create, _RECEIPTS.format(number), self._flags)])
+        held = Held.of([self._new_file(_RECEIPTS.format(number))])
         os.fchmod(held.fds[0], 0o600)
         os.posix_fallocate(held.fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
         return held

@@ -390,8 +390,9 @@ def test_a_control_group_of_the_kernel_refuses_what_it_would_kill_for(setting: s
 _REFUSED = """
 import ctypes, os, platform, struct
 number, machine = {"x86_64": (319, 0xC000003E), "aarch64": (279, 0xC00000B7)}.get(platform.machine(), (0, 0))
-# Load the machine, and the number of the call; refuse memfd_create, allow all else.
-code = [(0x20, 0, 0, 4), (0x15, 0, 3, machine), (0x20, 0, 0, 0), (0x15, 0, 1, number)]
+# Load the machine, the number of the call, its flags; refuse memfd_create with one of these, allow all else.
+code = [(0x20, 0, 0, 4), (0x15, 0, 5, machine), (0x20, 0, 0, 0), (0x15, 0, 3, number)]
+code += [(0x20, 0, 0, 24), (0x45, 0, 1, FLAGS)]
 code += [(0x06, 0, 0, 0x50000 | REFUSAL), (0x06, 0, 0, 0x7FFF0000)]
 program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
 libc = ctypes.CDLL(None, use_errno=True)
@@ -401,7 +402,7 @@ if not number or libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filter, 0, 0):
     print("skipped: no filter of system calls on", platform.machine(), os.strerror(ctypes.get_errno()))
     raise SystemExit
 try:
-    os.close(os.memfd_create("mori"))
+    os.close(os.memfd_create("mori", FLAGS & 9))
 except OSError as error:
     assert error.errno == REFUSAL
 else:
@@ -409,9 +410,14 @@ else:
 """
 
 
+def refusing(number: int, flags: int = 0xFFFFFFFF) -> str:
+    """Return code after which memfd_create with one of some flags is refused with an error's number."""
+    return _REFUSED.replace("REFUSAL", str(number)).replace("FLAGS", str(flags))
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS], ids=["forbidden", "unknown"])
 def test_where_the_system_refuses_memfds_regions_go_to_files_with_one_warning(number: int) -> None:
-    refused = _REFUSED.replace("REFUSAL", str(number))
+    refused = refusing(number)
     said = run_python(refused + _ROUND_TRIP)
     if said.startswith("skipped"):
         pytest.skip(said)
@@ -422,6 +428,68 @@ def test_where_the_system_refuses_memfds_regions_go_to_files_with_one_warning(nu
     code = "import mori, numpy\ntry: mori.share(numpy.ones(9))\nexcept mori.StoreError as error: print(error)"
     said = run_python(f"{refused}\nos.environ['MORI_STORE'] = 'memfd'\n{code}")
     assert said.startswith("cannot use the store 'memfd': the system refuses")
+
+
+_MADE = """
+import os, subprocess, sys, warnings, numpy, mori
+from mori.memory import region
+warnings.simplefilter("error")
+os.environ["MORI_STORE"] = "memfd"
+x = mori.share(numpy.arange(200_000))
+said = f"import mori; print(mori.map_shared({mori.shared_name(x)!r})[-1])"
+print(subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True).stdout.strip())
+print(os.readlink(f"/proc/self/fd/{region.held_by(x).lease.fd}"))
+"""
+
+
+@pytest.mark.parametrize(("pool", "link"), [("0", "/memfd:mori_"), ("100M", "/memfd:mori_recycled")])
+def test_a_system_that_does_not_know_the_newest_flag_of_memfds_makes_them_without_it(
+    pool: str, link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORI_POOL", pool)
+    said = run_python(refusing(errno.EINVAL, 0x8) + _MADE)  # MFD_NOEXEC_SEAL, as before Linux 6.3
+    if said.startswith("skipped"):
+        pytest.skip(said)
+    last, made = said.splitlines()
+    assert last == "199999"
+    assert made.startswith(link)
+
+
+@pytest.mark.parametrize(("pool", "link"), [("0", "/memfd:mori_"), ("100M", "/memfd:mori_recycled")])
+def test_a_system_that_demands_that_flag_gets_it(pool: str, link: str) -> None:
+    prepare = f"echo 2 > /proc/sys/vm/memfd_noexec && export MORI_POOL={pool}"
+    last, made = run_unshared(prepare, _MADE, "--pid").splitlines()
+    assert last == "199999"
+    assert made.startswith(link)
+
+
+def test_a_system_without_it_makes_memfds_after_a_lack_of_descriptors() -> None:
+    said = run_python(
+        f"{refusing(errno.EINVAL, 0x8)}\n"
+        """if True:
+        import resource, numpy, mori
+        os.environ["MORI_STORE"] = "files"
+        mori.share(numpy.ones(3))  # imports what it takes
+        os.environ["MORI_STORE"] = "memfd"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+        try:
+            mori.share(numpy.ones(3))
+        except mori.LimitError:
+            print("limit", end=" ")
+        for fd in taken:
+            os.close(fd)
+        print(mori.share(numpy.ones(3)).sum())
+        """
+    )
+    if said.startswith("skipped"):
+        pytest.skip(said)
+    assert said == "limit 3.0"
 
 
 _CLOSED = """
