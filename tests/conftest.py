@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from mori.memory import lease, region
-from tests import stored
+from tests import sizes, stored
 from tests.worker import Worker
 
 collect_ignore = ["compat"]  # `make compat`: other libraries, and other libraries' tests
@@ -236,17 +236,10 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def views(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every container that is shared here a large one, for tests of what large ones do."""
-    from mori.codecs import containers
-
-    monkeypatch.setattr(containers, "SMALL", -1)
+    sizes.write_views(monkeypatch)
 
 
 @pytest.fixture
-def nodes(views: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every container inside another a node of its own, for tests of what large ones do."""
-    from mori.codecs import containers
-    from mori.format import codec, survey
-
-    monkeypatch.setattr(containers, "LARGE", 0)
-    monkeypatch.setattr(survey, "LARGE", 0)
-    monkeypatch.setattr(codec, "_PART_NBYTES", 0)
+    sizes.write_nodes(monkeypatch)

@@ -12,7 +12,7 @@ import dataclasses
 import importlib.util
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.format import layout, writer
+from mori.format import codec, layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
+from tests import sizes
 from tests.fuzz import FAULTS, fuzz
 from tests.mori import classes
 from tests.mori.classes import fields_of
-from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate
+from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate, nodes
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.mori.test_arrow import ARRAYS, table
+from tests.mori.test_golden import make
 
 
 def _frame() -> pd.DataFrame:
@@ -93,6 +95,12 @@ def _aliases(frame: pd.DataFrame) -> list[Any]:
     return [array, {"a": array, "b": [inner, part]}, inner, (part, [array]), part["i"]]
 
 
+def _orders() -> list[Any]:
+    """Return rows for several blocks, which refer to the same objects."""
+    customers = [classes.Fit(f"customer {n}", [n]) for n in range(3)]
+    return [{"id": n, "of": customers[n % 3], "note": "x" * n} for n in range(66)]
+
+
 def _metered() -> classes.Metered:
     made = classes.Metered({"a": [1, 2, 3], "s": pd.Categorical(["x", "y", "x"])})
     made.unit = "m"
@@ -150,6 +158,7 @@ def _objects() -> dict[str, Any]:
         "rows": [{"id": i, "s": "ä" * i, "m": (i, None, 0.5, "x")[i % 4], "n": None} for i in range(33)],
         "rows of tuples": tuple((i, i << 70, b"b" * i, i % 2 == 0) for i in range(32)),
         "dict of rows": {f"k{i}": {"id": i, "s": f"s{i}"} for i in range(33)},
+        "orders": _orders(),
         "sets": {"a": set(range(300)), "b": frozenset(["x" * 600, 1])},
         "strings list": ["a", None, "ä森", "", "x" * 40],
         "ints": [1, -2, None],
@@ -177,6 +186,7 @@ def _objects() -> dict[str, Any]:
         ),
         "aliases": _aliases(frame),
         "subclass": _metered(),
+        "named": make.OBJECTS["named"](),
         "frames": {"x": [frame[["i", "c"]]], "y": (frame["n"], frame["z"])},
     }
 
@@ -187,8 +197,23 @@ def to_bytes(obj: object) -> bytes:
     return bytes(writer.to_bytes(plan, header))
 
 
-OBJECTS = _objects()
-REGIONS = {name: to_bytes(obj) for name, obj in OBJECTS.items()}
+def _all_regions() -> Iterator[tuple[str, Any, bytes]]:
+    """Yield name, object and region: containers as small ones, as large ones, and with nodes in them."""
+    for name, obj in _objects().items():
+        seen = set[bytes]()
+        for how, write in {"": None, " views": sizes.write_views, " nodes": sizes.write_nodes}.items():
+            with pytest.MonkeyPatch.context() as patch:
+                if write is not None:
+                    write(patch)
+                region = to_bytes(obj)
+            if region not in seen:
+                yield name + how, obj, region
+            seen.add(region)
+
+
+_REGIONS = [*_all_regions()]
+OBJECTS = {name: obj for name, obj, _ in _REGIONS}
+REGIONS = {name: region for name, _, region in _REGIONS}
 
 
 def open_bytes(data: bytes) -> Any:
@@ -219,7 +244,7 @@ def use(obj: Any, most: int) -> None:
     elif dataclasses.is_dataclass(obj):
         for value in fields_of(obj).values():
             use(value, most)
-    elif isinstance(obj, mori.SharedSet | mori.SharedFrozenSet):
+    elif isinstance(obj, mori.SharedSet | mori.SharedFrozenSet | set | frozenset):
         assert len(obj) == len(list(obj)) <= most
         assert 1 in obj or 1 not in obj
     elif isinstance(obj, pd.DataFrame):
@@ -351,6 +376,19 @@ def test_an_intact_region_opens_as_what_was_written(name: str) -> None:
     assert same(obj, OBJECTS[name])
     use(obj, len(REGIONS[name]))
     assert checksummed(bytearray(REGIONS[name])) == REGIONS[name]
+
+
+def _is_here(number: int) -> bool:
+    try:
+        return codec.for_id(number) is not None
+    except ImportError:
+        return False
+
+
+def test_every_kind_of_node_is_damaged() -> None:
+    ids = {number: name for name, number in vars(layout.Codec).items() if name.isupper()}
+    damaged = {record.codec for region in REGIONS.values() for _, record in nodes(region)}
+    assert not {name for number, name in ids.items() if number not in damaged and _is_here(number)}
 
 
 @_hundreds
