@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -13,15 +14,27 @@ from pathlib import Path
 
 import pytest
 
-_ANOTHER = 54_321
+
+@contextmanager
+def user_of_its_own() -> Iterator[int]:
+    """Yield the id of a user without processes; remove his directory in /dev/shm, which has to be empty."""
+    user = 1_900_000_000 + os.getpid() % 4_000_000
+    home = Path(f"/dev/shm/mori-{user}")
+    try:
+        yield user
+        left = os.listdir(home) if home.exists() else []
+        assert not left, f"{home} has {left}"
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def as_another_user(call: Callable[[], object]) -> None:
     """Run a function in a child process, as another user."""
-    assert os.waitstatus_to_exitcode(os.waitpid(_start(call), 0)[1]) == 0
+    with user_of_its_own() as user:
+        assert os.waitstatus_to_exitcode(os.waitpid(_start(call, user), 0)[1]) == 0
 
 
-def _start(call: Callable[[], object]) -> int:
+def _start(call: Callable[[], object], user: int) -> int:
     if os.geteuid():
         pytest.skip("only root can be another user, too")
     pid = os.fork()
@@ -29,8 +42,8 @@ def _start(call: Callable[[], object]) -> int:
         status = 1
         try:
             os.setgroups([])
-            os.setgid(_ANOTHER)
-            os.setuid(_ANOTHER)
+            os.setgid(user)
+            os.setuid(user)
             call()
             status = 0
         finally:
@@ -60,11 +73,12 @@ def locked_by_another_user(*paths: Path) -> Iterator[list[str]]:
         os.write(theirs, "\n".join(locked).encode())
         time.sleep(100)
 
-    pid = _start(lock)
-    try:
-        os.close(theirs)
-        yield os.read(ours, 10_000).decode().split("\n")
-    finally:
-        os.close(ours)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    with user_of_its_own() as user:
+        pid = _start(lock, user)
+        try:
+            os.close(theirs)
+            yield os.read(ours, 10_000).decode().split("\n")
+        finally:
+            os.close(ours)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

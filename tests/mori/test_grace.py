@@ -27,6 +27,7 @@ from mori.memory import lease
 from mori.store.processes import descriptors
 from tests import stored
 from tests.fresh import run_python
+from tests.users import user_of_its_own
 from tests.worker import settings
 
 pytestmark = pytest.mark.each_store
@@ -243,7 +244,7 @@ if not os.geteuid():  # whom the limit does not bind; a user that has no other p
         if directory:  # which lies below directories that are closed to that user
             os.environ["MORI_STORE"] = f"files:/proc/self/fd/{os.open(directory, os.O_RDONLY)}"
             os.chmod(directory, 0o777)
-        os.setuid(1_900_000_000 + os.getpid() % 4_000_000)
+        os.setuid(USER)
     except OSError as error:
         sys.exit(f"skipped: {error}")
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self is this user's
@@ -302,9 +303,11 @@ print(*left())  # and at the end of the process
 
 
 def _run_without_threads(code: str) -> str:
-    said = run_python(f"""
+    with user_of_its_own() as user:
+        code = _WITHOUT_THREADS.replace("USER", str(user)) + code
+        said = run_python(f"""
 import subprocess, sys
-done = subprocess.run([sys.executable, "-c", {_WITHOUT_THREADS + code!r}], capture_output=True, text=True)
+done = subprocess.run([sys.executable, "-c", {code!r}], capture_output=True, text=True)
 print(done.stderr if done.stderr.startswith("skipped") else done.stdout)
 sys.exit(done.stderr if done.returncode and not done.stderr.startswith("skipped") else 0)
 """)

@@ -17,6 +17,7 @@ from mori.memory import lease
 from tests import stored
 from tests.control_group import control_group
 from tests.fresh import run_python, run_unshared
+from tests.users import user_of_its_own
 
 pytestmark = pytest.mark.each_store
 
@@ -496,7 +497,7 @@ _CLOSED = """
 import ctypes, os, pickle, sys, warnings, numpy, mori
 import multiprocessing.reduction
 if not os.geteuid():
-    os.setuid(1_900_000_000 + os.getpid() % 4_000_000)  # as a server that drops its privileges
+    os.setuid(USER)  # as a server that drops its privileges
 ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, which that does, too
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -514,7 +515,8 @@ print(*(str(each.message) for each in caught), sep="\\n")
 
 
 def test_a_process_that_others_may_not_look_into_shares_by_files_with_one_warning() -> None:
-    said, *warned = run_python(_CLOSED).splitlines()
+    with user_of_its_own() as user:
+        said, *warned = run_python(_CLOSED.replace("USER", str(user))).splitlines()
     assert said == "499500 0"
     assert len(warned) == 1
     assert "other processes of this user may not look into this one" in warned[0]

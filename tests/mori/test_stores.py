@@ -28,7 +28,7 @@ from mori.store.base import Where
 from mori.store.names import format_label
 from tests import stored
 from tests.fresh import run_python
-from tests.users import as_another_user, directory_for_all
+from tests.users import as_another_user, directory_for_all, user_of_its_own
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_a_file_system_that_gives_the_users_directory_to_another_is_an_error_tha
 ) -> None:
     if os.geteuid():
         pytest.skip("only root can make what belongs to another user")
-    with directory_for_all() as common:
+    with directory_for_all() as common, user_of_its_own() as user:
         if is_taken:
             as_another_user(stored.home(common).mkdir)
         before = os.listdir(common)
@@ -300,7 +300,7 @@ def test_a_file_system_that_gives_the_users_directory_to_another_is_an_error_tha
             mori.share(numpy.ones(9))  # imports what it takes
             os.environ["MORI_STORE"] = "files:{common}"
             # What it makes belongs to another user from now on, as where a server squashes root.
-            ctypes.CDLL(None).setfsuid(12_345)
+            ctypes.CDLL(None).setfsuid({user})
             try:
                 mori.share(numpy.ones(9))
             except mori.StoreError as error:
@@ -308,7 +308,7 @@ def test_a_file_system_that_gives_the_users_directory_to_another_is_an_error_tha
         """)
         assert os.listdir(common) == before
     assert said.startswith(f"cannot use the store 'files:{common}': a directory made there for user 0 alone")
-    assert "(mode 700) belongs to user 12345 and has mode 700" in said
+    assert f"(mode 700) belongs to user {user} and has mode 700" in said
     assert "Set MORI_STORE=files:DIR" in said
 
 
