@@ -52,15 +52,21 @@ def make(shared: str) -> str:
         return found[0]
     path = _first(shared)
     try:
-        os.mkdir(path, 0o700)
+        _mkdir(path)
     except FileExistsError:
         if found := own(shared):  # another process of this user has just made it
             return found[0]
         path = f"{path}-{os.urandom(8).hex()}"
-        os.mkdir(path, 0o700)
+        _mkdir(path)
     if not is_own(path):
         raise _unkept(shared, path)
     return own(shared)[0]
+
+
+def _mkdir(path: str) -> None:
+    os.mkdir(path, 0o700)
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)  # a umask such as 177 has left its user out, too
 
 
 def _unkept(shared: str, path: str) -> StoreError:

@@ -312,6 +312,23 @@ def test_a_file_system_that_gives_the_users_directory_to_another_is_an_error_tha
     assert "Set MORI_STORE=files:DIR" in said
 
 
+def test_the_umask_does_not_lock_the_user_out_of_his_own_directory() -> None:
+    if os.geteuid():
+        pytest.skip("only root can become a user whose directory is not there yet")
+    with directory_for_all() as common, user_of_its_own() as user:
+        said = run_python(f"""
+            import os, mori, numpy
+            os.environ["MORI_STORE"] = "memfd"
+            mori.share(numpy.ones(9))  # imports what it takes
+            os.environ["MORI_STORE"] = "files:{common}"
+            os.setuid({user})
+            os.umask(0o777)
+            print(mori.share(numpy.ones(9)).sum())
+        """)
+        assert said == "9.0"
+        assert stat.S_IMODE((common / f"mori-{user}").stat().st_mode) == 0o700
+
+
 def test_a_file_of_the_users_own_is_never_removed_or_listed_whatever_its_name(files: Path) -> None:
     number = _mapping(mori.share(np.arange(10))).header.number
     data = mori.share(np.arange(10))
