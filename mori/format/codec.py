@@ -181,7 +181,7 @@ class Codec:
     # Opening
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        """Sink an object together. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
+        """Put an object together. Whatever it raises on damaged bytes becomes a CorruptRegionError."""
         raise NotImplementedError
 
     def read(self, node: Node) -> Any:
@@ -400,7 +400,7 @@ _imported: Final[set[str]] = set()  # to the end: another thread may be about to
 
 
 def register(codec: Codec, *types: type, derived_from: tuple[type, ...] = ()) -> None:
-    """Sink a codec into the table: by its id and name, and as the one for these exact types.
+    """Put a codec into the table: by its id and name, and as the one for these exact types.
 
     `derived_from` are classes whose subclasses it takes, where these have no codec of their own.
     """

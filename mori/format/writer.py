@@ -50,7 +50,7 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
 
 
 def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
-    """Sink the bytes of a region, in order."""
+    """Give the bytes of a region to `put`, in order."""
     out = _Gatherer(put)
     out.put(0, layout.pack_header(header))
     starts: dict[int, int] = {}
