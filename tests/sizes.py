@@ -1,4 +1,4 @@
-"""The sizes from which on containers are written in other ways, made small for tests of what large ones do."""
+"""The sizes from which on containers are written in other ways, made small to test large containers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Lists and tuples of str in one node, laid out as Arrow's large_string; None where one is missing.
 
-Arrow reads the buffers in place. UTF-8 has no bytes for lone surrogates, so a list with such strings goes into
-blocks.
+Arrow reads the buffers in place. UTF-8 has no bytes for lone surrogates, so a list with such strings goes
+into blocks.
 """
 
 from __future__ import annotations
