@@ -212,7 +212,7 @@ _TEXT = """# Reading never copies
 
 {count} everyday operations on a shared array, frame, list and dict of {megabytes} MB each, written by
 `make reading`. Private memory grows by the operation's result and by the temporaries that the same
-operation needs on a private object, and by no more; the object stays shared, and its pickle a name.
+operation needs on a private object, and by no more; the object stays shared, and its pickle a reference.
 tests/mori/test_reading.py holds every one of them to it, with smaller objects.
 
 *Result's own* are the bytes of the result that do not lie in the region: 0 for a slice, a column, an
