@@ -78,12 +78,13 @@ def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) ->
         return False
     level = objects
     while True:
-        if any(map(_has_held_base, level)) or (_DICTS_ARE_HIDDEN and any(map(_has_held_dict, level))):
+        if any(map(_has_held_parts, level)):
             return True
         level = _referents(level, known)
         if not level:
             return False
         if max(_counts(level)) > _ALONE + 1:
+            del level  # it holds what is counted
             return _is_reached(objects, known)
 
 
@@ -107,16 +108,18 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
     counts = list(_counts(order))
     if any(count > inside[id(order[number])] + _ALONE for number, count in enumerate(counts)):
         return True
-    if any(map(_has_held_base, order)):
-        return True
-    return _DICTS_ARE_HIDDEN and any(map(_has_held_dict, order))
+    return any(map(_has_held_parts, order))
 
 
-def _has_held_base(obj: Any) -> bool:
-    """Return whether anybody holds the memory of an array: views of it refer to that alone."""
-    if not isinstance(obj, np.ndarray) or obj.base is None or type(obj).__module__.startswith("mori."):
-        return False
-    return sys.getrefcount(obj.base) > _BASE_ALONE
+def _has_held_parts(obj: Any) -> bool:
+    """Return whether anybody holds what an object has handed out and does not refer to where it is looked."""
+    cls = type(obj)
+    if hasattr(cls, "_mori_is_idle"):
+        return not obj._mori_is_idle()
+    if isinstance(obj, np.ndarray):  # views of an array refer to its memory alone
+        is_own = obj.base is None or cls.__module__.startswith("mori.")
+        return not is_own and sys.getrefcount(obj.base) > _BASE_ALONE
+    return _DICTS_ARE_HIDDEN and _has_held_dict(obj)
 
 
 def dict_of(obj: Any) -> Any:

@@ -165,7 +165,7 @@ class Mark:
 
 
 START, STOP, SKIP, LAST = (Mark(name) for name in ("START", "STOP", "SKIP", "LAST"))
-Key = TypeVar("Key")
+Word = TypeVar("Word")
 Value = TypeVar("Value")
 
 
@@ -185,3 +185,17 @@ def fields_of(obj: Any) -> dict[str, Any]:
         return obj._asdict()  # type: ignore[attr-defined,no-any-return]
     slots = {name: getattr(obj, name) for name in copyreg._slotnames(type(obj)) if hasattr(obj, name)}  # type: ignore[attr-defined]
     return slots | getattr(obj, "__dict__", {})
+
+
+class Key:
+    """A key that can be written to."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.tags: list[Any] = []
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self.number == other.number

@@ -214,7 +214,7 @@ def test_a_stream_that_names_what_its_node_does_not_list_is_refused():
         forged[7]
 
 
-CONSTANTS = (c.T, c.START, c.Point, c.Key, c.STOP, c.Fit, c.Value, c.SKIP, c.Point, c.LAST, c.T)
+CONSTANTS = (c.T, c.START, c.Point, c.Word, c.STOP, c.Fit, c.Value, c.SKIP, c.Point, c.LAST, c.T)
 
 
 @pytest.mark.parametrize("others", [decimal.Decimal, lambda i: [decimal.Decimal(i), c.Point], lambda i: [i]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mori.format.refcounts import is_held
@@ -37,3 +38,16 @@ def test_an_object_that_is_twice_among_others_is_held_by_none_of_them() -> None:
     assert is_held(held, is_flat=False)
     del kept
     assert not is_held(held, is_flat=False)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3])
+def test_what_objects_refer_to_together_is_held_by_none_of_them(levels: int) -> None:
+    together: list[Any] = [[1]]
+    objects: list[Any] = [[together], [[together]], np.array([together, None, together], object)]
+    kept = together
+    del together
+    for _ in range(levels):
+        objects = [objects]
+    assert is_held(objects, is_flat=False)
+    del kept
+    assert not is_held(objects, is_flat=False)

@@ -47,7 +47,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
         self._index = self._places = None
-        self._key_list: SharedList | list[Any] | None = None  # keys without an index, which may be written to
+        self._key_list: SharedList | None = None  # keys without an index, which may be written to
 
     def _elements(self) -> Source:
         source = self._source
@@ -91,8 +91,10 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             if len(node) == 1:
                 opened = list(self._in_order(self._keys()))
             else:
-                keys = self._identity.open(node.child(0))
-                if not isinstance(keys, list | SharedList) or len(keys) != self._count():
+                keys = self._key_list
+                if keys is None:
+                    keys = self._identity.open(node.child(0))
+                if not isinstance(keys, SharedList) or len(keys) != self._count():
                     raise node.decode_error("it has no list of as many keys as there are values")
                 self._key_list = keys
                 opened = list(keys)
@@ -106,12 +108,11 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return self._places
 
     def _mori_is_intact(self) -> bool:
-        keys = self._key_list
-        return super()._mori_is_intact() and (not isinstance(keys, SharedList) or keys._mori_is_intact())
+        return super()._mori_is_intact() and (self._key_list is None or self._key_list._mori_is_intact())
 
     def _mori_is_idle(self) -> bool:
-        keys = self._key_list
-        return super()._mori_is_idle() and (not isinstance(keys, SharedList) or keys._mori_is_intact())
+        self._places = None  # it holds the keys, as no user does
+        return super()._mori_is_idle() and (self._key_list is None or self._key_list._mori_is_idle())
 
     def _damaged(self, error: Exception) -> Exception:
         return self._node.decode_error(f"its keys make no sense ({error})")

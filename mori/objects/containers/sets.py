@@ -108,6 +108,7 @@ class _Elements(View[set[Any]], Set[Any]):
         return super()._mori_is_intact() and (self._list is None or self._list._mori_is_intact())
 
     def _mori_is_idle(self) -> bool:
+        self._looked_up = None  # it holds the elements, as no user does
         return super()._mori_is_idle() and (self._list is None or self._list._mori_is_idle())
 
     def __len__(self) -> int:

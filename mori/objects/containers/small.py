@@ -82,10 +82,6 @@ class Small:
         origin = _origin(self)
         return origin is not None and origin.is_intact(self._content())
 
-    def _mori_is_idle(self) -> bool:
-        """Return whether nobody holds what is in here."""
-        return False
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         origin = _origin(self)
         if origin is None or not origin.is_intact(self._content()):

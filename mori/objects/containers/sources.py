@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.containers import SequenceCodec
@@ -188,12 +187,7 @@ class _Nodes(Tracker):
         return is_intact(block[0], self._node.child(index))
 
     def _is_held(self, block: list[Any]) -> bool:
-        if isinstance(block[0], np.ndarray):
-            return is_held(block, is_flat=True)
-        idle = getattr(block[0], "_mori_is_idle", None)
-        if idle is None:
-            return is_held(block, is_flat=False)
-        return is_held(block, is_flat=True) or not idle()
+        return is_held(block, is_flat=False, known=self._identity.common_ids)
 
 
 def _damaged(node: Node, error: Exception) -> Exception:

@@ -28,6 +28,7 @@ class Tracker:
 
     def __init__(self) -> None:
         self._read: dict[int, list[Any]] = {}
+        self._is_asked = False
 
     def _load(self, number: int) -> list[Any]:
         """Read a block."""
@@ -62,7 +63,13 @@ class Tracker:
         if not self._read:
             return True
         with lock:
-            self._drop([*self._read])
+            if self._is_asked:  # by an element that refers to the container: who asked first goes on
+                return True
+            self._is_asked = True
+            try:
+                self._drop([*self._read])
+            finally:
+                self._is_asked = False
             return not self._read
 
     def _is_unchanged(self, number: int, block: list[Any]) -> bool:
