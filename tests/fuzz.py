@@ -33,6 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 __all__ = ["FAULTS", "Finding", "fuzz"]
 
 KINDS = {"plain": 0.25, "forged": 0.2, "reference": 0.1, "guided": 0.05, "landed": 0.2, "files": 0.2}
@@ -254,6 +256,9 @@ def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
 
 def _read_range(kind: str, first: int, last: int, progress: str) -> None:
     faulthandler.enable()
+    np.set_printoptions(
+        threshold=20
+    )  # numbers take long to print, and say nothing that they do not as a list
     read = _reader(kind)
     with open("/proc/self/statm", encoding="ascii") as statm:
         most = int(statm.read().split()[0]) * resource.getpagesize() + _MEMORY
