@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["NAMED", "NUMPY", "VALUES"]
+__all__ = ["NAMED", "NUMPY", "VALUES", "types_of"]
 
 VALUES: Final = (
     *(type(None), bool, int, float, complex, str, bytes),
@@ -20,3 +21,14 @@ NUMPY: Final = tuple(np.dtype(code).type for code in "?bBhHiIlLqQefdgFDGmMSU")
 
 NAMED: Final = (type, FunctionType, BuiltinFunctionType, MethodDescriptorType, ModuleType)
 """Of what a pickle has by its name, and what is the same object for everybody in a process."""
+
+
+def types_of(objects: Sequence[Any]) -> set[type]:
+    """Return the exact types of some objects.
+
+    To count one type in a list of types takes two thirds of the time that a set of these takes.
+    """
+    if not objects or type(objects[0]) is not type(objects[-1]):
+        return set(map(type, objects))
+    types = [*map(type, objects)]
+    return {types[0]} if types.count(types[0]) == len(types) else set(types)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from itertools import compress
 from typing import Any, Final
 
 import numpy as np
 
-from mori.format.atoms import NAMED, VALUES
+from mori.format.atoms import NAMED, VALUES, types_of
 
 __all__ = ["ATOMS", "held_twice", "is_held"]
 
@@ -25,25 +25,31 @@ ATOMS: Final = frozenset((*VALUES, *NAMED))
 matter.
 """
 
-_WALKED: Final = (list, dict, tuple, set, frozenset)
+_WALKED: Final = frozenset({list, dict, tuple, set, frozenset})
 _LOOKED_AT: Final = 100_000  # objects below some others; what has more counts as held
 
 
-def _referents(objects: Sequence[Any], known: Container[int]) -> list[Any]:
-    """Return what some objects refer to, one level down, but for atoms, classes and what is known.
+def _referents(objects: list[Any], kinds: set[type], known: Container[int]) -> list[Any]:
+    """Return what some objects of these types refer to, one level down, but for atoms, classes and what is
+    known.
 
     What lies in a region refers to the region, as much else does: it is not looked into.
     """
-    if any(type(one).__module__.startswith("mori.") for one in objects):
-        objects = [one for one in objects if isinstance(one, _WALKED) or type(one).__module__[:5] != "mori."]
+    others = kinds - _WALKED
+    if ours := {cls for cls in others if _is_ours(cls) and not issubclass(cls, tuple(_WALKED))}:
+        objects = [one for one in objects if type(one) not in ours]
     found = gc.get_referents(*objects)
-    for one in objects:  # the garbage collector does not look into arrays
-        if isinstance(one, np.ndarray) and one.dtype.kind == "O":
-            found += one.ravel().tolist()
-    kinds = set(map(type, found)) - ATOMS
-    if not kinds:
-        return []
-    return [one for one in found if type(one) in kinds and not isinstance(one, type) and id(one) not in known]
+    if any(issubclass(cls, np.ndarray) for cls in others):  # the garbage collector does not look into arrays
+        for one in objects:
+            if isinstance(one, np.ndarray) and one.dtype.kind == "O":
+                found += one.ravel().tolist()
+    inner = types_of(found) - ATOMS
+    inner = {cls for cls in inner if cls in _WALKED or not issubclass(cls, type)}
+    return [one for one in found if type(one) in inner and id(one) not in known] if inner else []
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("mori.")
 
 
 def _counts(objects: list[Any]) -> Iterator[int]:
@@ -61,8 +67,10 @@ _ALONE: Final = _alone()
 def held_twice(objects: list[Any], holders: int) -> list[Any]:
     """Return those of the objects in a list that more than `holders` refer to besides the list."""
     few = _ALONE + holders
+    if max(_counts(objects), default=0) <= few:
+        return []
     are_held = list(map(few.__lt__, _counts(objects)))  # at once: compress holds the one it looks at
-    return list(compress(objects, are_held)) if True in are_held else []
+    return list(compress(objects, are_held))
 
 
 def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) -> bool:
@@ -78,9 +86,10 @@ def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) ->
         return False
     level = objects
     while True:
-        if any(map(_has_held_parts, level)):
+        kinds = types_of(level)
+        if _any_has_held_parts(level, kinds):
             return True
-        level = _referents(level, known)
+        level = _referents(level, kinds, known)
         if not level:
             return False
         if max(_counts(level)) > _ALONE + 1:
@@ -96,7 +105,7 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
     while level:
         if len(order) > _LOOKED_AT:
             return True
-        below = _referents(level, known)
+        below = _referents(level, types_of(level), known)
         level = []
         while below:
             one = below.pop()
@@ -108,18 +117,29 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
     counts = list(_counts(order))
     if any(count > inside[id(order[number])] + _ALONE for number, count in enumerate(counts)):
         return True
-    return any(map(_has_held_parts, order))
+    return _any_has_held_parts(order, types_of(order))
+
+
+def _any_has_held_parts(objects: list[Any], kinds: set[type]) -> bool:
+    """Return whether anybody holds what objects of these types have handed out, and do not refer to where it
+    is looked.
+    """
+    owners = {cls for cls in kinds - _WALKED if _hands_out(cls)}
+    return bool(owners) and any(_has_held_parts(one) for one in objects if type(one) in owners)
+
+
+def _hands_out(cls: type) -> bool:
+    if hasattr(cls, "_mori_is_idle") or (_DICTS_ARE_HIDDEN and cls.__dictoffset__):
+        return True
+    return issubclass(cls, np.ndarray) and not _is_ours(cls)
 
 
 def _has_held_parts(obj: Any) -> bool:
-    """Return whether anybody holds what an object has handed out and does not refer to where it is looked."""
-    cls = type(obj)
-    if hasattr(cls, "_mori_is_idle"):
+    if hasattr(type(obj), "_mori_is_idle"):
         return not obj._mori_is_idle()
     if isinstance(obj, np.ndarray):  # views of an array refer to its memory alone
-        is_own = obj.base is None or cls.__module__.startswith("mori.")
-        return not is_own and sys.getrefcount(obj.base) > _BASE_ALONE
-    return _DICTS_ARE_HIDDEN and _has_held_dict(obj)
+        return obj.base is not None and sys.getrefcount(obj.base) > _BASE_ALONE
+    return _count_of_dict(obj) > _DICT_ALONE
 
 
 def dict_of(obj: Any) -> Any:
@@ -132,13 +152,6 @@ def dict_of(obj: Any) -> Any:
 
 _DICTS_ARE_HIDDEN: Final = sys.version_info >= (3, 13)
 """Whether the ``__dict__`` of an instance is no referent of it, as the garbage collector sees it."""
-
-
-def _has_held_dict(obj: Any) -> bool:
-    """Return whether anybody holds the ``__dict__`` of an instance, by which it can be written to."""
-    if not getattr(type(obj), "__dictoffset__", 0):
-        return False
-    return _count_of_dict(obj) > _DICT_ALONE
 
 
 def _count_of_dict(obj: Any) -> int:

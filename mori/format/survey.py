@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from mori.format import codec
+from mori.format.atoms import types_of
 from mori.format.refcounts import held_twice
 
 __all__ = ["ATOMS", "LARGE", "LONG", "Common", "Contents", "Kind", "Survey"]
@@ -187,7 +188,7 @@ class Survey:
         has_root, is_fixed, is_opaque, depth = False, True, False, 0
         refs, owners = elements, set[type]()
         while True:
-            types = all_types = set(map(type, refs))
+            types = all_types = types_of(refs)
             has_nodes = has_nodes and not classes
             if has_nodes and types & _BYTES:
                 special |= {id(one): False for one in refs if type(one) in _BYTES and len(one) >= LONG}

@@ -10,7 +10,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable, Container
-from typing import Any
+from typing import Any, NoReturn
 
 from mori.codecs.streams import Numbers, ObjectStream, PartNumberError, Reader, dump_again
 from mori.errors import MoriError
@@ -19,7 +19,7 @@ from mori.format.node import Node
 from mori.objects.array import SharedArray
 from mori.objects.containers.compare import is_unchanged
 
-__all__ = ["Identity", "References", "guarded", "is_intact", "is_same", "load"]
+__all__ = ["Identity", "References", "is_intact", "is_same", "load", "raise_as_ours"]
 
 
 def is_intact(obj: Any, node: Node) -> bool:
@@ -201,23 +201,25 @@ class _Common:
 
 def load(node: Node, stream: ObjectStream, references: References) -> Any:
     """Return what the stream of a node says."""
-    return guarded(node, stream.reader, lambda: stream.load(references.persistent, references.part))
-
-
-def guarded(node: Node, reader: Reader, read: Callable[[], Any]) -> Any:
-    """Read a stream that has passed its checksum: what classes that it names raise is theirs to say."""
     try:
-        return read()
-    except (MoriError, ImportError):
-        raise
-    except PartNumberError as error:
-        raise node.decode_error(str(error)) from error
+        return stream.load(references.persistent, references.part)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust's, which is no Exception
-            of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
-            if of_a_class or not isinstance(error, Exception):
-                raise
-        raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
+        raise_as_ours(node, stream.reader, error)
+
+
+def raise_as_ours(node: Node, reader: Reader, error: BaseException) -> NoReturn:
+    """Raise what a stream that has passed its checksum raised when it was read: CorruptRegionError, unless
+    it is for the classes that it names to say.
+    """
+    if isinstance(error, PartNumberError):
+        raise node.decode_error(str(error)) from error
+    if isinstance(error, MoriError | ImportError):
+        raise error
+    if type(error).__name__ != "PanicException":  # of Rust's, which is no Exception
+        of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
+        if of_a_class or not isinstance(error, Exception):
+            raise error
+    raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
 
 
 def is_same(elements: Any, stream: bytes, references: References, load: Callable[[References], Any]) -> bool:

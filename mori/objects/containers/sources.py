@@ -13,7 +13,7 @@ from mori.codecs.packed import Column
 from mori.codecs.streams import Blocks, BlocksCodec
 from mori.format.node import Node, decode
 from mori.format.refcounts import is_held
-from mori.objects.containers.identity import Identity, References, guarded, is_intact, is_same
+from mori.objects.containers.identity import Identity, References, is_intact, is_same, raise_as_ours
 from mori.objects.containers.tracker import Tracker, lock
 
 __all__ = ["Source", "source_of"]
@@ -127,7 +127,6 @@ class _Blocks(Tracker):
                     block = block[start - first : stop - first]
             else:
                 with lock:
-                    self._drop_some()
                     block = self._block(number)[start - first : stop - first]
             start += len(block)
             yield block
@@ -139,10 +138,10 @@ class _Blocks(Tracker):
             stream = blocks.stream(number)
         except ValueError as error:
             raise _damaged(self._node, error) from error
-        reader = blocks.reader
-        elements = guarded(
-            self._node, reader, lambda: reader.load(stream, references.persistent, references.part)
-        )
+        try:
+            elements = blocks.reader.load(stream, references.persistent, references.part)
+        except BaseException as error:
+            raise_as_ours(self._node, blocks.reader, error)
         if type(elements) is not list or len(elements) != blocks.size(number):
             raise self._node.decode_error(f"block {number} has not the elements that belong to it")
         return elements
