@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,15 @@ from tests.mori.classes import fields_of
 PLAIN = (list, tuple, set, frozenset, dict)
 
 
-def region_of(obj: object, change: Callable[[PlanNode], object] | None = None) -> bytes:
-    """Return the region of an object; `change` writes to the plan of it before that is laid out."""
-    plan = measure(obj)
-    if change is not None:
-        change(plan)
-        plan.table = ()
-        plan.close()
+def region_of(obj: object) -> bytes:
+    """Return the region of an object."""
+    return bytes_of(measure(obj))
+
+
+def bytes_of(plan: PlanNode) -> bytes:
+    """Return the region of a plan, whose root may have been written to."""
+    plan.table = ()
+    plan.close()
     return bytes(writer.to_bytes(plan, writer.header_of(plan)))
 
 

@@ -17,6 +17,7 @@ from mori.format.plan import measure
 from mori.memory import region
 from tests.mori.damage import checksummed
 from tests.mori.pandas_versions import str_frame
+from tests.regions import bytes_of
 
 pytestmark = pytest.mark.usefixtures("views")
 
@@ -341,8 +342,7 @@ def aliased() -> tuple[bytearray, int]:
     """Return a region of an array and an alias to it, and where the alias starts."""
     array = np.arange(400.0)
     plan = measure([array, np.ones(200), array])
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    data = writer.to_bytes(plan, header)
+    data = bytearray(bytes_of(plan))
     return data, root_of(region.over(data)).here(2).offset
 
 
@@ -384,8 +384,7 @@ def test_an_alias_to_an_alias_is_refused():
     plan = measure([array, array, array])
     plan.children[1].flags = layout.ALIASED
     plan.children[2].target = plan.children[1]
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    data = bytearray(writer.to_bytes(plan, header))
+    data = bytearray(bytes_of(plan))
     alias = root_of(region.over(bytes(data))).here(1).offset
     opened = open_node(root_of(region.over(bytes(data))))
     assert opened[1] is opened[0]
@@ -401,18 +400,15 @@ def test_an_alias_that_is_no_child_or_has_parts_is_refused():
         open_node(root_of(region.over(bytes(checksummed(data)))))[2]
     plan = measure([[]])
     plan.codec, plan.meta, plan.buffers, plan.table = layout.Codec.ALIAS, bytes(8), [], []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
     with pytest.raises(mori.CorruptRegionError, match="stands alone"):
-        open_node(root_of(region.over(writer.to_bytes(plan, header))))
+        open_node(root_of(region.over(bytes_of(plan))))
 
 
 def test_a_later_flag_is_refused():
     plan = measure([[]])
     plan.flags = 4
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
     with pytest.raises(mori.CorruptRegionError, match="flags 0x4"):
-        root_of(region.over(writer.to_bytes(plan, header)))
+        root_of(region.over(bytes_of(plan)))
 
 
 def test_frames_over_one_block_keep_the_names_of_their_columns(store):

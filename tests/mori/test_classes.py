@@ -20,24 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
 from tests.mori import classes as c
-
-
-def bytes_of(obj: object, change: Any = None) -> bytes:
-    plan = measure(obj)
-    if change is not None:
-        plan.meta, plan.table = json.dumps(change(json.loads(plan.meta))).encode(), []
-        plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return bytes(writer.to_bytes(plan, header))
+from tests.regions import bytes_of
 
 
 def reopened(obj: object, change: Any = None) -> Any:
-    return open_node(root_of(region.over(bytes_of(obj, change))))
+    plan = measure(obj)
+    if change is not None:
+        plan.meta = json.dumps(change(json.loads(plan.meta))).encode()
+    return open_node(root_of(region.over(bytes_of(plan))))
 
 
 def below() -> c.Below:

@@ -19,12 +19,13 @@ import pandas as pd
 import pytest
 
 import mori
-from mori.format import codec, layout, writer
+from mori.format import codec
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
 from mori.testing import check_codec
 from tests.mori.pandas_versions import NAN_STRINGS
+from tests.regions import bytes_of
 
 _DOC = Path(__file__).parents[2] / "docs" / "codecs.md"
 _EXAMPLES = re.findall(r"^```python\n(.*?)^```$", _DOC.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
@@ -135,10 +136,7 @@ def test_the_meta_is_name_and_own_meta() -> None:
 def _renamed(name: bytes, length: int | None = None) -> bytes:
     plan = measure(_track())
     plan.meta = struct.pack("<H", len(name) if length is None else length) + name
-    plan.table = []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return bytes(writer.to_bytes(plan, header))
+    return bytes_of(plan)
 
 
 def test_a_codec_that_is_missing_is_named() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 import mori
 from mori.codecs.arrow_buffers import schema_to_plain
-from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
+from tests.regions import bytes_of, region_of
 
 _FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
 _STRINGS = pd.array(["a", "b"], pd.StringDtype("pyarrow"))
@@ -150,11 +150,9 @@ HOSTILE: list[tuple[Any, str]] = [
 )
 def test_a_hostile_meta_is_refused_without_asking_for_memory(obj: Any, meta: str) -> None:
     plan = measure(obj)
-    plan.meta, plan.table = meta.encode(), []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    node = root_of(region.over(writer.to_bytes(plan, header)))
-    open_node(root_of(region.over(writer.to_bytes(measure(obj), header._replace(nbytes=_nbytes(obj))))))
+    plan.meta = meta.encode()
+    node = root_of(region.over(bytes_of(plan)))
+    open_node(root_of(region.over(region_of(obj))))
     tracemalloc.start()
     try:
         with pytest.raises(mori.CorruptRegionError) as caught:
@@ -164,7 +162,3 @@ def test_a_hostile_meta_is_refused_without_asking_for_memory(obj: Any, meta: str
     finally:
         tracemalloc.stop()
     assert not isinstance(caught.value.__cause__, MemoryError)
-
-
-def _nbytes(obj: Any) -> int:
-    return writer.region_nbytes(measure(obj))

@@ -18,11 +18,12 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori.format import codec, layout, origins, writer
+from mori.format import codec, origins
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
 from tests.mori.pandas_versions import NAN_STRINGS
+from tests.regions import bytes_of, region_of
 
 
 class Model:
@@ -258,27 +259,18 @@ def test_a_part_that_does_not_pickle_is_named_by_its_path(store: str, obj: Any, 
     assert region.live() == []
 
 
-def _region(obj: object) -> bytearray:
-    plan = measure(obj)
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return writer.to_bytes(plan, header)
-
-
 def test_a_stream_that_asks_for_a_part_that_is_not_there_is_refused() -> None:
     plan = measure(codec.Pickled(Model()))
     assert len(plan.children) == 3
     plan.children.pop()
-    plan.table = []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    node = root_of(region.over(writer.to_bytes(plan, header)))
+    node = root_of(region.over(bytes_of(plan)))
     with pytest.raises(mori.CorruptRegionError, match="no part"):
         open_node(node)
 
 
 def test_damage_to_the_stream_is_noticed_before_it_is_unpickled() -> None:
-    data = _region(Model())
-    place = bytes(data).index(b"Model")
+    data = bytearray(region_of(Model()))
+    place = data.index(b"Model")
     data[place] ^= 1
     with pytest.raises(mori.CorruptRegionError, match="checksum"):
         open_node(root_of(region.over(bytes(data))))

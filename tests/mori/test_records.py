@@ -3,7 +3,6 @@
 import gc
 import itertools
 import pickle
-import struct
 import tracemalloc
 
 import numpy as np
@@ -13,11 +12,10 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs.containers import SMALL
-from mori.format import layout, writer
 from mori.format.layout import Codec as Id
 from mori.format.node import open_node, root_of
-from mori.format.plan import measure
 from mori.memory import region
+from tests.regions import exact, region_of
 
 N = 1500  # several blocks, and a last one that is not full
 
@@ -25,21 +23,6 @@ N = 1500  # several blocks, and a last one that is not full
 def record(i: int) -> dict:
     mixed = (i, i * 0.5, i % 2 == 0, f"s{i}", b"b", None)[i % 6]
     return {"id": i, "name": f"ä {i}" if i % 3 else None, "x": i * 0.5, 7: mixed, "big": i << 62, "n": None}
-
-
-def region_of(obj) -> bytes:
-    plan = measure(obj)
-    head = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return bytes(writer.to_bytes(plan, head))
-
-
-def exact(value):
-    """Return what two values share only if they are equal with all their types, NaN included."""
-    if type(value) in (list, tuple):
-        return type(value), [exact(element) for element in value]
-    if type(value) is dict:
-        return dict, [(exact(key), exact(element)) for key, element in value.items()]
-    return type(value), struct.pack("<d", value) if type(value) is float else value
 
 
 KINDS = {
@@ -56,11 +39,11 @@ def test_records_are_one_node_and_come_back_exactly(store, worker, name):
     shared = mori.share(plain)
     assert type(shared) is (mori.SharedList if "list of" in name else mori.SharedTuple)
     assert (shared._node.record.codec, len(shared._node)) == (Id.BLOCKS, 0)
-    assert exact([*shared]) == exact([*plain])
-    assert exact([shared[i] for i in range(N)]) == exact([*plain])
-    assert exact([*reversed(shared)]) == exact([*reversed(plain)])
-    assert exact(mori.materialize(shared)) == exact(plain)
-    assert worker(lambda x: exact([*x]), shared) == exact([*plain])
+    assert exact([*shared], [*plain])
+    assert exact([shared[i] for i in range(N)], [*plain])
+    assert exact([*reversed(shared)], [*reversed(plain)])
+    assert exact(mori.materialize(shared), plain)
+    assert exact(worker(lambda x: [*x], shared), [*plain])
     assert worker(lambda x: type(x[3]), shared) is type(plain[3])
     assert shared == plain
     assert shared != type(plain)([*plain[:-1], plain[0]])
@@ -69,7 +52,7 @@ def test_records_are_one_node_and_come_back_exactly(store, worker, name):
     assert len(pickle.dumps(shared, 5)) <= 100
     with mori.by_value():
         data = pickle.dumps(shared, 5)
-    assert exact([*pickle.loads(data)]) == exact([*plain])
+    assert exact([*pickle.loads(data)], [*plain])
     for take in (
         slice(1, 3),
         slice(500, 1100),
@@ -78,8 +61,8 @@ def test_records_are_one_node_and_come_back_exactly(store, worker, name):
         slice(3, 1),
         slice(None),
     ):
-        assert exact(shared[take]) == exact(plain[take])
-    assert exact(mori.share([shared, 1])[0][5]) == exact(plain[5])
+        assert exact(shared[take], plain[take])
+    assert exact(mori.share([shared, 1])[0][5], plain[5])
 
 
 values = st.one_of(
@@ -106,9 +89,9 @@ def test_whatever_records_are_written_are_what_is_read(plain, data):
     plain = plain * (1 + SMALL // len(plain)) if data.draw(st.booleans()) else plain
     shared = open_node(root_of(region.over(region_of(plain))))
     start, stop = data.draw(st.integers(0, len(plain))), data.draw(st.integers(0, len(plain)))
-    assert exact(shared[start:stop]) == exact(plain[start:stop])
-    assert exact([*shared]) == exact(plain)
-    assert exact([shared[i] for i in range(len(plain))]) == exact(plain)
+    assert exact(shared[start:stop], plain[start:stop])
+    assert exact([*shared], plain)
+    assert exact([shared[i] for i in range(len(plain))], plain)
     for row, other in zip(shared, shared, strict=True):
         assert row is other or type(row) is tuple
     assert shared._mori_is_intact()
@@ -153,12 +136,12 @@ def test_a_write_to_a_record_is_kept_and_travels(store, how, reach):
     for i in range(0, N, 3):
         assert type(shared[i]) is dict
     gc.collect()
-    assert exact(shared[600]) == exact(expected[600])
+    assert exact(shared[600], expected[600])
     assert not mori.is_shared(shared)
     back = pickle.loads(pickle.dumps(shared))
     assert type(back) is list
-    assert exact(back) == exact(expected)
-    assert exact(mori.materialize(shared)) == exact(expected)
+    assert exact(back, expected)
+    assert exact(mori.materialize(shared), expected)
     assert mori.is_shared(untouched)
 
 

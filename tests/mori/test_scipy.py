@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 sparse = pytest.importorskip("scipy.sparse")
 
 import mori  # noqa: E402
-from mori.format import layout, writer  # noqa: E402
 from mori.format.node import open_node, root_of  # noqa: E402
 from mori.format.plan import measure  # noqa: E402
 from mori.memory import region  # noqa: E402
 from tests.mori.test_memory import _name, _run  # noqa: E402
+from tests.regions import bytes_of  # noqa: E402
 
 FORMATS = ("csr", "csc", "coo", "bsr", "dia")
 CLASSES = [f"{kind}_{form}" for kind in FORMATS for form in ("matrix", "array")]
@@ -155,10 +155,8 @@ def test_any_matrix_comes_back(name: str, rows: int, columns: int, density: floa
 
 def _region(obj: object, **changed: Any) -> Any:
     plan = measure(obj)
-    plan.meta, plan.table = json.dumps({**json.loads(plan.meta), **changed}).encode(), []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return root_of(region.over(writer.to_bytes(plan, header)))
+    plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
+    return root_of(region.over(bytes_of(plan)))
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ torch = pytest.importorskip("torch")
 
 import mori  # noqa: E402
 from mori.codecs.torch import _DTYPES  # noqa: E402
-from mori.format import layout, writer  # noqa: E402
 from mori.format.node import open_node, root_of  # noqa: E402
 from mori.format.plan import measure  # noqa: E402
 from mori.memory import region  # noqa: E402
 from tests.mori.test_memory import MB, _name, _run  # noqa: E402
+from tests.regions import bytes_of  # noqa: E402
 
 
 def is_mapped(tensor: Any) -> bool:
@@ -181,11 +181,9 @@ def test_a_tensor_outlives_its_container_and_by_value_it_travels(store: str) -> 
 )
 def test_a_meta_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
     plan = measure(torch.zeros(2, 3))
-    plan.meta, plan.table = json.dumps({**json.loads(plan.meta), **changed}).encode(), []
-    plan.close()
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
+    plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
     with pytest.raises(mori.CorruptRegionError):
-        open_node(root_of(region.over(writer.to_bytes(plan, header))))
+        open_node(root_of(region.over(bytes_of(plan))))
 
 
 _READ = """
