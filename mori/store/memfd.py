@@ -10,6 +10,7 @@ import fcntl
 import itertools
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -33,6 +34,7 @@ _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING if sys.platform == "linux" else 0
 _NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
+_BUSY: Final = (0.01, 0.05, 0.2)  # seconds
 _MOST_SEGMENTS: Final = 8
 _RECEIPTS: Final = "mori-receipts:{:x}"
 _LEAST_SEGMENT: Final = 1 << 24
@@ -117,7 +119,7 @@ class MemfdStore:
     def publish(self, draft: Draft) -> Held:
         # The first one is looked for: it is sealed when all of the others are.
         for fd in reversed(draft.held.fds):
-            fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+            _seal(fd)
             # Nothing to write with is kept. Kernels before 6.7 map no sealed memfd that could be written to.
             reading = opened(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             os.dup2(reading.fileno(), fd, inheritable=False)
@@ -306,6 +308,24 @@ def _is_sealed(fd: int, link: Link) -> bool:
     if not link.is_recycled:
         return seals & _SEALS == _SEALS
     return seals & _RECYCLED_SEALS == _RECYCLED_SEALS and lock(fd, fcntl.LOCK_SH)
+
+
+def _seal(fd: int) -> None:
+    """Seal a file.
+
+    The kernel refuses while somebody has it mapped to be written, and while it works on one of its pages
+    itself, as it does when it moves pages to have large ones: that takes a moment, so it is tried again.
+    """
+    for pause in _BUSY:
+        try:
+            fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return
+        time.sleep(pause)
+    fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
 
 
 def seal_for_reuse(fd: int) -> None:

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.format import layout
+from mori.format import layout, writer
 from mori.memory import region
 from mori.memory.region import Mapping
 from mori.store.base import Where
@@ -469,3 +470,20 @@ def test_a_full_store_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> 
     assert said[-1:] == ["[]"], done.stderr
     assert len(said) > 2
     assert set(said[:-1]) == {"True True True"}
+
+
+@pytest.mark.usefixtures("memfd")
+def test_a_region_that_cannot_be_sealed_for_a_moment_is_sealed_after_it() -> None:
+    def write(fd: int, header: object) -> None:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        mapped.append(mmap.mmap(fd, mmap.PAGESIZE))
+        timer.start()
+
+    def close() -> None:
+        mapped[0].close()
+
+    mapped: list[mmap.mmap] = []
+    timer = threading.Timer(0.03, close)
+    published = region.publish(region.begin(mmap.PAGESIZE, write, writer.ROOT))
+    timer.join()
+    assert published is not None
