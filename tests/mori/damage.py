@@ -1,7 +1,7 @@
 """Damage to the bytes of a region, drawn by hypothesis or by a random number generator.
 
 `mutate` changes what a reader believes and leaves the checksums wrong; `forge` knows the format, and
-makes them right again. Neither touches the elements of arrays, which `scatter` does, nor `forge` a pickle.
+makes them right again, but those of pickles. Neither touches the elements of arrays, which `scatter` does.
 """
 
 from __future__ import annotations
@@ -58,15 +58,13 @@ def nodes(data: bytes | bytearray) -> Iterator[tuple[int, layout.Record]]:
         pending += [start + back for (back,) in struct.iter_unpack("<Q", data[table : table + 8 * count])]
 
 
-def _spots(data: bytes, pickles: bool) -> list[tuple[int, int]]:
+def _spots(data: bytes) -> list[tuple[int, int]]:
     """Return start and size of every field, meta and table entry."""
     spots, at = [], 0
     for _, code in layout.HEADER_FIELDS:
         spots.append((at, struct.calcsize(code)))
         at += struct.calcsize(code)
     for start, record in nodes(data):
-        if record.codec == Codec.PICKLE and not pickles:
-            continue
         at = start
         for _, code in layout.NODE_FIELDS:
             spots.append((at, struct.calcsize(code)))
@@ -77,10 +75,10 @@ def _spots(data: bytes, pickles: bool) -> list[tuple[int, int]]:
     return spots
 
 
-def mutate(data: bytes, choose: Choose, *, pickles: bool = True) -> bytearray:
+def mutate(data: bytes, choose: Choose) -> bytearray:
     """Return a damaged region: one to three fields, bytes, digits or letters are other ones."""
     damaged = bytearray(data)
-    spots = _spots(data, pickles)
+    spots = _spots(data)
     for _ in range(1 + choose(3)):
         start, size = spots[choose(len(spots))]
         here = start + choose(size)
@@ -118,9 +116,7 @@ def mutate(data: bytes, choose: Choose, *, pickles: bool = True) -> bytearray:
 def forge(data: bytes, choose: Choose) -> bytearray:
     """Return a region whose checksums are right and whose content is not: damage that knows the format."""
     forged = bytearray(data)
-    targets = [(start, record) for start, record in nodes(data) if record.codec != Codec.PICKLE]
-    if not targets:  # a small container is a stream, which says itself what it is
-        return mutate(data, choose, pickles=False)
+    targets = [*nodes(data)]
     for _ in range(1 + choose(2)):
         start, record = targets[choose(len(targets))]
         meta, table = start + layout.NODE.size, start + layout.head_nbytes(record.meta_nbytes, record.buffers)
@@ -140,7 +136,7 @@ def forge(data: bytes, choose: Choose) -> bytearray:
                     forged[meta : meta + len(text)] = text
                     struct.pack_into("<I", forged, start + 8, len(text))
         else:
-            return checksummed(mutate(bytes(forged), choose, pickles=False))
+            return checksummed(mutate(bytes(forged), choose))
     return checksummed(forged)
 
 

@@ -23,9 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.format import codec, layout, writer
+from mori.format import codec, layout
 from mori.format.node import open_node, root_of
-from mori.format.plan import measure
 from mori.memory import region
 from tests import sizes
 from tests.fuzz import FAULTS, fuzz
@@ -35,6 +34,7 @@ from tests.mori.damage import Choose, checksummed, forge, is_printable, mutate, 
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.mori.test_arrow import ARRAYS, table
 from tests.mori.test_golden import make
+from tests.regions import region_of
 
 
 def _frame() -> pd.DataFrame:
@@ -191,12 +191,6 @@ def _objects() -> dict[str, Any]:
     }
 
 
-def to_bytes(obj: object) -> bytes:
-    plan = measure(obj)
-    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 0x4D1B, 1, 0)
-    return bytes(writer.to_bytes(plan, header))
-
-
 def _all_regions() -> Iterator[tuple[str, Any, bytes]]:
     """Yield name, object and region: containers as small ones, as large ones, and with nodes in them."""
     for name, obj in _objects().items():
@@ -205,7 +199,7 @@ def _all_regions() -> Iterator[tuple[str, Any, bytes]]:
             with pytest.MonkeyPatch.context() as patch:
                 if write is not None:
                     write(patch)
-                region = to_bytes(obj)
+                region = region_of(obj)
             if region not in seen:
                 yield name + how, obj, region
             seen.add(region)

@@ -16,6 +16,7 @@ from mori.codecs.arrow_buffers import schema_to_plain
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import region
+from tests.mori import classes
 from tests.regions import bytes_of, region_of
 
 _FRAME = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
@@ -36,8 +37,10 @@ _METADATA = np.arange(4, dtype=np.dtype("i8", metadata={"k": 1}))
 _OBJECTS = np.array(["a", None], object)
 _MASKED = np.ma.array([1.5, 2.5], mask=[0, 1], fill_value=3)
 _BLOCKS = [[i] for i in range(1000)]
-_STREAM = [[1], [2]]
-_CHECKSUM = json.loads(measure(_STREAM).meta)[1]
+_STREAM = classes.Point(1, 2)
+_SUM = json.loads(measure(_STREAM).meta)[1]
+_CUSTOMER = classes.Fit("c", [1])
+_ORDERS = [classes.Fit("x" * 500, _CUSTOMER) for _ in range(8)]  # blocks that refer to one object
 _HUGE = (1 << 28, 1 << 40, 1 << 62, 1 << 64, 10**30)
 
 
@@ -89,8 +92,8 @@ HOSTILE: list[tuple[Any, str]] = [
     *((_BLOCKS, f'["{kind}",1000,0,[]]') for kind in ("dict", "object", "")),
     *((_BLOCKS, meta) for meta in ('["list",1000,0]', "[]", "{}", "3", "[" * 50_000)),
     *(
-        (obj, f'["list",{number},{flags},{names}]')
-        for obj, number in ((_BLOCKS, 1000), (_STREAM, _CHECKSUM))
+        (obj, f"[{head},{flags},{names}]")
+        for obj, head in ((_BLOCKS, '"list",1000'), (_STREAM, f'"object",{_SUM}'))
         for flags, names in (
             *((flags, "[]") for flags in (*_HUGE, -1, 64, 1.0, "true", "null", '"1"', "[]", "{}")),
             *((1, names) for names in (*_HUGE, "null", "true", '"ab"', '{"ab":["a","b"]}')),
@@ -104,6 +107,9 @@ HOSTILE: list[tuple[Any, str]] = [
             ),
         )
     ),
+    *((_STREAM, f'["object",{number},2,[]]') for number in (*_HUGE, _SUM + 1, _SUM, -1, 0.5, "null")),
+    *((_STREAM, f'["{kind}",{_SUM},8,[]]') for kind in ("list", "dict", "frozenset", "set", "", "Point")),
+    *((_STREAM, meta) for meta in (f'["object",{_SUM},8]', f"[[],{_SUM},8,[]]", "[]", "{}", "3")),
     *(([b"a", None], f'["list","{tag}",2,0]') for tag in ("b", "i", "q")),
     *((pd.Index([1, 2]), f'{{"class":"{name}"}}') for name in ("DatetimeIndex", "RangeIndex", "object", "")),
     *((bytearray(5000), meta) for meta in ("", "\x03", "\0\0", "ä")),
@@ -148,7 +154,7 @@ HOSTILE: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(
     ("obj", "meta"), HOSTILE, ids=lambda value: str(value)[:50] if isinstance(value, str) else ""
 )
-def test_a_hostile_meta_is_refused_without_asking_for_memory(obj: Any, meta: str) -> None:
+def test_a_hostile_meta_is_refused_without_asking_for_memory(views: None, obj: Any, meta: str) -> None:
     plan = measure(obj)
     plan.meta = meta.encode()
     node = root_of(region.over(bytes_of(plan)))
@@ -162,3 +168,15 @@ def test_a_hostile_meta_is_refused_without_asking_for_memory(obj: Any, meta: str
     finally:
         tracemalloc.stop()
     assert not isinstance(caught.value.__cause__, MemoryError)
+
+
+@pytest.mark.parametrize("meta", ["[]", "3", '["common",0,0]', '["list",0,0,[]]', '["common",0,0,[]]', "{"])
+def test_a_hostile_meta_of_what_several_blocks_refer_to_is_refused(views: None, meta: str) -> None:
+    assert [*open_node(root_of(region.over(region_of(_ORDERS))))] == _ORDERS
+    plan = measure(_ORDERS)
+    (common,) = plan.children
+    common.meta = meta.encode()
+    common.close()
+    damaged = open_node(root_of(region.over(bytes_of(plan))))
+    with pytest.raises(mori.CorruptRegionError):
+        damaged[0]

@@ -174,8 +174,10 @@ class _Common:
     def __init__(self, node: Node, identity: Identity) -> None:
         try:
             self._stream = ObjectStream(node.meta, node.buffers(), len(node))
-        except ValueError as error:
-            raise node.decode_error(str(error)) from error
+        except Exception as error:
+            raise node.decode_error(
+                f"its content makes no sense ({type(error).__name__}: {error})"
+            ) from error
         # The identity map holds this: it would be a cycle that keeps the region until a collection.
         self._references = References(node, weakref.proxy(identity), self._stream.reader)
         self._objects = load(node, self._stream, self._references)
