@@ -140,13 +140,15 @@ def put_together(kind: pa.DataType, plain: Any, buffers: Sequence[npt.NDArray[np
         raise ValueError(f"buffers {places} of {len(buffers)}")
     own = [None if place == _NONE else pa.py_buffer(buffers[place]) for place in places]
     # Arrow, which looks at their number elsewhere, reads past those of a dictionary, ends the process where a
-    # union has a bitmap of what is missing, and reads views that are not there.
+    # union has a bitmap of what is missing, and reads views, types and offsets that are not there.
     if types.is_run_end_encoded(kind):
         fits = True
     elif _is_view(kind):
         fits = len(own) >= kind.num_buffers and _NONE not in places[1:]
+    elif types.is_union(kind):
+        fits = len(own) == kind.num_buffers and own[0] is None and _NONE not in places[1:]
     else:
-        fits = len(own) == kind.num_buffers and not (types.is_union(kind) and own[0] is not None)
+        fits = len(own) == kind.num_buffers
     if not fits:
         raise ValueError(f"buffers {places} for an array of {kind}")
     if not length and _has_offsets(kind):

@@ -27,6 +27,10 @@ _CODES = pa.array(["a", None]).dictionary_encode()
 _CODES_TYPE = schema_to_plain(pa.schema([pa.field("", _CODES.type)]))
 _UNION = pa.UnionArray.from_sparse(pa.array([0, 0], pa.int8()), [pa.array([1, 2])])
 _UNION_TYPE = schema_to_plain(pa.schema([pa.field("", _UNION.type)]))
+_DENSE = pa.UnionArray.from_dense(
+    pa.array([0, 0], pa.int8()), pa.array([0, 1], pa.int32()), [pa.array([1, 2])]
+)
+_DENSE_TYPE = schema_to_plain(pa.schema([pa.field("", _DENSE.type)]))
 _VIEWS = pa.array(["a", "some text that is longer than twelve"], pa.string_view())
 _VIEWS_TYPE = schema_to_plain(pa.schema([pa.field("", _VIEWS.type)]))
 _NO_FIELDS = schema_to_plain(pa.schema([]))
@@ -141,7 +145,11 @@ HOSTILE: list[tuple[Any, str]] = [
     ),
     *(
         (_UNION, f'{{"schema":"{_UNION_TYPE}","array":[2,0,{places},[[2,0,[-1,1],[]]]]}}')
-        for places in ("[0,0]", "[0]", "[-1]", "[-1,0,0]")
+        for places in ("[0,0]", "[0]", "[-1]", "[-1,0,0]", "[-1,-1]")
+    ),
+    *(
+        (_DENSE, f'{{"schema":"{_DENSE_TYPE}","array":[2,0,{places},[[2,0,[-1,2],[]]]]}}')
+        for places in ("[-1,0]", "[-1,-1,1]", "[-1,0,-1]")
     ),
     *(
         (_VIEWS, f'{{"schema":"{_VIEWS_TYPE}","array":[2,0,{places},[]]}}')
