@@ -20,7 +20,7 @@ import mori
 from attacks.trying import attempt, row
 from mori.format import layout, writer
 from mori.format.plan import measure
-from mori.memory.adopt import adopt
+from mori.memory import region
 from mori.memory.mapping import over
 from mori.store.names import format_name
 
@@ -101,7 +101,7 @@ def read_outside() -> str:
 
 
 def landed_outside() -> str:
-    mapping = adopt(over(leading_outside()))
+    mapping = region.adopt(over(leading_outside()))
     return f"opened: {mori.map_shared(format_name(mapping.name)).str.len().sum()}"
 
 

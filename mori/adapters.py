@@ -31,17 +31,18 @@ from mori import api, settings, store
 from mori._fork import in_child
 from mori._imports import imported
 from mori.errors import readable_size
-from mori.memory.adopt import adopt, find
 from mori.memory.grace import call_later
 from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping as Region
 from mori.memory.mapping import address_of, live, used
 from mori.memory.mapping import held_by as region_of
 from mori.memory.mapping import over as map_bytes
+from mori.memory.region import adopt
+from mori.memory.region import find_copy as find_region_copy
 from mori.store import directories, locks
 from mori.store.base import FILES, MEMFD
 from mori.store.names import Name, format_name, parse_label
-from mori.store.process_labels import announce
+from mori.store.processes import announce
 from mori.wire.lost import Lost
 from mori.wire.picklers import reduce_reference as reduce_array
 from mori.wire.reference import (
@@ -180,7 +181,7 @@ def find_copy(reference: bytes) -> Region | None:
     """Return the region of a reference, or its copy that was adopted here; None without either."""
     where, _ = where_of(reference)
     assert where.region_id is not None
-    return find(where.region_id, (where.pid, where.number))
+    return find_region_copy(where.region_id, (where.pid, where.number))
 
 
 def is_copy(reference: bytes, region: Region) -> bool:

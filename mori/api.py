@@ -137,7 +137,7 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
 
     if shown_by is not None:
         shown_by.writing(writer.region_nbytes(plan))
-    return root_of(writer.create(plan)).open()
+    return root_of(writer.create(plan)).reopen()
 
 
 def _node_of(obj: object) -> Node | None:
@@ -225,7 +225,7 @@ def map_shared(name: object) -> Any:
     if found is None:
         return None
     parsed, node, rest = found
-    part = node.open()
+    part = node.reopen()
     for depth, number in enumerate(rest, len(parsed.path) - len(rest) + 1):
         by = codec.for_type(type(part))
         try:

@@ -21,7 +21,7 @@ from mori.format.origins import node_of, remember
 
 if TYPE_CHECKING:
     from mori.format.node import Node
-    from mori.memory.mapping import Again
+    from mori.memory.mapping import Reopener
 
 __all__ = [
     "CHANGED",
@@ -233,7 +233,7 @@ class Codec:
         """Return what a user holds of an array over the buffer of a node; None where that is no array."""
         return None
 
-    def reopen(self, node: Node, obj: Any) -> Again | None:
+    def reopener(self, node: Node, obj: Any) -> Reopener | None:
         """Return what opens a node that was opened as `obj` once more, in fewer steps; None for nothing."""
         return None
 

@@ -184,6 +184,15 @@ class Node:
         by = codec.TABLE.get(self.record.codec)
         return (self.codec if by is None else by).open(self)
 
+    def reopen(self) -> Any:
+        """Return the object that a user holds of it, without reading it where one was opened before."""
+        found = self.mapping.reopen(self.offset)
+        if found is None:
+            found = self.open()
+            if (reopener := self.codec.reopener(self, found)) is not None:
+                self.mapping.remember(self.offset, reopener)
+        return found
+
     def children(self) -> Sequence[Any]:
         """Return its children, each opened when it is asked for."""
         return _Children(self) if self.record.children else ()

@@ -31,9 +31,9 @@ from mori.store.header import ALIGNMENT, ENCODED, SMALL_ALIGNMENT, Header, unpac
 from mori.store.names import Name
 
 __all__ = [
-    "Again",
     "Bytes",
     "Mapping",
+    "Reopener",
     "address_of",
     "at",
     "held_by",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 Bytes = npt.NDArray[np.uint8]
-Again = Callable[["Mapping"], Any]
+Reopener = Callable[["Mapping"], Any]
 """Opens a node of a mapping again without reading it; returns None if it cannot."""
 Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 """An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
@@ -105,7 +105,7 @@ class Mapping:
         self.trusted = is_sealed and header.flags & ENCODED == ENCODED
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
-        self._again: dict[int, Again] = {}
+        self._reopeners: dict[int, Reopener] = {}
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -141,16 +141,16 @@ class Mapping:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
 
-    def remember(self, offset: int, again: Again) -> None:
-        """Remember how a node that was read is opened again; `again` may not refer to this mapping."""
-        if len(self._again) >= _REMEMBERED:
-            self._again.clear()
-        self._again[offset] = again
+    def remember(self, offset: int, reopener: Reopener) -> None:
+        """Remember how a node that was read is opened again; `reopener` may not refer to this mapping."""
+        if len(self._reopeners) >= _REMEMBERED:
+            self._reopeners.clear()
+        self._reopeners[offset] = reopener
 
-    def again(self, offset: int) -> Any:
+    def reopen(self, offset: int) -> Any:
         """Return the object of a node that was opened before; None where it has to be read."""
-        again = self._again.get(offset)
-        return None if again is None else again(self)
+        reopener = self._reopeners.get(offset)
+        return None if reopener is None else reopener(self)
 
 
 def mapped(held: Held, home: Store, header: Header, *, is_new: bool) -> Mapping:

@@ -33,9 +33,9 @@ from mori.store import limits
 from mori.store.base import MEMFD, Draft, Held, Store
 from mori.store.fds import Owner, forsake, opened
 from mori.store.header import HEADER, align
-from mori.store.links import RECYCLED
 from mori.store.locks import lock
 from mori.store.memfd import MemfdStore, seal_for_reuse, segments_of
+from mori.store.processes import RECYCLED
 
 __all__ = ["current", "give_back", "takes"]
 

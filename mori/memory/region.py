@@ -17,24 +17,27 @@ from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import mapping, pool, receipts
 from mori.memory.lease import Lease, expire_graces
-from mori.memory.mapping import Again, Bytes, Mapping, at, held_by, live, over, used, writable
+from mori.memory.mapping import Bytes, Mapping, Reopener, at, held_by, live, over, used, writable
 from mori.memory.mmap import PAGE, huge_pages
 from mori.memory.parallel_write import Sink, write_segments
 from mori.store import limits
 from mori.store.base import Draft, Held, Store, Where
-from mori.store.header import ENCODED, HEADER, Header, unpack_header
+from mori.store.header import ENCODED, HEADER, Header, pack_header, unpack_header
+from mori.store.locks import alone
 from mori.store.names import Name, format_name, parse_name
 
 __all__ = [
-    "Again",
     "Bytes",
     "Mapping",
+    "Reopener",
     "Sink",
     "Unsealed",
+    "adopt",
     "at",
     "begin",
     "create",
     "find",
+    "find_copy",
     "held_by",
     "lease",
     "live",
@@ -50,6 +53,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
+
+_PATIENCE: Final = 60.0  # seconds to wait for others that adopt; then a second copy is better than none
 
 _numbers = itertools.count(1)
 _watchers: list[Callable[[bool], None]] = []
@@ -263,6 +268,51 @@ def located(region_id: bytes) -> list[Where]:
     """Return where the region of an id is in the store, and the copies of it, the oldest name first."""
     names = (parse_name(entry.name) for entry in store.current().entries(region_id))
     return sorted(Where(name.pid, name.number, region_id) for name in names if name is not None)
+
+
+def find_copy(region_id: bytes, origin: tuple[int, int]) -> Mapping | None:
+    """Return the region of an id, which may be a copy of the one of this pid and number; None without one."""
+    for where in sorted(located(region_id), key=lambda where: (where.pid, where.number) != origin):
+        if (found := find(where, store.current().kind)) is not None:
+            return found
+    return None
+
+
+def adopt(arrived: Mapping) -> Mapping:
+    """Return a region that lies in a buffer as a region of the store, under the id that it had.
+
+    Parameters
+    ----------
+    arrived : Mapping
+        What `over` returned.
+
+    Returns
+    -------
+    Mapping
+        The region itself if this domain has it, or the copy that another process has adopted; else a
+        copy that is written now. It has the same region id, and its own name.
+
+    Raises
+    ------
+    StoreFullError, LimitError
+        As `create` does.
+
+    Notes
+    -----
+    Safe on any thread and in any process: one adopts at a time, the others wait and map what it has written.
+    However often and in however many processes of a domain the same region arrives, one copy of it is there,
+    if they have the directory in common in which they lock a file.
+    """
+    header = arrived.header
+    with alone(store.directory(), "landing", _PATIENCE):
+        if (found := find_copy(header.region_id, (header.pid, header.number))) is not None:
+            return found
+
+        def write(new: Header, put: Sink) -> None:
+            put(pack_header(new))
+            put(memoryview(arrived.bytes())[HEADER.size :], borrowed=True)
+
+        return create(arrived.nbytes, write, header.root, header.region_id)
 
 
 def _open(home: Store, where: Where) -> tuple[Held, Header] | None:

@@ -14,7 +14,7 @@ from mori.codecs.ndarray import CLASSES, NdarrayCodec, name_class, view_of
 from mori.codecs.objects import ObjectsCodec
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node
-from mori.memory.mapping import Again, Mapping, address_of
+from mori.memory.mapping import Mapping, Reopener, address_of
 from mori.objects.array import SharedArray, private_copy
 from mori.objects.array_methods import add_methods
 
@@ -46,7 +46,7 @@ def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
     return shared
 
 
-def _open_again(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
+def _reopen(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
     shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
     shared._alone = True
     return shared
@@ -66,11 +66,11 @@ class _ArrayCodec(NdarrayCodec):
     def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
         return _hand_out(node, array.view(np.ndarray))
 
-    def reopen(self, node: Node, obj: Any) -> Again | None:
+    def reopener(self, node: Node, obj: Any) -> Reopener | None:
         if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
             return None  # fields can be renamed in place
         start = address_of(obj) - node.mapping.address
-        return partial(_open_again, obj.shape, obj.dtype, start, obj.strides)
+        return partial(_reopen, obj.shape, obj.dtype, start, obj.strides)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return private_copy(obj) if isinstance(obj, SharedArray) else obj

@@ -20,10 +20,9 @@ from mori.store.base import MEMFD, RECEIPTS_NBYTES, Draft, Entry, Held, Where, b
 from mori.store.fds import Owner, opened
 from mori.store.header import HEADER, align, unpack_header
 from mori.store.limits import HUGE
-from mori.store.links import Link, file_name, parse_link
 from mori.store.locks import lock
 from mori.store.names import format_label
-from mori.store.processes import descriptors, processes
+from mori.store.processes import Link, descriptors, file_name, parse_link, processes
 
 __all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]
 

@@ -21,7 +21,7 @@ from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
 from mori.store.names import format_name
-from mori.store.process_labels import process_labels
+from mori.store.processes import process_labels
 from mori.tools.doctor import examine
 
 __all__ = ["main"]

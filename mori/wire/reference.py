@@ -331,16 +331,8 @@ def _load(mapping: Mapping, payload: bytes) -> Any:
     if form:
         node = node_at(mapping, offset)
         return node.codec.view(node, _view_of(node, form, payload[_WHOLE.size :]))
-    found = mapping.again(offset)
-    return _open(node_at(mapping, offset)) if found is None else found
-
-
-def _open(node: Node) -> Any:
-    by = node.codec
-    found = by.open(node)
-    if (again := by.reopen(node, found)) is not None:
-        node.mapping.remember(node.offset, again)
-    return found
+    found = mapping.reopen(offset)
+    return node_at(mapping, offset).reopen() if found is None else found
 
 
 def _view_of(node: Node, form: int, tail: bytes) -> Strides | Range:

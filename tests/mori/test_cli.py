@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori.store.process_labels import announce
+from mori.store.processes import announce
 
 pytestmark = pytest.mark.each_store
 

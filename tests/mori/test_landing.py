@@ -14,7 +14,6 @@ import pytest
 import mori
 from mori import store as stores
 from mori.memory import lease, region
-from mori.memory.adopt import adopt
 from mori.store.locks import alone
 from mori.store.names import format_name
 from mori.wire import reference
@@ -38,11 +37,11 @@ def sent(obj):
 def received(message):
     """Open what was sent, landed; return its name, its identity and its sum."""
     head, buffers = message
-    reference.on_receive(adopt)
+    reference.on_receive(region.adopt)
     try:
         x = pickle.loads(head, buffers=buffers)
     finally:
-        reference._receivers.remove(adopt)
+        reference._receivers.remove(region.adopt)
     _kept.append(x)
     return mori.shared_name(x), reference.identity(x), float(np.asarray(x).sum())
 
@@ -135,7 +134,7 @@ def test_bytes_that_are_damaged_do_not_land(store):
 def test_what_is_no_whole_region_does_not_land(store, damage):
     _, (data,) = sent(mori.share(np.arange(10_000.0)))
     with pytest.raises(mori.CorruptRegionError):
-        adopt(region.over(damage(data)))
+        region.adopt(region.over(damage(data)))
 
 
 def test_a_reference_that_is_none_has_no_mapping():

@@ -107,17 +107,23 @@ def test_a_second_opening_is_equal_and_a_reference_again(store, kind):
     assert len({id(one) for one in opened}) == 3
 
 
+@pytest.mark.parametrize("first", ["share", "map_shared", "unpickled"])
 @pytest.mark.parametrize("kind", ["array", "fortran", "dates", "frame", "series", "strings"])
-def test_a_second_opening_reads_no_node(store, kind):
-    payload = pickle.dumps(mori.share(OBJECTS[kind]))
-    first, read = nodes_read(lambda: pickle.loads(payload))
-    assert read
-    second, read = nodes_read(lambda: pickle.loads(payload))
-    assert read == 0
-    del first
-    third, read = nodes_read(lambda: pickle.loads(payload))
-    assert read == 0, "the first opening has to go, and the others stay"
-    del second, third
+def test_what_one_way_has_opened_the_others_open_without_reading_a_node(store, kind, first):
+    shared = mori.share(OBJECTS[kind])
+    payload, name = pickle.dumps(shared), mori.shared_name(shared)
+    kept = shared
+    if first != "share":
+        kept = mori.map_shared(name) if first == "map_shared" else pickle.loads(payload)
+        del shared
+    for _ in range(2):
+        one, read = nodes_read(lambda: pickle.loads(payload))
+        assert read == 0
+        assert_same(one, OBJECTS[kind])
+        del one
+    other = mori.map_shared(name)
+    assert other is not kept
+    assert_same(other, OBJECTS[kind])
 
 
 WRITES = {

@@ -21,7 +21,6 @@ from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import lease, region
-from mori.memory.adopt import adopt
 from mori.store.names import format_name
 from mori.wire import reference
 from tests.mori.damage import scatter
@@ -98,7 +97,7 @@ def _name(mapping: region.Mapping) -> str:
 
 
 def _landed(data: bytes) -> str:
-    mapping = adopt(region.over(data))
+    mapping = region.adopt(region.over(data))
     _kept.append(mapping)
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mapping))
@@ -157,7 +156,7 @@ def test_only_what_was_encoded_on_this_host_and_sealed_is_trusted(memfd: None, t
     assert name is not None
     assert _is_trusted(name)
     assert third(_is_trusted, name)
-    landed = adopt(region.over(bytes(_bytes_of(np.arange(1000.0)))))
+    landed = region.adopt(region.over(bytes(_bytes_of(np.arange(1000.0)))))
     assert not _is_trusted(_name(landed))
     assert not third(_is_trusted, _name(landed))
     again = mori.share(mori.materialize(open_node(root_of(landed))))

@@ -14,7 +14,7 @@ from mori.codecs.pandas.parts import Parts, need
 from mori.format.codec import Buffers, Encoded, Pickled
 from mori.format.layout import Codec as Id
 
-__all__ = ["OWN_CLASS", "SubclassCodec", "metadata_of", "plain_of", "remade"]
+__all__ = ["OWN_CLASS", "SubclassCodec", "metadata_of", "of_class", "plain_of"]
 
 OWN_CLASS: Final = "_mori_class"  # of a shared class: the user's class that it stands for
 
@@ -35,7 +35,7 @@ def metadata_of(obj: Any) -> dict[str, Any]:
     return {name: getattr(obj, name, None) for name in obj._metadata}
 
 
-def remade(cls: Any, plain: Any, own: dict[str, Any]) -> Any:
+def of_class(cls: Any, plain: Any, own: dict[str, Any]) -> Any:
     """Return a frame or series of another class over the same blocks, made as pandas unpickles one."""
     made = cls.__new__(cls)
     state = {name: value for name, value in plain.__getstate__().items() if name != "_metadata"}
@@ -61,7 +61,7 @@ class SubclassCodec(Parts):
         base = next((base for base in (pd.DataFrame, pd.Series) if isinstance(plain, base)), None)
         need(base is not None and isinstance(cls, type) and issubclass(cls, base), f"{cls!r} for a class")
         need(type(own) is dict, "metadata that is no dict")
-        return remade(cls, plain, own)
+        return of_class(cls, plain, own)
 
     def step(self, obj: Any, index: int) -> str:
         return ("", "", "._metadata")[index]

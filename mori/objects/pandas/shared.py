@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from mori.codecs.pandas.frames import FrameCodec, SeriesCodec
-from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, plain_of, remade
+from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, of_class, plain_of
 from mori.format.codec import Codec, register
 from mori.format.node import Node
-from mori.objects.pandas.again import Look, Pristine, is_made_plainly, made_of, pristine_of
 from mori.objects.pandas.arrow import plain_column
 from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, unprotected
+from mori.objects.pandas.templates import State, Template, is_made_plainly, made_of, template_of
 from mori.wire import reference, transport
 
 __all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
@@ -30,25 +30,25 @@ def _labels(axis: Any) -> tuple[Any, ...]:
     return (*axis.names, getattr(axis, "freq", None))
 
 
-def _look_of(obj: Any) -> Look:
+def _state_of(obj: Any) -> State:
     labels = list(map(_labels, obj._mgr.axes))
     attrs = copy.deepcopy(obj.attrs) if obj.attrs else {}
-    return Look(labels, attrs, obj.flags.allows_duplicate_labels, metadata_of(obj))
+    return State(labels, attrs, obj.flags.allows_duplicate_labels, metadata_of(obj))
 
 
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_axes", "_values", "look", "node", "pristine")
+    __slots__ = ("_axes", "_values", "node", "state", "template")
 
-    def __init__(self, node: Node, obj: Any, look: Look, pristine: Pristine | None = None) -> None:
-        self.node, self.look, self.pristine = node, look, pristine
+    def __init__(self, node: Node, obj: Any, state: State, template: Template | None = None) -> None:
+        self.node, self.state, self.template = node, state, template
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
 
     def is_intact(self, obj: Any) -> bool:
         blocks, axes = obj._mgr.blocks, obj._mgr.axes
-        labels, attrs, flags, own = self.look
+        labels, attrs, flags, own = self.state
         return (
             len(blocks) == len(self._values)
             and all(block.values is values for block, values in zip(blocks, self._values, strict=True))
@@ -60,21 +60,21 @@ class _Origin:
         )
 
 
-def _again(node: Node, obj: Any) -> Callable[[Any], Any] | None:
-    pristine = obj._mori.pristine = pristine_of(node, obj, obj._mori.look)
-    if pristine is None:
+def _reopener(node: Node, obj: Any) -> Callable[[Any], Any] | None:
+    template = obj._mori.template = template_of(node, obj, obj._mori.state)
+    if template is None:
         return None
-    known = weakref.ref(pristine)
+    known = weakref.ref(template)
 
-    def open_again(_: Any) -> Any:
+    def reopen(_: Any) -> Any:
         found = known()
         if found is None:
             return None
         made = found.open()
-        object.__setattr__(made, "_mori", _Origin(found.node, made, found.look, found))
+        object.__setattr__(made, "_mori", _Origin(found.node, made, found.state, found))
         return made
 
-    return open_again
+    return reopen
 
 
 def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
@@ -112,7 +112,7 @@ def _plain(obj: Any) -> Any:
     """Return a frame or series of the class that was shared, over the same blocks."""
     own = getattr(type(obj), OWN_CLASS, None)
     plain = plain_of(obj)
-    return plain if own is None else remade(own, plain, metadata_of(obj))
+    return plain if own is None else of_class(own, plain, metadata_of(obj))
 
 
 class SharedDataFrame(Shared, pd.DataFrame):
@@ -133,15 +133,15 @@ class SharedSeries(Shared, pd.Series):
 
 
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
-    look, manager = _look_of(plain), protected(plain._mgr)
+    state, manager = _state_of(plain), protected(plain._mgr)
     if is_made_plainly(cls):
-        shared = made_of(cls, manager, look, plain.attrs)
+        shared = made_of(cls, manager, state, plain.attrs)
     else:
-        shared = remade(cls, plain, look.own)
+        shared = of_class(cls, plain, state.own)
         shared._mgr = manager
     if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
         object.__setattr__(shared, "_mori_shadow", shared.copy(deep=False))
-    object.__setattr__(shared, "_mori", _Origin(node, shared, look))
+    object.__setattr__(shared, "_mori", _Origin(node, shared, state))
     return shared
 
 
@@ -184,8 +184,8 @@ def materialize_pandas(x: Any) -> Any:
 class _Frames(Codec):
     """How frames and series are opened, reopened and copied."""
 
-    def reopen(self, node: Node, obj: Any) -> Callable[[Any], Any] | None:
-        return _again(node, obj)
+    def reopener(self, node: Node, obj: Any) -> Callable[[Any], Any] | None:
+        return _reopener(node, obj)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return materialize_pandas(obj)
@@ -222,7 +222,7 @@ class _SubclassCodec(_Frames, SubclassCodec):
         plain = self.read(node)
         return _wrap(_shared_class(type(plain)), node, plain)
 
-    def reopen(self, node: Node, obj: Any) -> None:
+    def reopener(self, node: Node, obj: Any) -> None:
         """Return None."""
 
 

@@ -15,10 +15,10 @@ import pandas as pd
 from mori.format.node import Node
 from mori.objects.pandas.managers import CAN_PROTECT, guarded
 
-__all__ = ["Look", "Pristine", "is_made_plainly", "made_of", "pristine_of"]
+__all__ = ["State", "Template", "is_made_plainly", "made_of", "template_of"]
 
 
-class Look(NamedTuple):
+class State(NamedTuple):
     """What can be changed of a frame or series beside its blocks and axes, as it was when it was opened."""
 
     labels: list[tuple[Any, ...]]
@@ -27,13 +27,13 @@ class Look(NamedTuple):
     own: dict[str, Any]  # the name of a series, and what its class adds
 
 
-class Pristine:
+class Template:
     """A frame or series as its node has it; those that were opened from it keep it."""
 
-    __slots__ = ("__weakref__", "_axes", "_blocks", "_cls", "look", "node")
+    __slots__ = ("__weakref__", "_axes", "_blocks", "_cls", "node", "state")
 
-    def __init__(self, node: Node, obj: Any, look: Look) -> None:
-        self.node, self.look, self._cls = node, look, type(obj)
+    def __init__(self, node: Node, obj: Any, state: State) -> None:
+        self.node, self.state, self._cls = node, state, type(obj)
         self._blocks = list(map(_same, obj._mgr.blocks))
         self._axes = [axis.view() for axis in obj._mgr.axes]
 
@@ -43,8 +43,8 @@ class Pristine:
         axes = [axis.view() for axis in self._axes]
         is_frame = issubclass(self._cls, pd.DataFrame)
         manager = guarded(blocks if is_frame else blocks[0], axes)
-        attrs = self.look.attrs
-        return made_of(self._cls, manager, self.look, copy.deepcopy(attrs) if attrs else attrs)
+        attrs = self.state.attrs
+        return made_of(self._cls, manager, self.state, copy.deepcopy(attrs) if attrs else attrs)
 
 
 def is_made_plainly(cls: Any) -> bool:
@@ -52,19 +52,19 @@ def is_made_plainly(cls: Any) -> bool:
     return cls.__setstate__ is pd.DataFrame.__setstate__
 
 
-def made_of(cls: Any, manager: Any, look: Look, attrs: dict[Any, Any]) -> Any:
+def made_of(cls: Any, manager: Any, state: State, attrs: dict[Any, Any]) -> Any:
     """Return the frame or series of a class over a manager."""
     made = cls._from_mgr(manager, manager.axes)
-    for name, value in look.own.items():
+    for name, value in state.own.items():
         object.__setattr__(made, name, value)
     if attrs:
         made.attrs = attrs
-    if not look.flags:
+    if not state.flags:
         made.flags.allows_duplicate_labels = False
     return made
 
 
-def pristine_of(node: Node, obj: Any, look: Look) -> Pristine | None:
+def template_of(node: Node, obj: Any, state: State) -> Template | None:
     """Return what a frame or series, which was just opened, is opened from again.
 
     None where that could be seen: objects, of which there would be one for both, arrays and indexes of which
@@ -72,7 +72,7 @@ def pristine_of(node: Node, obj: Any, look: Look) -> Pristine | None:
     """
     known = CAN_PROTECT and is_made_plainly(type(obj))
     known = known and all(_is_known(block.values) for block in obj._mgr.blocks)
-    return Pristine(node, obj, look) if known and all(map(_is_constant, obj._mgr.axes)) else None
+    return Template(node, obj, state) if known and all(map(_is_constant, obj._mgr.axes)) else None
 
 
 def _same(block: Any) -> Any:
