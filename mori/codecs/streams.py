@@ -49,6 +49,7 @@ __all__ = [
     "encode_blocks",
     "encode_object",
     "part",
+    "void",
 ]
 
 BLOCK: Final = 1024
@@ -72,6 +73,19 @@ def part(number: int) -> Any:
     raise pickle.UnpicklingError(f"part {number} of an object in a mori region is read by mori alone")
 
 
+def void(dtype: np.dtype[Any], data: bytes) -> Any:
+    """Return a record of numpy that can be written to: numpy's own drops what is written to one that was
+    pickled.
+    """
+    return np.frombuffer(bytearray(data), dtype)[0]
+
+
+def _of_void(obj: np.void) -> Any:
+    if obj.dtype.hasobject or not obj.dtype.itemsize:
+        return obj.__reduce__()
+    return void, (obj.dtype, obj.tobytes())
+
+
 _PART_NAME: Final = (part.__module__, part.__qualname__)
 
 
@@ -83,7 +97,7 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
     """
 
     def __init__(self, number: Callable[[Any], int | None], *tables: Any) -> None:
-        super().__init__()
+        super().__init__({np.void: _of_void, np.record: _of_void})
         self._number = number
         self._tables = ChainMap(*tables)
 

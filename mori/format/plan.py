@@ -245,7 +245,9 @@ class _Measure:
             return
         level = self._levels[-1]
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
-        if tells and not level.codec.makes_parts and _is_whole(level, node):
+        by = level.codec
+        makes_parts = by.makes_parts and level.node.codec == by.id  # not where it is small, in one stream
+        if tells and not makes_parts and _is_whole(level, node):
             self._met[id(obj)] = _Met(obj, node, self._number)
 
     def _path(self) -> str:

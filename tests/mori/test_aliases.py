@@ -421,3 +421,36 @@ def test_frames_over_one_block_keep_the_names_of_their_columns(store):
     assert mori.shared_name(shared[1]["d"]) == f"{root}[1,1]"
     assert mori.map_shared(f"{root}[1,1]").name == "d"
     assert mori.shared_name(shared[2]) == f"{root}[2]"
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_large_part_that_is_met_again_and_refers_to_another_is_asked_once(store, times):
+    first = [[i] for i in range(600)]
+    second = [*([i] for i in range(600)), first]
+    shared = mori.share([first, second, second] * times)
+    part = shared[1]
+    assert part[600] is shared[0]
+    assert mori.is_shared(part)
+    assert len(pickle.dumps(part)) <= 100
+    shared[0][5].append("new")
+    assert not mori.is_shared(part)
+    for again in (part, pickle.loads(pickle.dumps(part)), pickle.loads(pickle.dumps(shared))[2]):
+        assert again[600][5] == [5, "new"]
+
+
+@pytest.mark.parametrize("root", [
+    lambda first, second: {"first": first, "second": second},
+    lambda first, second: [first, second],
+    lambda first, second: (first, second),
+    lambda first, second: {"second": second, "first": first},
+    lambda first, second: {"first": first, "second": second} | {i: [i] for i in range(70)},
+])  # fmt: skip
+def test_a_large_part_that_another_one_refers_to_is_one_object(store, root):
+    first = [[i] for i in range(600)]
+    shared = mori.share(root(first, [*([i] for i in range(600)), first]))
+    is_dict = isinstance(shared, dict | mori.SharedDict)
+    first, second = (shared["first"], shared["second"]) if is_dict else shared
+    assert second[600] is first
+    first[5].append("new")
+    assert second[600][5] == [5, "new"]
+    assert pickle.loads(pickle.dumps(second))[600][5] == [5, "new"]

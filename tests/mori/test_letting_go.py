@@ -109,3 +109,35 @@ def test_a_part_of_an_element_that_is_held_is_kept_and_a_write_to_it_is_carried(
     for again in (shared, pickle.loads(pickle.dumps(shared, 5))):
         got = take(again[FIRST])
         assert getattr(got, "tags", got) == getattr(expected, "tags", expected)
+
+
+RECORDS: dict[str, Any] = {
+    "structured": np.dtype("i4,f8"),
+    "record": np.dtype((np.record, [("f0", "i4"), ("b", "U3")])),
+    "padded": np.dtype({"names": ["f0"], "formats": ["i4"], "offsets": [4], "itemsize": 16}),
+    "with objects": np.dtype("i4,O"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize(
+    ("put", "take"),
+    [
+        (lambda one: one, lambda x: x[FIRST]),
+        (lambda one: [one, 1], lambda x: x[FIRST][0]),
+        (lambda one: {"one": one}, lambda x: x[FIRST]["one"]),
+        (lambda one: Fit("name", one), lambda x: x[FIRST].data),
+    ],
+    ids=["alone", "list", "dict", "instance"],
+)
+def test_a_record_of_numpy_in_a_container_is_written_to(name: str, put: Any, take: Any) -> None:
+    shared = mori.share([put(one) for one in np.zeros(2000, RECORDS[name])])
+    record = take(shared)
+    assert record.dtype == RECORDS[name]
+    record["f0"] = 7
+    assert record["f0"] == 7
+    del record
+    for _ in shared:
+        pass
+    for again in (shared, pickle.loads(pickle.dumps(shared, 5))):
+        assert take(again)["f0"] == 7

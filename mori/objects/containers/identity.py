@@ -40,7 +40,7 @@ class Identity:
         self._kept: dict[int, Any] = {}  # what takes no weak reference
         self._nodes: dict[int, Node] = {}
         self._common: _Common | None = None
-        self._looking: set[int] = set()  # threads in `is_common_changed`
+        self._looking: set[tuple[int, str]] = set()  # which threads look for what
 
     def part(self, node: Node) -> Any:
         """Return the object of a node."""
@@ -79,19 +79,31 @@ class Identity:
 
     def is_common_changed(self) -> bool:
         """Return whether anything was written to that several streams refer to."""
-        thread = threading.get_ident()
-        if self._common is None or thread in self._looking:
-            return False  # a container among them asks: who looked first goes on to all of them
-        self._looking.add(thread)
-        try:
-            return not self._common.is_intact()
-        finally:
-            self._looking.discard(thread)
+        return self._common is not None and self._is_found(self._is_common_changed)
+
+    def _is_common_changed(self) -> bool:
+        return self._common is not None and not self._common.is_intact()
 
     def is_changed(self) -> bool:
         """Return whether anything was written to that has several nodes above it."""
+        return self._is_found(self._is_part_changed)
+
+    def _is_part_changed(self) -> bool:
         parts = [*self._parts.items(), *self._kept.items()]
         return any(not is_intact(part, self._nodes[offset]) for offset, part in parts)
+
+    def _is_found(self, look: Callable[[], bool]) -> bool:
+        """Return what `look` does; False inside it, where a container that it looks at asks for the others:
+        who looked first goes on to all of them.
+        """
+        looking = threading.get_ident(), look.__name__
+        if looking in self._looking:
+            return False
+        self._looking.add(looking)
+        try:
+            return look()
+        finally:
+            self._looking.discard(looking)
 
 
 class References:
