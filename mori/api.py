@@ -188,9 +188,10 @@ def shared_name(x: object) -> str | None:
     node = _node_of(x)
     if node is None or not node.mapping.shared:
         return None
-    if isinstance(x, SharedArray) and not array.is_whole(x, node):
+    inside = array.place_in(x, node) if isinstance(x, SharedArray) else ()
+    if inside is None:
         return None
-    name = node.name()
+    name = node.name(inside)
     if name is None and imported("pandas") is not None:
         with importing:
             from mori.objects.pandas import name_of

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
-from mori.codecs import packed, strings
+from mori.codecs import arrays, packed, strings
 from mori.codecs.faults import path_to
 from mori.codecs.index import Index, build
 from mori.codecs.kinds import kinds_of
@@ -62,9 +62,11 @@ class SequenceCodec(ContainerCodec):
         if (column := _column(obj, kinds)) is not None:
             return column
         is_hashed = isinstance(obj, Elements)
+        holders = 2 if is_temporary else 1
+        if not is_hashed and (column := arrays.pack(obj, kinds, survey, holders)) is not None:
+            return column
         if not is_hashed and _are_nodes(obj, kinds, survey):
             return Encoded(b"", (), obj)
-        holders = 2 if is_temporary else 1
         return encode_blocks(obj, self.kind.__name__, survey, holders, has_nodes=not is_hashed)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
     "NdarrayCodec",
     "dtype_from_plain",
     "dtype_to_plain",
+    "is_named",
     "is_plain",
     "name_class",
     "view_of",
@@ -181,6 +182,11 @@ def _class_of(rest: list[Any], array: npt.NDArray[Any]) -> type:
     if (name == "matrix" and array.ndim != 2) or (name == "chararray" and array.dtype.kind not in "SU"):
         raise ValueError(f"a {name} of {array.ndim} dimensions and {array.dtype}")
     return cls
+
+
+def is_named(cls: type) -> bool:
+    """Return whether a class is written by its name, and no plain array."""
+    return cls in _names
 
 
 def name_class(cls: type, name: str) -> None:

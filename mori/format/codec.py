@@ -353,6 +353,7 @@ _LIBRARIES: Final = (
             *(Id.SCALAR, Id.NDARRAY, Id.LIST, Id.TUPLE, Id.DICT, Id.PICKLE, Id.STRINGS, Id.PACKED, Id.ALIAS),
             *(
                 Id.BLOCKS,
+                Id.ARRAYS,
                 Id.SET,
                 Id.FROZENSET,
                 Id.BYTES,

@@ -92,6 +92,7 @@ class Codec:
     BLOCKS: Final = 10  # the elements of a list or tuple, pickled in blocks
     SET: Final = 11
     FROZENSET: Final = 12
+    ARRAYS: Final = 14  # a list or tuple of arrays of one dtype
     BYTES: Final = 15
     DATAFRAME: Final = 16
     SERIES: Final = 17

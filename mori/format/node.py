@@ -153,13 +153,16 @@ class Node:
             raise self._corrupt("its parent does not know it")
         return above
 
-    def name(self) -> Name | None:
-        """Return the node's name; None for more than 64 steps, or for what is no part of its own."""
-        path: list[int] = []  # from the end
+    def name(self, inside: tuple[int, ...] = ()) -> Name | None:
+        """Return the name of the node, or of a part `inside` that has no node of its own.
+
+        None for more than 64 steps, or for what is no part of its own.
+        """
+        path: list[int] = [*reversed(inside)]  # from the end
         node: Node = self
         while (above := node.parent()) is not None:
             steps = above.codec.steps_to(above, node)
-            if steps is None or (node is self and not steps):  # a dict's list of values is no part of it
+            if steps is None or not (steps or path):  # a dict's list of values is no part of it
                 return None
             path += steps
             node = above

@@ -129,7 +129,9 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     apart: dict[int, Any] = {}
     for _ in range(_ROUNDS):
         survey = Survey(apart)
-        root = _Measure(survey, prepare).run(obj)
+        walk = _Measure(survey, prepare)
+        root = walk.run(obj)
+        walk.look_for_columned()
         if not survey.again:
             break
         apart |= survey.again
@@ -178,6 +180,11 @@ class _Measure:
             level.met += 1
             level.nodes.append(self._enter(child))
         return root
+
+    def look_for_columned(self) -> None:
+        """Take note of the arrays that stand in a column and have a node, too."""
+        columned = self._survey.columned
+        self._survey.again |= {key: columned[key] for key in columned.keys() & self._met.keys()}
 
     def _enter(self, obj: Any) -> PlanNode:
         by = codec.for_type(type(obj))

@@ -129,6 +129,7 @@ class Survey:
         self._met: dict[
             int, Any
         ] = {}  # what somebody else refers to, too; kept, or its id would be another's
+        self.columned: dict[int, Any] = {}  # those of them that are arrays in columns
         self._kinds: dict[type, Kind] = {}
         self.common = Common()
         for obj in self.apart.values():
@@ -142,6 +143,19 @@ class Survey:
         """Take note of what some elements have in common with others."""
         self._met |= contents.met
         self.again |= contents.again
+
+    def take_arrays(self, held: list[Any]) -> bool:
+        """Take note of those arrays of a column that others hold, too; return whether they can be in one.
+
+        They cannot where one of them is known to be met again: a column has no identity for its elements.
+        """
+        new = {id(one): one for one in held}
+        if len(new) < len(held) or not new.keys().isdisjoint(self.apart):
+            return False
+        self.again |= {key: new[key] for key in new.keys() & self._met.keys()}
+        self._met |= new
+        self.columned |= new
+        return True
 
     def take_pickled(self, objects: list[Any]) -> None:
         """Take note of the objects that one stream was made of, as the pickler met them."""

@@ -10,12 +10,14 @@ import copy
 import json
 import pickle
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from mori.codecs.arrays import ArraysCodec
 from mori.codecs.ndarray import NdarrayCodec, dtype_to_plain, is_plain
 from mori.codecs.objects import ObjectsCodec
 from mori.errors import ReadOnlyViewError
@@ -33,9 +35,9 @@ __all__ = [
     "base_class",
     "give_memory",
     "is_same_view",
-    "is_whole",
     "make_writeable",
     "node_of",
+    "place_in",
     "private_copy",
     "settled",
     "shared_of",
@@ -74,6 +76,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     _is_reshaped: bool = False  # its shape, strides or dtype were assigned to
     _before: object = None  # the memory that it was over before it became private
     _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
+    _home: tuple[Callable[[], Any], int] | None = None  # the column that handed it out, and its place there
     _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
@@ -125,6 +128,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         super().__setattr__(name, value)
         if name in _SHAPING_ATTRIBUTES:
             self._is_reshaped = True
+            _tell_home(self)
 
     @property
     def flat(self) -> Any:
@@ -151,10 +155,11 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
                 "cannot resize an array that references or is referenced by another array in this way.\n"
                 "Use the np.resize function or refcheck=False"
             )
-        if not isinstance(self.base, bytes):
+        if not isinstance(self.base, bytes) and not weakref.getweakrefcount(self):
             super().resize(*shape, refcheck=False)
             return
-        # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns.
+        # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns, and
+        # nothing that has weak references: containers know by those what they have handed out.
         resized: Any = self.view(np.ndarray).copy(order="K")
         resized.resize(*shape, refcheck=False)
         fortran = resized.flags.f_contiguous and not resized.flags.c_contiguous
@@ -179,11 +184,12 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             if transport.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
-        if not isinstance(node.codec, NdarrayCodec):
+        is_element = isinstance(node.codec, ArraysCodec)
+        if not is_element and not isinstance(node.codec, NdarrayCodec):
             return base_class(self).__reduce_ex__(protocol)
-        whole = decode(node)
+        whole = decode(node).data if is_element else decode(node)
         same = _is_same_dtype(self.dtype, whole.dtype)
-        if same and is_same_view(self, whole) and type(whole) is self._ordinary:
+        if not is_element and same and is_same_view(self, whole) and type(whole) is self._ordinary:
             if transport.is_wanted(mapping):
                 _remember_whole(self, node)
                 return reference.by_reference(mapping, node.offset)
@@ -269,9 +275,15 @@ def node_of(array: npt.NDArray[Any]) -> Node | None:
     return node_of_memory(array) if rebuilt is None else rebuilt
 
 
-def is_whole(array: SharedArray, node: Node) -> bool:
-    """Say whether an array is all of its node."""
-    return array._rebuilt is not None or is_same_view(array, decode(node))
+def place_in(array: SharedArray, node: Node) -> tuple[int, ...] | None:
+    """Return the steps from its node to an array, none where it is all of it; None for any other part."""
+    if isinstance(node.codec, ArraysCodec):
+        try:
+            index = decode(node).find(array)
+        except ValueError as error:
+            raise node.decode_error(str(error)) from error
+        return None if index is None else (index,)
+    return () if array._rebuilt is not None or is_same_view(array, decode(node)) else None
 
 
 def _remember_whole(array: SharedArray, node: Node) -> None:
@@ -352,6 +364,13 @@ def make_writeable(array: Any) -> None:
     array._before = mapping if mapping is not None else array.base
     give_memory(array, array.dtype, fortran, data)
     array._rebuilt = None
+    _tell_home(array)
+
+
+def _tell_home(array: SharedArray) -> None:
+    """Have the container that an array was handed out of keep it: it is another one now."""
+    if array._home is not None and (home := array._home[0]()) is not None:
+        home.keep(array._home[1], array)
 
 
 # numpy may give this a name of its own, and deprecate the setter for everybody else.

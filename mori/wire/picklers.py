@@ -48,11 +48,10 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
     low, high = _bounds(array)
     try:
         node = root_of(mapping).under(low - mapping.address)
-        (buffer,) = node.buffers()
+        starts = [(address_of(buffer), buffer.nbytes) for buffer in node.buffers()]
     except MoriError:  # what the bytes mean is the reader's to say
         return None
-    start = address_of(buffer)
-    if low < start or high > start + buffer.nbytes:
+    if not any(start <= low and high <= start + nbytes for start, nbytes in starts):
         return None
     offset = address_of(array) - mapping.address
     view: Any = np.ndarray(array.shape, array.dtype, mapping.bytes(), offset, array.strides)

@@ -176,6 +176,9 @@ def _structured() -> Any:
 
 OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "float64": lambda: np.array([0.0, -0.5, np.inf, np.nan]),
+    "arrays": lambda: {(i,): np.arange(i, i + 3, dtype="<i2") for i in range(65)},
+    "arrays_ragged": lambda: [np.full((i % 3, 2), i, "<f4") for i in range(65)],
+    "arrays_varying": lambda: tuple(np.full((i % 3, 2 - i % 2), i, ">u2") for i in range(65)),
     "fortran": lambda: np.asfortranarray(np.arange(6, dtype="<i2").reshape(2, 3)),
     "big_endian": lambda: np.array([1, 2, 3], ">u4"),
     "bool_0d": lambda: np.array(True),

@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence, Seque
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
+from mori.codecs.arrays import ArraysCodec
 from mori.codecs.containers import Elements, SequenceCodec, Values
+from mori.codecs.ndarray import view_of
 from mori.codecs.packed import Numbers, PackedCodec
 from mori.codecs.streams import BlocksCodec
 from mori.codecs.strings import StringsCodec
-from mori.format.codec import BuiltinCodec, register
+from mori.format.codec import BuiltinCodec, Range, Strides, register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
+from mori.objects.array import SharedArray
+from mori.objects.array_codec import hand_out
 from mori.objects.containers.identity import Identity
 from mori.objects.containers.sources import Source, source_of
 from mori.objects.containers.view import SHOWN, View, shown
@@ -198,7 +203,8 @@ class SharedList(_Elements, MutableSequence[Any]):
     -----
     A list of nothing but str, int, float, bool or bytes, missing values (None) among them or not, lies
     packed: iterating decodes it block by block, and ``numpy.asarray`` of numbers is a read-only array over
-    the region, without a copy. An iterator goes on over the elements that the list had when it was made.
+    the region, without a copy; so it is of arrays of one dtype and shape, which lie one behind the other.
+    An iterator goes on over the elements that the list had when it was made.
     """
 
     __slots__ = ()
@@ -325,6 +331,18 @@ class _PackedCodec(_Elsewhere, PackedCodec):
     """Of numbers or bytes."""
 
 
+class _ArraysCodec(_Elsewhere, ArraysCodec):
+    """Of arrays, which references show as views of the column."""
+
+    def view(self, node: Node, view: Strides | Range) -> SharedArray:
+        if not isinstance(view, Strides):
+            raise node.decode_error("a reference takes it for a column of Arrow")
+        return self.wrap(node, view_of(node, view, self.read(node).data.dtype))
+
+    def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
+        return hand_out(node, array.view(np.ndarray))
+
+
 class _BlocksCodec(_Elsewhere, BlocksCodec):
     """Of small objects."""
 
@@ -333,4 +351,5 @@ register(_SequenceCodec(Id.LIST, list), list, Values, Elements, SharedList)
 register(_SequenceCodec(Id.TUPLE, tuple), tuple, SharedTuple)
 register(_StringsCodec())
 register(_PackedCodec(), Numbers)
+register(_ArraysCodec())
 register(_BlocksCodec())

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy.typing as npt
 
+from mori.codecs.arrays import Arrays, ArraysCodec
 from mori.codecs.containers import SequenceCodec
 from mori.codecs.packed import Column
 from mori.codecs.streams import Blocks, BlocksCodec
 from mori.format.node import Node, decode
 from mori.format.refcounts import is_held
+from mori.objects.array import SharedArray
 from mori.objects.containers.identity import Identity, References, is_intact, is_same, raise_as_ours
 from mori.objects.containers.tracker import Tracker, lock
 
 __all__ = ["Source", "source_of"]
 
+_AT_ONCE: Final = 128
+"""Arrays that are handed out together."""
+
 
 class Source(Protocol):
     """The elements of a container."""
 
-    array: npt.NDArray[Any] | None
-    """The elements where they lie, read-only, if they are numbers none of which is missing."""
+    @property
+    def array(self) -> npt.NDArray[Any] | None:
+        """The elements where they lie, read-only, if they are numbers or arrays of one shape."""
+
     kind: type
     """list or tuple."""
     is_column: bool
@@ -78,6 +85,95 @@ class _Columns:
 
     def is_idle(self) -> bool:
         return True
+
+
+class _Arrays:
+    """The arrays of a column.
+
+    An array tells when it is written to: it is kept from then on. What else was handed out is known as long
+    as anybody holds it, so that it is one object.
+    """
+
+    is_column = False
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        try:
+            self._column = Arrays(node.meta, node.buffers(), SharedArray)
+        except Exception as error:
+            raise _damaged(node, error) from error
+        self.kind: type = self._column.kind
+        self._home = weakref.ref(self)
+        self._kept: dict[int, SharedArray] = {}  # they were written to
+        self._handed: dict[int, weakref.ref[Any]] = {}
+        self._most = _AT_ONCE  # entries of that table before those are removed that nobody holds
+
+    @property
+    def array(self) -> npt.NDArray[Any] | None:
+        return None if self._kept else self._column.stack
+
+    def __len__(self) -> int:
+        return self._column.length
+
+    def get(self, index: int) -> Any:
+        with lock:
+            ref = self._handed.get(index)
+            array = None if ref is None else ref()
+            if array is None:
+                try:
+                    array = self._column[index]
+                except _DAMAGE as error:
+                    raise _damaged(self._node, error) from error
+                self._hand_out(index, array)
+            return array
+
+    def read(self, start: int, stop: int) -> Iterator[list[Any]]:
+        while start < stop:
+            end = min(start + _AT_ONCE, stop)
+            with lock:
+                try:
+                    block: list[Any] = self._column.block(start, end)
+                except _DAMAGE as error:
+                    raise _damaged(self._node, error) from error
+                for place, array in enumerate(block):
+                    ref = self._handed.get(start + place)
+                    held = None if ref is None else ref()
+                    if held is None:
+                        self._hand_out(start + place, array)
+                    else:
+                        block[place] = held
+            start = end
+            yield block
+            del block  # arrays that nobody holds are let go when the next are asked for
+
+    def _hand_out(self, index: int, array: Any) -> None:
+        # As attributes, they would be looked at whether that writes to the array.
+        attributes = array.__dict__
+        attributes["_alone"] = True
+        attributes["_home"] = self._home, index
+        handed = self._handed
+        handed[index] = weakref.ref(array)
+        if len(handed) > self._most:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the arrays that nobody holds."""
+        self._handed = {index: ref for index, ref in self._handed.items() if ref() is not None}
+        self._most = 2 * len(self._handed) + _AT_ONCE
+
+    def keep(self, index: int, array: SharedArray) -> None:
+        """Keep an array that was written to."""
+        with lock:
+            self._kept[index] = array
+            self._handed[index] = weakref.ref(array)
+
+    def is_changed(self) -> bool:
+        return bool(self._kept)
+
+    def is_idle(self) -> bool:
+        with lock:
+            self._forget()
+            return not self._handed
 
 
 class _Blocks(Tracker):
@@ -189,6 +285,9 @@ class _Nodes(Tracker):
         return is_held(block, is_flat=False, known=self._identity.common_ids)
 
 
+_DAMAGE: Final = (ValueError, OverflowError, MemoryError)
+
+
 def _damaged(node: Node, error: Exception) -> Exception:
     return node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})")
 
@@ -200,6 +299,8 @@ def source_of(node: Node, identity: Identity, owner: Any) -> Source:
         return _Blocks(node, identity, owner)
     if isinstance(by, SequenceCodec):
         return _Nodes(node, identity, by.kind)
+    if isinstance(by, ArraysCodec):
+        return _Arrays(node)
     column = decode(node)
     if not isinstance(column, Column):
         raise node.decode_error("it has no elements")
