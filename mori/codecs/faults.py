@@ -10,6 +10,7 @@ from typing import Any, Final
 __all__ = ["fault_in", "path_to"]
 
 _LOOKED_AT: Final = 10_000  # objects, on the way to a part that an error is to name
+_DEEP: Final = 4  # steps on the way into what is nested too deeply: its innermost part is that, too
 
 
 def _items(obj: Any) -> Iterator[tuple[str, Any]]:
@@ -51,10 +52,11 @@ def path_to(obj: Any, wanted: object) -> str:
 
 def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple[str, str]:
     """Return the way to the innermost part that `dump` raises for, and what is wrong with it."""
-    if isinstance(error, RecursionError):
-        return "", f"its containers are nested more deeply than pickle can follow ({error})"
+    is_deep = isinstance(error, RecursionError)
     way, found, seen = "", str(error), {id(obj)}  # an inner error itself would be a cycle with this frame
-    while len(seen) < _LOOKED_AT:
+    steps = _DEEP if is_deep else _LOOKED_AT
+    while len(seen) < _LOOKED_AT and steps:
+        steps -= 1
         for step, value in _items(obj):
             if id(value) in seen:
                 continue
@@ -66,4 +68,6 @@ def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple
                 break
         else:
             break
+    if is_deep:
+        return way, f"its containers are nested more deeply than pickle can follow ({error})"
     return way, f"it is a {type(obj).__qualname__} that does not pickle ({found})"

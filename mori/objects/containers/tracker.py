@@ -88,8 +88,11 @@ class Tracker:
             block = self._read.pop(number)  # to the end, if it stays: others are looked at next
             self._read[number] = block
             del block
-            if not self._is_held(self._read[number]) and self._is_unchanged(number, self._read[number]):
-                del self._read[number]
+            try:
+                if not self._is_held(self._read[number]) and self._is_unchanged(number, self._read[number]):
+                    del self._read[number]
+            except RecursionError:  # containers deeper in each other than Python follows: it stays
+                continue
 
 
 def _after_fork_in_child() -> None:
