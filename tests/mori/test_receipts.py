@@ -9,7 +9,6 @@ import gc
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import threading
 import time
@@ -103,15 +102,7 @@ def _imap(gate: _Gate) -> list[float]:
         return [*found]
 
 
-def _map_over_a_generator(gate: _Gate) -> list[float]:
-    with multiprocessing.get_context("fork").Pool(2, _start, (gate, settings())) as pool:
-        found = pool.map_async(_sum, _made(), chunksize=1)
-        _until_sent()
-        gate.open()
-        return found.get(30)
-
-
-def _apply_async_to_workers_of_one_task(gate: _Gate) -> list[float]:
+def _apply_async_to_workers_of_few_tasks(gate: _Gate) -> list[float]:
     context = multiprocessing.get_context("forkserver")
     with context.Pool(2, _start, (gate, settings()), maxtasksperchild=10) as pool:
         found = [pool.apply_async(_sum, (x,)) for x in _made()]
@@ -246,7 +237,7 @@ def _arguments(gate: _Gate) -> list[float]:
 
 
 _WAYS = [
-    *(_imap, _map_over_a_generator, _apply_async_to_workers_of_one_task, _submit, _joblib),
+    *(_imap, _apply_async_to_workers_of_few_tasks, _submit, _joblib),
     *(_queue, _simple_queue, _pipe, _listener, _arguments),
 ]
 
@@ -274,26 +265,20 @@ def test_one_message_has_one_receipt_for_each_region(monkeypatch: pytest.MonkeyP
     assert not receipts._receipts.all()
 
 
-def test_what_a_queue_of_one_process_sends_to_itself_arrives(wait: Wait) -> None:
-    queue: Any = multiprocessing.SimpleQueue()
-    queue.put(mori.share(np.arange(1000)))
-    lease.expire_graces()
-    assert queue.get().sum() == 499500
-    queue.close()
-    wait(lambda: not receipts._receipts.all())
-
-
 class _Slowly:
     def __reduce__(self) -> Any:
         time.sleep(5 * float(os.environ["MORI_GRACE"]))
         return int, ()
 
 
-def test_what_takes_longer_to_pickle_than_the_grace_arrives() -> None:
+@pytest.mark.parametrize("also", [(), (_Slowly(),)], ids=["at once", "pickled for longer than the grace"])
+def test_what_a_queue_of_one_process_sends_to_itself_arrives(wait: Wait, also: tuple[Any, ...]) -> None:
     queue: Any = multiprocessing.SimpleQueue()
-    queue.put([mori.share(np.arange(1000)), _Slowly()])
+    queue.put([mori.share(np.arange(1000)), *also])
+    lease.expire_graces()
     assert queue.get()[0].sum() == 499500
     queue.close()
+    wait(lambda: not receipts._receipts.all())
 
 
 class _Refuses:
@@ -313,20 +298,9 @@ def test_bytes_that_go_through_no_pipe_have_a_grace(wait: Wait) -> None:
     wait(lambda: not receipts._receipts.all() and not _regions())
 
 
-def test_what_is_left_in_a_pipe_is_gone_with_its_last_reader(store: str, wait: Wait) -> None:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    for x in _made():
-        theirs.send(x)
-    del x
-    time.sleep(5 * float(os.environ["MORI_GRACE"]))
-    assert len(receipts._receipts.all()) == len(_regions()) == COUNT
-    ours.close()
-    wait(lambda: not receipts._receipts.all() and not _regions())
-    theirs.close()
-
-
-def test_what_is_left_in_a_socket_is_gone_with_the_other_end(wait: Wait) -> None:
-    ours, theirs = multiprocessing.Pipe()
+@pytest.mark.parametrize("duplex", [False, True], ids=["pipe", "socket"])
+def test_what_is_left_in_a_pipe_is_gone_with_its_last_reader(store: str, wait: Wait, duplex: bool) -> None:
+    ours, theirs = multiprocessing.Pipe(duplex)
     for x in _made():
         theirs.send(x)
     del x
@@ -441,8 +415,6 @@ def test_who_has_no_room_waits_for_its_receivers(monkeypatch: pytest.MonkeyPatch
 
 
 def test_who_has_no_room_and_no_receiver_is_told_after_a_grace() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    ours, theirs = multiprocessing.Pipe(duplex=False)
     run_python("""
 import multiprocessing, resource, numpy as np, mori
 ours, theirs = multiprocessing.Pipe(duplex=False)
@@ -454,9 +426,6 @@ except mori.LimitError:
     assert number > 20
 assert [ours.recv()[0] for _ in range(number)] == [*range(number)]  # and what was sent is there
 """)
-    ours.close()
-    theirs.close()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
 
 
 def _put_while_the_pipe_is_full(queue: Any, started: Any) -> None:
