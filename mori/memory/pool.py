@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import itertools
 import mmap
 import os
 import queue
@@ -129,8 +130,9 @@ class RecyclingStore(MemfdStore):
 
     def _forget(self) -> None:
         self._pid = os.getpid()
+        # A signal's handler that shares may come in wherever its thread has it: see `_take`.
         self._lock = threading.RLock()
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._all: dict[int, _Pages] = {}
         self._returned: queue.SimpleQueue[int] = queue.SimpleQueue()  # finalizers may not wait for the lock
         self._let_go: list[int] = []  # others may still hold them
@@ -159,20 +161,20 @@ class RecyclingStore(MemfdStore):
 
     def _fitting(self, nbytes: int) -> int | None:
         """Take pages that a region fits into and does not get lost in; None if there are none."""
-        fitting = [which for which in self._free if nbytes <= self._all[which].nbytes <= _WASTE * nbytes]
-        which = min(fitting, key=lambda which: self._all[which].nbytes, default=None)
-        if which is not None:
-            self._free.remove(which)
-        return which
+        sizes = {which: self._all[which].nbytes for which in self._free[:] if which in self._all}
+        fitting = [which for which, most in sizes.items() if nbytes <= most <= _WASTE * nbytes]
+        return next(
+            (which for which in sorted(fitting, key=sizes.__getitem__) if _take(which, self._free)), None
+        )
 
     def _new(self, nbytes: int) -> int:
         step = (1 << (nbytes.bit_length() - 1)) // _STEPS
         rounded = -(-nbytes // step) * step
         segments, segment_nbytes = segments_of(rounded)
         made = _Pages(self.files(RECYCLED, os.urandom(16), segments), segment_nbytes or align(rounded, PAGE))
-        self._number += 1
-        self._all[self._number] = made
-        return self._number
+        which = next(self._numbers)
+        self._all[which] = made
+        return which
 
     def publish(self, draft: Draft) -> Held:
         found = self._all[draft.held.pages]
@@ -220,31 +222,34 @@ class RecyclingStore(MemfdStore):
                     self._all[which].since = time.monotonic()
                     self._let_go.append(which)
         for which in self._let_go[:]:
-            found = self._all[which]
-            with contextlib.suppress(OSError):  # there is no memory: they will be given back
-                if (found.is_ready or not at_once) and found.open_to_writes():
-                    self._let_go.remove(which)
-                    self._free.append(which)
+            if not _take(which, self._let_go):
+                continue
+            found, is_open = self._all[which], False
+            try:
+                with contextlib.suppress(OSError):  # there is no memory: they will be given back
+                    is_open = (found.is_ready or not at_once) and found.open_to_writes()
+            finally:
+                (self._free if is_open else self._let_go).append(which)
         try:
             most, seconds = settings.pool(), settings.pool_seconds()
         except ValueError:  # share() tells the user
             most, seconds = 0, 0.0
         due = time.monotonic() - seconds
         for which in [*self._let_go, *self._free]:
-            if self._all[which].since <= due:
+            if (old := self._all.get(which)) is not None and old.since <= due:
                 self._drop(which)
-        while self._free and (kept := self._kept()) and (kept > most or kept > limits.memory()):
-            self._drop(self._free[0])
+        for which in self._free[:]:
+            if (kept := self._kept()) <= most and kept <= limits.memory():
+                break
+            self._drop(which)
 
     def _kept(self) -> int:
-        return sum(self._all[which].used for which in self._free)
+        return sum(self._all[which].used for which in self._free[:] if which in self._all)
 
     def _drop(self, which: int) -> None:
         """Give pages back; whoever still holds their region keeps them."""
-        for among in (self._free, self._let_go):
-            if which in among:
-                among.remove(which)
-        self._all.pop(which).close()
+        if _take(which, self._free) or _take(which, self._let_go):
+            self._all.pop(which).close()
 
     def _look_again(self) -> None:
         if (self._free or self._let_go) and not self._is_tended:
@@ -258,6 +263,19 @@ class RecyclingStore(MemfdStore):
         for found in inherited.values():
             with contextlib.suppress(OSError):
                 found.close(is_child=True)
+
+
+def _take(which: int, among: list[int]) -> bool:
+    """Take pages out of a list; False if they are not there any more.
+
+    Whoever does something with pages takes them first. Else a signal's handler that shares in the middle of
+    it would take them, too, and its region would lose its header, or be given back while it is used.
+    """
+    try:
+        among.remove(which)
+    except ValueError:
+        return False
+    return True
 
 
 _store: RecyclingStore | None = None

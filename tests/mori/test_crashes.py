@@ -267,3 +267,58 @@ def test_an_interrupt_at_any_moment_leaves_no_descriptor_and_nothing_mapped(
     code = _INTERRUPTED_BY_SIGNALS.replace("COUNT", str(count))
     assert int(run_python(code)) > count // 2
     mori.prune_shared()
+
+
+_SHARED_BY_A_HANDLER = """
+import faulthandler, itertools, os, pickle, signal, numpy, mori
+from multiprocessing.reduction import ForkingPickler
+from mori.memory import lease, pool
+from mori.store.processes import descriptors
+faulthandler.dump_traceback_later(50, exit=True)  # a lock that its own thread waits for
+
+def held():
+    lease.expire_graces()
+    pool.give_back()
+    with open("/proc/self/maps") as maps:
+        mapped = sum("mori_" in line for line in maps)
+    return sum("mori_" in link for _, link in descriptors(os.getpid())), mapped
+
+def act(number):
+    shared = mori.share({"x": numpy.full(SIZE, number), "y": [str(number)]})
+    again = pickle.loads(pickle.dumps(shared["x"][1:]))
+    assert again[-1] == number and shared["y"] == [str(number)], number
+    assert mori.map_shared(mori.shared_name(shared))["x"][0] == number
+    assert pickle.loads(ForkingPickler.dumps(shared))["x"][0] == number
+
+def handle(_, frame):
+    global inside
+    while frame is not None and not frame.f_code.co_filename.startswith(root):
+        frame = frame.f_back
+    inside += frame is not None
+    act(-1)
+
+root = os.path.dirname(mori.__file__)
+inside = 0
+act(0)
+before = held()
+signal.signal(signal.SIGALRM, handle)
+for number, microseconds in enumerate(itertools.islice(itertools.cycle(range(20, STOP, 7)), COUNT)):
+    signal.setitimer(signal.ITIMER_REAL, microseconds * 1e-6)
+    act(number)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+assert held() == before, (held(), before)
+print(inside)
+"""
+
+
+@pytest.mark.parametrize("recycling", ["0", "100M"], ids=["", "in the pool"])
+def test_a_signals_handler_shares_whatever_it_interrupts(
+    store: str, monkeypatch: pytest.MonkeyPatch, recycling: str
+) -> None:
+    monkeypatch.setenv("MORI_GRACE", "0")
+    monkeypatch.setenv("MORI_POOL", recycling)
+    count = 4000 if IS_LONG else 400
+    size, stop = ("1000", "620") if recycling == "0" else ("200_000", "3020")
+    code = _SHARED_BY_A_HANDLER.replace("SIZE", size).replace("STOP", stop).replace("COUNT", str(count))
+    assert int(run_python(code)) > count // 10
+    mori.prune_shared()

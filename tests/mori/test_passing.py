@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -181,6 +182,43 @@ def test_a_region_hops_over_ten_processes_of_which_each_is_killed_when_the_next_
     home = stores.current()
     if home.kind == stores.FILES:  # this process was the last, and ended as it should
         assert stored.names() == []
+
+
+_CHAIN = """
+import multiprocessing, sys, numpy, mori
+def pass_on(left, right):
+    shared = left.get(timeout=50)
+    assert mori.is_shared(shared) and shared["x"].sum() == 4999950000 and shared["where"] == ["made"]
+    right.put(shared)
+def make(right):
+    right.put(mori.share({"x": numpy.arange(100_000), "where": ["made"]}))
+context = multiprocessing.get_context("fork")
+last = context.Queue()
+ends = [context.Process(target=make, args=(last,))]
+for _ in range(25):
+    queue = context.Queue()
+    ends.append(context.Process(target=pass_on, args=(last, queue)))
+    last = queue
+for process in ends:  # each begins when the one before it has ended
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+shared = last.get(timeout=50)
+print(mori.shared_name(shared), shared["x"].sum(), *shared["where"])
+"""
+
+
+@pytest.mark.slow
+def test_a_region_passes_through_a_chain_of_25_processes_that_each_end_before_the_next_begins(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORI_GRACE", "8")  # the time that each one's keeper has it: a process starts in that
+    name, *found = run_python(_CHAIN).split()
+    assert found == ["4999950000", "made"]
+    limit = time.monotonic() + 30
+    while stored.names() or not _is_gone(name):
+        assert time.monotonic() < limit, "a keeper has it for longer than twice the grace"
+        time.sleep(0.1)
 
 
 def test_a_cycle_holds_its_region_until_it_is_collected(store: str) -> None:

@@ -286,6 +286,29 @@ def test_a_child_that_is_forked_in_the_middle_of_it_has_a_pool_of_its_own(wait: 
     assert file_of(mori.share(rng.random(_COUNT))) == file
 
 
+def test_a_signals_handler_that_shares_takes_no_pages_that_are_being_taken_in(
+    rng: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, data = pool._Pages.open_to_writes, rng.random(_COUNT)
+    shared: list[Any] = []
+
+    def interrupted(self: Any) -> bool:
+        opened = plain(self)
+        if not shared:
+            shared.append(None)
+            shared.append(mori.share(data))
+        return opened
+
+    first = mori.share(rng.random(_COUNT))
+    with monkeypatch.context() as patch:
+        patch.setattr(pool._Pages, "open_to_writes", interrupted)
+        del first
+        later = mori.share(-data)
+    assert np.array_equal(shared[1], data)
+    assert np.array_equal(later, -data)
+    assert file_of(later) != file_of(shared[1])
+
+
 def test_a_part_of_it_keeps_its_pages(wait: Any, rng: Any) -> None:
     data = rng.random(_COUNT)
     x = mori.share(data)
