@@ -150,6 +150,7 @@ class _Writer:
         self._numbers: dict[int, int] = {}
         self._named: dict[int, Any] = {}  # by id, the objects that streams have by name
         self._seen: list[Any] = []
+        self._is_by_value = False  # whether the last stream has functions by value
         self._file = io.BytesIO()
 
     def number(self, obj: Any) -> int:
@@ -207,6 +208,7 @@ class _Writer:
     def dump(self, by: tuple[Any, Contents], elements: object) -> bytes:
         """Return the stream of some elements."""
         pickler, contents = by
+        self._is_by_value = False
         self._file.seek(0)
         self._file.truncate()
         self._seen.clear()
@@ -228,9 +230,10 @@ class _Writer:
 
     def accept(self, contents: Contents) -> None:
         """Take note of what the last stream has in common with others."""
-        if self._seen and contents.is_opaque and not contents.is_fixed and not self._is_common:
+        is_told = self._is_by_value or (contents.is_opaque and not contents.is_fixed)
+        if self._seen and is_told and not self._is_common:
             del self._seen[0]
-            self._survey.take_pickled(self._seen)
+            self._survey.take_pickled(self._seen, by_value=self._is_by_value)
         self._seen.clear()
 
     def close(self, contents: Contents) -> None:
@@ -261,9 +264,8 @@ class _Writer:
         }
         file = io.BytesIO()
         type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5).dump(elements)
-        self.may_name_any = self.is_opaque = True
+        self.may_name_any = self.is_opaque = self._is_by_value = True
         self.is_fixed = self.is_flat = False  # a function may hold what it writes to
-        self._seen.clear()
         return file.getvalue()
 
     def encoded(self, head: list[Any], buffers: list[Any], number: int) -> Encoded:

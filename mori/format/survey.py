@@ -12,6 +12,7 @@ from __future__ import annotations
 import copyreg
 import enum
 import gc
+from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -157,16 +158,18 @@ class Survey:
         self.columned |= new
         return True
 
-    def take_pickled(self, objects: list[Any]) -> None:
-        """Take note of the objects that one stream was made of, as the pickler met them."""
+    def take_pickled(self, objects: list[Any], *, by_value: bool = False) -> None:
+        """Take note of the objects that one stream was made of, as the pickler met them.
+
+        `by_value` says that functions among them are, so that each stream would make another of one.
+        """
         objects = [*{id(one): one for one in objects if type(one) not in ATOMS}.values()]
         new = {}
         for one in held_twice(objects, 1):
-            if (
-                id(one) in self.apart
-                or id(one) in self._containers
-                or _is_anybodys(one, self.kind(type(one)))
-            ):
+            if id(one) in self.apart or id(one) in self._containers:
+                continue
+            is_made = by_value and type(one) is FunctionType
+            if not is_made and _is_anybodys(one, self.kind(type(one))):
                 continue
             if id(one) in self._met:
                 self.again[id(one)] = one

@@ -454,3 +454,23 @@ def test_a_large_part_that_another_one_refers_to_is_one_object(store, root):
     first[5].append("new")
     assert second[600][5] == [5, "new"]
     assert pickle.loads(pickle.dumps(second))[600][5] == [5, "new"]
+
+
+def test_a_function_by_value_and_what_is_beside_it_is_one_object_in_all_blocks(store, worker):
+    pytest.importorskip("cloudpickle")
+    tags, count = ["a"], [0]
+
+    def up():
+        count[0] += 1
+        return count
+
+    shared = mori.share([{"id": i, "up": up, "tags": tags, "count": count} for i in range(500)])
+    first, last = shared[0], shared[499]
+    assert (first["up"], first["tags"]) == (last["up"], last["tags"])
+    assert first["tags"] is last["tags"]
+    assert last["up"]() is first["count"]
+    pairs = mori.share([(i, up) for i in range(500)])
+    assert pairs[0][1] is pairs[499][1]
+    assert not mori.is_shared(shared)
+    assert mori.is_shared(pairs)
+    assert worker(lambda x: x[0][1]() is x[499][1](), pairs)
