@@ -38,7 +38,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     "set": lambda: {Key(number) for number in range(N)},
     "frozenset": lambda: frozenset(map(Key, range(N))),
     "objects": lambda: np.array([[1], {"a": 1}, None] * N, object),
-    "array": lambda: np.arange(5000),
+    "array": lambda: np.arange(10_000),  # too large for a column
     "list in a record": lambda: {"rows": rows()},
     "list in an instance": lambda: Fit("name", rows()),
     "set in a tuple": lambda: ({Key(number) for number in range(N)}, 1),
