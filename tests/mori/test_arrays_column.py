@@ -19,7 +19,7 @@ from mori.format.codec import Range, Strides
 from mori.format.layout import Codec as Id
 from mori.format.node import node_at, open_node, root_of
 from mori.format.plan import measure
-from mori.memory import adopt, region
+from mori.memory import region
 from tests.fresh import run_python
 from tests.regions import bytes_of, region_of
 
@@ -518,7 +518,7 @@ def test_offsets_and_shapes_that_lead_elsewhere_are_refused(views, plain, place,
 
 def test_a_damaged_offset_is_found_in_memory_that_is_not_trusted(views):
     data = _damaged(_RAGGED, _number(50, 1, 10**9))
-    shared = open_node(root_of(adopt.adopt(region.over(data))))
+    shared = open_node(root_of(region.adopt(region.over(data))))
     with pytest.raises(mori.CorruptRegionError):
         list(shared)
 
