@@ -1,18 +1,18 @@
 """Lists, tuples, dicts and sets: in one stream while they are small, else in columns, in blocks, or by nodes.
 
-A large dict has its values in its last child and its keys in an index of its own, or in a child where they
-cannot have one. A large set has one child, the list of its elements.
+A large dict has two children, the lists of its keys and of its values; a large set has one, the list of its
+elements. Beside them stands an index of the keys or elements, where they have one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from mori.codecs import arrays, packed, strings
 from mori.codecs.faults import path_to
-from mori.codecs.index import Index, build
+from mori.codecs.index import build
 from mori.codecs.kinds import kinds_of
 from mori.codecs.streams import encode_blocks, encode_object
 from mori.format import codec
@@ -27,6 +27,7 @@ SMALL: Final = 64
 """Elements of a container, at most, that is opened as a builtin's subclass which contains its elements."""
 
 _SMALL_NBYTES: Final = 1 << 16
+_HASHED_NBYTES: Final = 512  # of a block of keys: a lookup decodes one
 _SIZED: Final = frozenset({list, tuple, dict, set, frozenset})
 
 
@@ -34,6 +35,12 @@ class Values(list[Any]):
     """The values of a dict, which know their keys for the sake of error messages."""
 
     of: Mapping[Any, Any]
+
+
+def _values_of(obj: Mapping[Any, Any]) -> Values:
+    values = Values(obj.values())
+    values.of = obj
+    return values
 
 
 class Elements(list[Any]):
@@ -61,13 +68,14 @@ class SequenceCodec(ContainerCodec):
         kinds = kinds_of(obj)
         if (column := _column(obj, kinds)) is not None:
             return column
-        is_hashed = isinstance(obj, Elements)
         holders = 2 if is_temporary else 1
-        if not is_hashed and (column := arrays.pack(obj, kinds, survey, holders)) is not None:
+        if isinstance(obj, Elements):
+            return encode_blocks(obj, "list", survey, holders, has_nodes=False, nbytes=_HASHED_NBYTES)
+        if (column := arrays.pack(obj, kinds, survey, holders)) is not None:
             return column
-        if not is_hashed and _are_nodes(obj, kinds, survey):
+        if _are_nodes(obj, kinds, survey):
             return Encoded(b"", (), obj)
-        return encode_blocks(obj, self.kind.__name__, survey, holders, has_nodes=not is_hashed)
+        return encode_blocks(obj, self.kind.__name__, survey, holders)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         return self.kind(children)
@@ -111,6 +119,20 @@ def _are_nodes(obj: Sequence[Any], kinds: set[type], survey: Survey) -> bool:
     return all(len(one) > LARGE if type(one) in _SIZED else codec.is_part(one) for one in obj)
 
 
+def _indexed(keys: Mapping[Any, Any] | Set[Any], values: Callable[[], Sequence[Any]]) -> Encoded:
+    """Return keys or elements, with their index where they have one, and the values behind them.
+
+    The values are made after the keys: numbers are compared when they are written, which tells whether
+    another thread has changed the dict since.
+    """
+    numbers = packed.numbers(keys, is_late=True)
+    if numbers is not None:
+        return Encoded(*build(keys), (numbers, *values()))
+    elements = Elements(keys)
+    children = elements, *values()
+    return Encoded(*build(elements), children)
+
+
 class DictCodec(ContainerCodec):
     """A dict, in its order."""
 
@@ -120,18 +142,10 @@ class DictCodec(ContainerCodec):
     def encode_in(self, obj: dict[Any, Any], survey: Survey, *, is_root: bool) -> Encoded:
         if small := _small(obj, "dict", survey, is_root=is_root):
             return small
-        index = build(obj)
-        if index is not None and (numbers := packed.numbers(obj.values())) is not None:
-            return Encoded(index.meta, index.buffers, (numbers,))
-        values = Values(obj.values())
-        values.of = obj
-        if index is not None:
-            return Encoded(index.meta, index.buffers, (values,))
-        return Encoded(b"", (), (Elements(obj), values))
+        return _indexed(obj, lambda: [packed.numbers(obj.values()) or _values_of(obj)])
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
-        *keys, values = children
-        return dict(zip(Index(meta, buffers) if meta else keys[0], values, strict=True))
+        return dict(zip(*children, strict=True))
 
     def step_to(self, obj: Any, index: int, child: object) -> str:
         if isinstance(child, Elements):
@@ -162,7 +176,7 @@ class SetCodec(ContainerCodec):
 
     def encode_in(self, obj: Set[Any], survey: Survey, *, is_root: bool) -> Encoded:
         small = _small(obj, self.kind.__name__, survey, is_root=is_root)
-        return small or Encoded(b"", (), (Elements(obj),))
+        return small or _indexed(obj, tuple)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         (elements,) = children

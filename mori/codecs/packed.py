@@ -18,7 +18,7 @@ from mori import _progress
 from mori.codecs.binary import LEAST
 from mori.codecs.kinds import kinds_of, pieces_of
 from mori.codecs.meta import from_json, to_json
-from mori.format.codec import Buffer, Buffers, BuiltinCodec, Encoded, Late
+from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
 
@@ -278,32 +278,40 @@ class Numbers(NamedTuple):
     column: Encoded
 
 
-def numbers(values: Collection[Any]) -> Numbers | None:
-    """Return the column of a dict's values; None if they are no numbers of one kind, or too large.
+def numbers(values: Collection[Any], *, is_late: bool = False) -> Numbers | None:
+    """Return a column, made without a list; None if the values are no numbers of one kind, or too large.
+
+    `is_late` says that it is made when it is written.
 
     Raises
     ------
     RuntimeError
-        If the dict is changed meanwhile.
+        If what the values are in is changed meanwhile.
     """
     cls = type(next(iter(values), None))
     tag = _TAGS.get(cls, "")
     if tag not in _NUMBERS:
         return None
-    array = np.empty(len(values), _NUMBERS[tag])  # first, where the hashes of the keys were
+    dtype = _NUMBERS[tag]
+    late = Late(lambda: (np.fromiter(piece, dtype, len(piece)) for piece in pieces_of(values)))
+    array = np.empty(0 if is_late else len(values), dtype)
     end = 0
     for piece in pieces_of(values):
         if kinds_of(piece) != {cls}:
             return None
         start, end = end, end + len(piece)
         try:
-            array[start:end] = np.fromiter(piece, array.dtype, len(piece))
+            block = np.fromiter(piece, dtype, len(piece))
         except OverflowError:
             return None
-    if end != len(array):
-        raise RuntimeError("dictionary changed while it was shared")
-    meta = to_json(("list", tag, len(array), 0))
-    return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED))
+        if is_late:
+            late.measured(block)
+        else:
+            array[start:end] = block
+    if end != len(values):
+        raise RuntimeError(CHANGED)
+    meta = to_json(("list", tag, end, 0))
+    return Numbers(Encoded(meta, [validity_of((), False), late if is_late else array], (), Id.PACKED))
 
 
 class PackedCodec(BuiltinCodec):

@@ -380,12 +380,13 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
 
 
 def encode_blocks(
-    obj: Any, kind: str, survey: Survey, holders: int = 1, *, has_nodes: bool = True
+    obj: Any, kind: str, survey: Survey, holders: int = 1, *, has_nodes: bool = True, nbytes: int = BLOCK
 ) -> Encoded:
     """Return the elements of a list or tuple as blocks.
 
     `holders` is how many containers refer to each element: two where `obj` is made anew of another's.
-    `has_nodes` says whether large builtins in them are nodes of their own.
+    `has_nodes` says whether large builtins in them are nodes of their own, `nbytes` how many bytes a block
+    has, about.
     """
     writer = _Writer(survey, obj)
     meter = progress.meter()
@@ -404,8 +405,8 @@ def encode_blocks(
                 raise _fault_of(chunk[first : first + count], starts[-1], error) from error
             cost = len(stream) + _PART * (len(writer.parts) - parts)
             done = min(count, len(chunk) - first)
-            count = max(1, min(_CHUNK, int(done * BLOCK / cost)))
-            if done > 2 * count and cost > 2 * BLOCK:  # elements are larger from here on
+            count = max(1, min(_CHUNK, int(done * nbytes / cost)))
+            if done > 2 * count and cost > 2 * nbytes:  # elements are larger from here on
                 writer.forget(parts)
                 continue
             writer.accept(contents)

@@ -6,6 +6,9 @@ Delete the directory first while the version is unreleased.
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import uuid
 import zoneinfo
 from collections import OrderedDict
 from collections.abc import Callable
@@ -126,6 +129,17 @@ def _extensions() -> pd.DataFrame:
     ).set_axis(pd.RangeIndex(6), axis=1)
 
 
+def _index() -> dict[Any, Any]:
+    day = dt.datetime(2024, 2, 29, 12, 30, 0, 7)
+    keys = [
+        *(None, True, -1, 1 << 70, 0.1, 1e300, 2 - 1j, decimal.Decimal("0.3")),
+        *("ä", "\udc80", b"\0", (), ("a", (1, None)), frozenset({2, 0.5}), uuid.UUID(int=5)),
+        *(day, day.replace(tzinfo=dt.timezone(dt.timedelta(hours=2))), day.date(), day.time(), day - day),
+        *(day.time().replace(tzinfo=dt.UTC), classes.Colour.RED, classes.Frozen("x", 0.25)),
+    ]
+    return {key: number for number, key in enumerate(keys)}
+
+
 class Point:
     """Stands for a third party's class."""
 
@@ -209,6 +223,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(65)},
     "int_index": lambda: {(i - 33) ** 11: i for i in range(67)},
     "keys": lambda: {("k", i): i for i in range(65)},
+    "index": _index,
     "bytes": lambda: [bytes(range(256)) * 16, bytearray(4096), memoryview(b"abc"), b"short"],
     "small": lambda: [
         {"id": 1, "tags": ("a", None, b"b"), "x": [0.5, 1j, True, False], "n": -(1 << 70)},

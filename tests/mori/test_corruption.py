@@ -147,6 +147,8 @@ def _objects() -> dict[str, Any]:
         ],
         "str index": {f"k{i}": i for i in range(20)},
         "int index": {i * i: "x" for i in range(16)},
+        "tuple index": {(i, ("a", None)): i for i in range(20)},
+        "mixed index": dict.fromkeys([1.5, None, "a", b"b", frozenset([1]), *map(complex, range(20, 40))]),
         "classes": [
             classes.Point(np.arange(3), "y"),
             classes.Fit("m", {"k": [1.5]}),

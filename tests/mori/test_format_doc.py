@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import datetime as dt
+import decimal
 import importlib.util
+import pathlib
 import re
 import struct
+import uuid
 import zlib
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import pandas as pd
 import pytest
 
 from mori import store as stores
+from mori.codecs.hashes import stable_hash
 from mori.format import codec, layout
 from mori.format.survey import Survey
 from mori.wire import reference
@@ -101,6 +106,13 @@ def test_a_scalar_is_written_as_documented(row: list[str]) -> None:
     assert encoded is not None
     assert encoded.meta == ast.literal_eval(meta.strip("`"))
     assert encoded.meta[:1].decode() == tag.strip("`")
+
+
+@pytest.mark.parametrize("row", _tables("Index")[0], ids=lambda row: row[2].strip("`"))
+def test_a_key_has_the_hash_that_is_documented(row: list[str]) -> None:
+    *_, example, hashed = row
+    names = {"dt": dt, "decimal": decimal, "uuid": uuid, "pathlib": pathlib, "classes": classes}
+    assert hash(stable_hash(eval(example.strip("`"), names))) == int(hashed)
 
 
 @pytest.mark.parametrize("row", _tables("Examples")[0], ids=lambda row: row[1].strip("`"))

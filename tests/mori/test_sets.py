@@ -139,11 +139,13 @@ def test_pop_takes_each_element_once(store):
     assert len(shared) == 0
 
 
-def test_opening_and_iterating_builds_no_table(store):
+def test_opening_iterating_and_looking_up_builds_no_table(store):
     shared = pickle.loads(pickle.dumps(mori.share(set(range(10_000)))))
     assert len(shared) == 10_000
     assert sum(shared) == sum(range(10_000))
     assert repr(shared) == "<SharedSet {0, 1, 2, 3, 4, 5, ... 10,000 in all}>"
-    assert shared._looked_up is None
     assert 77 in shared
+    assert -1 not in shared
+    assert shared._looked_up is None
+    assert shared & {77, -1} == {77}
     assert shared._looked_up is not None

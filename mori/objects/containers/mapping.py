@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import struct
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from mori.codecs.containers import DictCodec
 from mori.codecs.index import Index
 from mori.format.codec import register
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
+from mori.objects.containers.keys import damaged, index_of, keys_of
 from mori.objects.containers.sequences import SharedList
 from mori.objects.containers.sources import Source, source_of
 from mori.objects.containers.view import SHOWN, View, shown
@@ -21,19 +21,19 @@ from mori.objects.containers.walk import bounded, equal
 __all__ = ["SharedDict"]
 
 Answer = TypeVar("Answer")
-_Way = Callable[[Any], Iterator[Any]]
-_DAMAGE = (ValueError, struct.error)
+_NOTHING: Final[dict[Any, Any]] = {}
 
 
 class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     """A dict in shared memory, in its order.
 
-    Opening it costs the same whatever its length, and a value is decoded when it is asked for. Keys
-    that are all str, all bytes or all int (16 of them or more) are looked up in shared memory; other
-    keys, and what may be equal to anything (a `fractions.Fraction`, a class with an ``__eq__`` of its
-    own), are looked up in a table of all keys that is built once. A key finds what it finds in a dict:
-    ``d[1.0]`` and ``d[True]`` the key 1. A NaN among the keys is another NaN in every process: only the
-    one that iterating gave is found.
+    Opening it costs the same whatever its length, and a value is decoded when it is asked for. Keys (16 of
+    them or more) are looked up in shared memory where all are of types that compare by value: text, bytes,
+    numbers of all kinds, None, dates and times, enums, UUIDs, POSIX paths, tuples, namedtuples, frozensets
+    and frozen dataclasses of these. Other keys, and what may be equal to anything (a class with an ``__eq__``
+    of its own), are looked up in a table of all keys that is built once. A key finds what it finds in a
+    dict: ``d[1.0]`` and ``d[True]`` the key 1. A NaN among the keys is another NaN in every process: only
+    the one that iterating gave is found.
 
     A change of structure acts on this object alone, which then pickles as a plain dict whose untouched
     values are still references.
@@ -47,7 +47,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
         self._index = self._places = None
-        self._key_list: SharedList | None = None  # keys without an index, which may be written to
+        self._key_list: SharedList | None = None
 
     def _elements(self) -> Source:
         source = self._source
@@ -67,45 +67,30 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def _open(self, index: int) -> Any:
         return self._elements().get(index)
 
-    def _keys(self) -> Index | dict[Any, int]:
-        """Return the index of the keys; where they have none, the table of them."""
-        if self._index is not None:
-            return self._index
-        node = self._node
-        if len(node) != 1:
-            return self._table()
-        buffers = node.buffers()
-        try:
-            index = Index(node.meta, buffers)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
-        if len(index) != self._count():
-            raise node.decode_error(f"it has {len(index)} keys and {self._count()} values")
-        self._index = index
-        return index
+    def _keys(self) -> SharedList:
+        """Return the keys in shared memory."""
+        keys = self._key_list
+        if keys is None:
+            keys = keys_of(self._node, self._identity)
+            if len(keys) != self._count():
+                raise self._node.decode_error(f"it has {len(keys)} keys and {self._count()} values")
+            self._index = index_of(self._node, keys, _NOTHING)
+            self._key_list = keys
+        return keys
 
     def _table(self) -> dict[Any, int]:
         """Return the places of all keys, for keys without an index and for lookups that it cannot answer."""
-        if self._places is None:
-            node = self._node
-            if len(node) == 1:
-                opened = list(self._in_order(self._keys()))
-            else:
-                keys = self._key_list
-                if keys is None:
-                    keys = self._identity.open(node.child(0))
-                if not isinstance(keys, SharedList) or len(keys) != self._count():
-                    raise node.decode_error("it has no list of as many keys as there are values")
-                self._key_list = keys
-                opened = list(keys)
+        places = self._places
+        if places is None:
+            keys = self._keys()
             try:
-                places = {key: i for i, key in enumerate(opened)}
+                places = {key: i for i, key in enumerate(keys)}
             except TypeError as error:
-                raise node.decode_error(f"a key cannot be hashed ({error})") from error
-            if len(places) != len(opened):
-                raise node.decode_error("its keys are not distinct")
+                raise self._node.decode_error(f"a key cannot be hashed ({error})") from error
+            if len(places) != len(keys):
+                raise self._node.decode_error("its keys are not distinct")
             self._places = places
-        return self._places
+        return places
 
     def _mori_is_intact(self) -> bool:
         return super()._mori_is_intact() and (self._key_list is None or self._key_list._mori_is_intact())
@@ -114,30 +99,26 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         self._places = None  # it holds the keys, as no user does
         return super()._mori_is_idle() and (self._key_list is None or self._key_list._mori_is_idle())
 
-    def _damaged(self, error: Exception) -> Exception:
-        return self._node.decode_error(f"its keys make no sense ({error})")
-
-    def _in_order(self, keys: Index | dict[Any, int], way: _Way = iter) -> Iterator[Any]:
-        """Yield the keys in shared memory."""
-        try:
-            yield from way(keys)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
+    def _in_order(self) -> SharedList | dict[Any, int]:
+        """Return the keys in shared memory; without an index, those of the table, whose identity matters."""
+        keys = self._keys()
+        return self._table() if self._index is None else keys
 
     def _find(self, key: Any) -> int | None:
         """Return the place of a key, None if there is none."""
-        index = self._index
-        if index is None:
-            keys = self._keys()
-            if isinstance(keys, dict):
-                return keys.get(key)
-            index = keys
-        try:
-            return index.find(key)
-        except LookupError:
-            return self._table().get(key)
-        except _DAMAGE as error:
-            raise self._damaged(error) from error
+        if self._places is None:
+            index = self._index
+            if index is None:
+                self._keys()
+                index = self._index
+            if index is not None:
+                try:
+                    return index.find(key)
+                except LookupError:
+                    pass
+                except ValueError as error:
+                    raise damaged(self._node, error) from error
+        return self._table().get(key)
 
     def __getitem__(self, key: Any) -> Any:
         if self._own is not None:
@@ -161,12 +142,12 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         return self._count() if self._own is None else len(self._own)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._own) if self._own is not None else self._watched(self._in_order(self._keys()))
+        return iter(self._own) if self._own is not None else self._watched(iter(self._in_order()))
 
     def __reversed__(self) -> Iterator[Any]:
         if (own := self._own) is not None:
             return cast(Iterator[Any], reversed(own))
-        return self._watched(self._in_order(self._keys(), reversed))
+        return self._watched(reversed(self._in_order()))
 
     def _watched(self, parts: Iterator[Answer]) -> Iterator[Answer]:
         """Yield keys, values or items as long as nothing is added or removed."""
@@ -299,7 +280,7 @@ class _Items(_Part, ItemsView[Any, Any]):
         own = ours._own
         if own is not None:
             return iter(own.items())
-        return ours._watched(zip(ours._in_order(ours._keys()), ours._each(), strict=True))
+        return ours._watched(zip(ours._in_order(), ours._each(), strict=True))
 
     def __reversed__(self) -> Iterator[tuple[Any, Any]]:
         return ((key, self._mapping[key]) for key in reversed(self._mapping))

@@ -1,6 +1,6 @@
-"""Sets, opened in constant time, their elements looked up in a table that is built at the first lookup.
+"""Sets, opened in constant time, their elements looked up in the region where they have an index.
 
-The operators are the builtins' own, on that table.
+The operators are the builtins' own, on a table that is built when one is used.
 """
 
 from __future__ import annotations
@@ -8,18 +8,22 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from typing import Any
+from typing import Any, Final
 
 from mori.codecs.containers import SetCodec
+from mori.codecs.index import Index
 from mori.format.codec import register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
+from mori.objects.containers.keys import damaged, index_of, keys_of
 from mori.objects.containers.sequences import SharedList
 from mori.objects.containers.view import SHOWN, View, shown
 from mori.objects.containers.walk import bounded
 
 __all__ = ["SharedFrozenSet", "SharedSet"]
+
+_NOTHING: Final = frozenset[Any]()
 
 
 def _builtin(other: Any) -> Any:
@@ -60,23 +64,23 @@ def _asked(name: str) -> Callable[..., Any]:
 class _Elements(View[set[Any]], Set[Any]):
     """Sets and frozensets."""
 
-    __slots__ = ("_list", "_looked_up")
+    __slots__ = ("_index", "_list", "_looked_up")
     _kind: type
 
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
         self._list: SharedList | None = None
+        self._index: Index | None = None
         self._looked_up: Any = None
 
     def _in_order(self) -> SharedList:
         """Return the elements as the list that they are in shared memory."""
-        if self._list is None:
-            child = self._node.child(0)
-            elements = self._identity.open(child)
-            if not isinstance(elements, SharedList):
-                raise child.decode_error("it is no list of elements")
+        elements = self._list
+        if elements is None:
+            elements = keys_of(self._node, self._identity)
+            self._index = index_of(self._node, elements, _NOTHING)
             self._list = elements
-        return self._list
+        return elements
 
     def _table(self) -> Any:
         """Return the builtin set of the elements; it is this object's own, and never handed out."""
@@ -101,7 +105,7 @@ class _Elements(View[set[Any]], Set[Any]):
 
     def _private(self) -> set[Any]:
         own = super()._private()
-        self._looked_up = self._list = None
+        self._looked_up = self._list = self._index = None
         return own
 
     def _mori_is_intact(self) -> bool:
@@ -118,6 +122,15 @@ class _Elements(View[set[Any]], Set[Any]):
         return iter(self._in_order()) if self._own is None else iter(self._own)
 
     def __contains__(self, value: object) -> bool:
+        if self._own is None and self._looked_up is None:
+            self._in_order()
+            if self._index is not None:
+                try:
+                    return self._index.find(value) is not None
+                except LookupError:
+                    pass
+                except ValueError as error:
+                    raise damaged(self._node, error) from error
         return value in self._table()
 
     def copy(self) -> Any:
@@ -171,9 +184,9 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 class SharedSet(_Elements, MutableSet[Any]):
     """A set in shared memory.
 
-    Opening it costs the same whatever its length; it is iterated over without being built. The first lookup,
-    comparison or operator builds a table of its elements in private memory. A change acts on this object
-    alone, which then pickles as a plain set.
+    Opening it costs the same whatever its length; it is iterated over without being built, and elements are
+    looked up like the keys of a `SharedDict`. The first comparison or operator builds a table of its elements
+    in private memory. A change acts on this object alone, which then pickles as a plain set.
     """
 
     __slots__ = ()
@@ -188,7 +201,7 @@ class SharedSet(_Elements, MutableSet[Any]):
 
     def remove(self, value: Any) -> None:
         """Remove an element; this set alone changes."""
-        if value not in self._table():
+        if value not in self:
             set().remove(value)
         self._private().remove(value)
 

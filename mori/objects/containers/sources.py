@@ -41,6 +41,9 @@ class Source(Protocol):
     def get(self, index: int) -> Any:
         """Return an element."""
 
+    def look(self, index: int) -> Any:
+        """Return an element that is looked at and let go: a write to it would be lost."""
+
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         """Yield the elements between two places, some at a time."""
 
@@ -70,6 +73,8 @@ class _Columns:
             return self._column[index]
         except ValueError as error:
             raise _damaged(self._node, error) from error
+
+    look = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         while start < stop:
@@ -126,6 +131,8 @@ class _Arrays:
                     raise _damaged(self._node, error) from error
                 self._hand_out(index, array)
             return array
+
+    look = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         while start < stop:
@@ -201,10 +208,13 @@ class _Blocks(Tracker):
         return self._length  # type: ignore[no-any-return]
 
     def get(self, index: int) -> Any:
-        if not self._is_fixed:
-            with lock:
-                number = self._blocks.find(index)
-                return self._block(number)[index - self._blocks.start(number)]
+        if self._is_fixed:
+            return self.look(index)
+        with lock:
+            number = self._blocks.find(index)
+            return self._block(number)[index - self._blocks.start(number)]
+
+    def look(self, index: int) -> Any:
         start, stop, block = self._last
         if not start <= index < stop:
             number = self._blocks.find(index)
@@ -270,6 +280,8 @@ class _Nodes(Tracker):
     def get(self, index: int) -> Any:
         with lock:
             return self._block(index)[0]
+
+    look = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         for index in range(start, stop):

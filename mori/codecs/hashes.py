@@ -1,0 +1,172 @@
+"""Hashes of keys that are the same in every process: equal keys have equal ones, whatever their types.
+
+Python salts the hash of text, bytes and times, and makes that of None of an address. Numbers it hashes by
+value and across types, and tuples and frozensets by the hashes of what is in them: so the hash here is
+Python's own, where what it salts is replaced by a number. A type is known here if it compares by value and
+its hash can be told from that, classes that inherit both `__eq__` and `__hash__` from one among them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import operator
+import pathlib
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from zlib import crc32
+
+import numpy as np
+
+__all__ = ["PROBE", "UnequalError", "stable_hash", "stable_hashes"]
+
+PROBE: Final = hash((1, 0.5, frozenset((2, 3))))
+"""A Python that has another for this has other hashes for numbers, tuples or sets."""
+
+_EPOCH: Final = dt.datetime(1970, 1, 1)
+_UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_NO_TIME: Final = dt.timedelta()
+
+
+class UnequalError(Exception):
+    """A key that equals nothing but itself: a NaN, or an object that compares by identity."""
+
+
+def stable_hash(key: Any) -> int:
+    """Return the hash of a key.
+
+    Raises
+    ------
+    LookupError
+        For a key that has none here, such as one that cannot be hashed, or is of a class of unknown ways.
+    UnequalError
+        For a key that equals no other.
+    """
+    cls = type(key)
+    return (_WAYS.get(cls) or _way(cls))(key)
+
+
+def stable_hashes(keys: list[Any]) -> Iterable[int]:
+    """Return the hashes of many keys; what cannot be hashed raises when it is reached."""
+    ways = {_WAYS.get(cls) or _way(cls) for cls in {*map(type, keys)}}
+    if len(ways) == 1:
+        (way,) = ways
+        return _MANY[way](keys) if way in _MANY else map(way, keys)
+    return map(stable_hash, keys)
+
+
+def _way(cls: Any) -> Callable[[Any], int]:
+    """Return how objects of a class are hashed that is not in the table."""
+    base: Any
+    for base in cls.__mro__:
+        if way := _WAYS.get(base):
+            if cls.__eq__ is base.__eq__ and cls.__hash__ is base.__hash__:
+                return way
+            raise LookupError(cls)
+    if dataclasses.is_dataclass(cls):
+        return _of_fields
+    if cls.__eq__ is object.__eq__ and cls.__hash__ is object.__hash__:
+        raise UnequalError
+    raise LookupError(cls)
+
+
+def _of_number(key: Any) -> int:
+    hashed = hash(key)  # first: a signaling NaN has neither hash nor comparison
+    if key != key:  # noqa: PLR0124
+        raise UnequalError
+    return hashed
+
+
+def _of_numbers(keys: list[Any]) -> Iterable[int]:
+    if any(map(operator.ne, keys, keys)):
+        raise UnequalError
+    return map(hash, keys)
+
+
+def _of_text(key: str) -> int:
+    try:
+        return crc32(str.encode(key))
+    except UnicodeEncodeError:  # lone surrogates
+        return crc32(str.encode(key, "utf-8", "surrogatepass"))
+
+
+def _of_texts(keys: list[str]) -> Iterable[int]:
+    try:
+        return map(crc32, [*map(str.encode, keys)])
+    except UnicodeEncodeError:
+        return map(_of_text, keys)
+
+
+def _of_bytes(key: bytes) -> int:
+    return crc32(bytes.__getitem__(key, slice(None)))
+
+
+def _of_tuple(key: tuple[Any, ...]) -> int:
+    return hash(tuple([stable_hash(part) for part in tuple.__iter__(key)]))
+
+
+def _of_tuples(keys: list[tuple[Any, ...]]) -> Iterable[int]:
+    if len({*map(len, keys)}) > 1 or not keys[0]:
+        return map(_of_tuple, keys)
+    return map(hash, zip(*map(stable_hashes, map(list, zip(*keys, strict=True))), strict=True))
+
+
+def _of_frozenset(key: frozenset[Any]) -> int:
+    return hash(frozenset([stable_hash(part) for part in frozenset.__iter__(key)]))
+
+
+def _of_datetime(key: dt.datetime) -> int:
+    if key.fold:  # it makes no difference for what is equal
+        key = key.replace(fold=0)
+    return hash(key - (_EPOCH if key.utcoffset() is None else _UTC_EPOCH))
+
+
+def _of_time(key: dt.time) -> int:
+    if key.fold:
+        key = key.replace(fold=0)
+    since = dt.timedelta(0, key.second, key.microsecond, 0, key.minute, key.hour)
+    return hash(since - (key.utcoffset() or _NO_TIME))
+
+
+def _of_fields(key: Any) -> int:
+    """Return the hash of a dataclass that has the hash of its fields."""
+    compared = [f.name for f in dataclasses.fields(key) if (f.compare if f.hash is None else f.hash)]
+    fields = tuple([getattr(key, name) for name in compared])
+    try:
+        is_theirs = hash(key) == hash(fields)
+    except TypeError:
+        raise LookupError(type(key)) from None
+    if not is_theirs:
+        raise LookupError(type(key))
+    return _of_tuple(fields)
+
+
+_NUMBERS: Final = {cls for cls in np.sctypeDict.values() if issubclass(cls, np.number | np.bool_)} - {
+    np.timedelta64  # it equals times, which have other hashes
+}
+_WAYS: Final[dict[type, Callable[[Any], int]]] = {
+    **dict.fromkeys((int, bool, fractions.Fraction, uuid.UUID, dt.timedelta), hash),
+    **dict.fromkeys((float, complex, decimal.Decimal), _of_number),
+    **{cls: _of_number if issubclass(cls, np.inexact) else hash for cls in _NUMBERS},
+    str: _of_text,
+    np.str_: _of_text,
+    bytes: crc32,
+    np.bytes_: _of_bytes,
+    tuple: _of_tuple,
+    frozenset: _of_frozenset,
+    type(None): lambda _: 0xFCA86420,  # as Python has it from 3.12 on
+    dt.date: dt.date.toordinal,
+    dt.datetime: _of_datetime,
+    dt.time: _of_time,
+    enum.Enum: lambda key: stable_hash(key._name_),
+    pathlib.PurePosixPath: lambda key: _of_text(str(key)),
+}
+_MANY: Final[dict[Callable[[Any], int], Callable[[list[Any]], Iterable[int]]]] = {
+    _of_number: _of_numbers,
+    _of_text: _of_texts,
+    _of_tuple: _of_tuples,
+}
