@@ -21,7 +21,6 @@ from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain, 
 from mori.format import codec
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
-from mori.format.node import Node
 from mori.format.refcounts import held_twice
 from mori.format.survey import Survey
 from mori.memory.mapping import address_of
@@ -242,14 +241,5 @@ class ArraysCodec(BuiltinCodec):
 
     id = Id.ARRAYS
 
-    def encode(self, obj: Sequence[Any]) -> Encoded | None:
-        raise AssertionError("lists are packed by the codecs of lists and tuples")
-
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Arrays:
         return Arrays(meta, buffers)
-
-    def part(self, node: Node, number: int) -> None:
-        """Return None: its arrays have no nodes of their own."""
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("a list of arrays has no parts that could fail")

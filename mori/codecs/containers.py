@@ -77,9 +77,6 @@ class SequenceCodec(ContainerCodec):
             return Encoded(b"", (), obj)
         return encode_blocks(obj, self.kind.__name__, survey, holders)
 
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        return self.kind(children)
-
     def part(self, node: Node, number: int) -> Node:
         if number >= len(node):
             raise IndexError(f"out of bounds: there are {len(node)} elements")
@@ -144,9 +141,6 @@ class DictCodec(ContainerCodec):
             return small
         return _indexed(obj, lambda: [packed.numbers(obj.values()) or _values_of(obj)])
 
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> dict[Any, Any]:
-        return dict(zip(*children, strict=True))
-
     def step_to(self, obj: Any, index: int, child: object) -> str:
         if isinstance(child, Elements):
             return ".keys()"
@@ -178,10 +172,6 @@ class SetCodec(ContainerCodec):
         small = _small(obj, self.kind.__name__, survey, is_root=is_root)
         return small or _indexed(obj, tuple)
 
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        (elements,) = children
-        return self.kind(elements)
-
     def step_to(self, obj: Any, index: int, child: object) -> str:
         return "" if isinstance(child, Elements) else path_to(obj, child)
 
@@ -194,9 +184,6 @@ class AliasCodec(BuiltinCodec):
     """
 
     id = Id.ALIAS
-
-    def encode(self, obj: Any) -> Encoded | None:
-        raise AssertionError("no type is written as an alias")
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         raise ValueError("it is an alias that stands alone")

@@ -20,15 +20,12 @@ from mori.codecs.kinds import kinds_of, pieces_of
 from mori.codecs.meta import from_json, to_json
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
-from mori.format.node import Node
 
 __all__ = [
     "Column",
     "Numbers",
     "PackedCodec",
     "Pieces",
-    "Take",
-    "buffers_of",
     "column_meta",
     "cut",
     "laid_out",
@@ -87,14 +84,6 @@ class Column:
             for place in np.flatnonzero(valid == 0).tolist():
                 values[place] = None
         return values
-
-    def blocks(self) -> Iterator[list[Any]]:
-        """Yield all elements, block by block."""
-        start = 0
-        while start < self._length:
-            block = self.block(start, self._length)
-            yield block
-            start += len(block)
 
     def _value(self, index: int) -> Any:
         raise NotImplementedError
@@ -188,23 +177,17 @@ def validity_of(obj: Sequence[Any], missing: bool) -> npt.NDArray[np.uint8]:
     return np.packbits(valid, bitorder="little")
 
 
-Take = Callable[[slice], Sequence[Any]]
-"""Returns some of the elements once more, for a list of them that does not stay until they are written."""
-
-
 Lay = Callable[[Sequence[Any]], tuple[Iterable[int], bytes]]
 """Returns the lengths of some elements in bytes, and their bytes."""
 
 
-def laid_out(
-    obj: Sequence[Any], empty: Any, missing: bool, lay: Lay, take: Take | None = None
-) -> list[Buffer]:
+def laid_out(obj: Sequence[Any], empty: Any, missing: bool, lay: Lay) -> list[Buffer]:
     """Return the offsets of elements, None replaced by `empty`, and their bytes, made when written."""
-    count, take = len(obj), take or obj.__getitem__
+    count = len(obj)
 
     def blocks() -> Iterator[tuple[Iterable[int], bytes]]:
         for start in range(0, count, _WRITTEN):
-            block = take(slice(start, min(start + _WRITTEN, count)))
+            block = obj[start : start + _WRITTEN]
             if missing:
                 block = [empty if value is None else value for value in block]
             yield lay(block)
@@ -235,7 +218,7 @@ _NUMBERS: Final = {"?": "?", "q": "<i8", "d": "<f8"}
 _PIECES: Final = {"b": (_Bytes, b"", _lay_bytes), "i": (_Integers, 0, _lay_integers)}
 
 
-def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None) -> Encoded | None:
+def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
     """Return elements of one class, and None if some are `missing`, as one node; None for other classes."""
     if cls not in _TAGS or (cls is bytes and any(value and len(value) >= LEAST for value in obj)):
         return None  # long bytes are mapped, not copied
@@ -249,7 +232,7 @@ def pack(obj: Sequence[Any], cls: type, missing: bool, take: Take | None = None)
             tag = "i"
     if tag in _PIECES:
         _, empty, lay = _PIECES[tag]
-        buffers += laid_out(obj, empty, missing, lay, take)
+        buffers += laid_out(obj, empty, missing, lay)
     return Encoded(column_meta(obj, missing, tag), buffers, (), Id.PACKED)
 
 
@@ -257,11 +240,6 @@ def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
     """Return the meta of a column: what it is, of what, how long, and how many are missing."""
     kind = "tuple" if isinstance(obj, tuple) else "list"
     return to_json((kind, *tag, len(obj), obj.count(None) if missing else 0))
-
-
-def buffers_of(tag: str) -> int:
-    """Return how many buffers a column has."""
-    return 3 if tag in _PIECES else 2
 
 
 def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
@@ -325,9 +303,3 @@ class PackedCodec(BuiltinCodec):
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Column:
         kind, tag, *numbers = from_json(meta)
         return opened(tag, (kind, *numbers), buffers)
-
-    def part(self, node: Node, number: int) -> None:
-        """Return None: its elements have no nodes of their own."""
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("a packed list has no parts that could fail")

@@ -18,8 +18,8 @@ import sys
 import zlib
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import numpy as np
 
@@ -39,7 +39,6 @@ from mori.store.names import MAX_STEPS
 __all__ = [
     "Blocks",
     "BlocksCodec",
-    "Numbers",
     "ObjectStream",
     "PartNumberError",
     "Reader",
@@ -96,7 +95,7 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
     nothing.
     """
 
-    def __init__(self, number: Callable[[Any], int | None], *tables: Any) -> None:
+    def __init__(self, number: Number, *tables: Any) -> None:
         super().__init__({np.void: _of_void, np.record: _of_void})
         self._number = number
         self._tables = ChainMap(*tables)
@@ -169,7 +168,7 @@ class _Writer:
     def _number_of_mapped(self, obj: Any) -> int | None:
         return self.number(obj) if obj is not self._root and codec.is_part(obj) else None
 
-    def _reference(self, special: dict[int, bool]) -> Callable[[Any], int | None]:
+    def _reference(self, special: dict[int, bool]) -> Number:
         """Return a pickler's persistent id: the number that stands for an object, None for none."""
         container, apart, seen = self._container, self._survey.apart, self._seen
 
@@ -433,6 +432,9 @@ def _fault_of(elements: list[Any], first: int, error: Exception) -> UnpicklableE
 Get = Callable[[int], Any]
 """Returns what a number in a stream stands for."""
 
+Number = Callable[[Any], int | None]
+"""Returns the number by which a stream refers to an object; None for what it contains."""
+
 
 class _Unpickler(pickle.Unpickler):
     """Reads a stream that names what its node lists."""
@@ -520,38 +522,30 @@ class Reader:
         return number
 
 
-class Numbers(NamedTuple):
-    """How the objects that a stream refers to are known when it is written again."""
+def dump_again(elements: object, reader: Reader, number: Number, reference: Number | None) -> bytes:
+    """Return the stream of elements that were read from one, to be compared with it.
 
-    part: Callable[[Any], int | None]
-    reference: Callable[[Any], int | None] | None
-
-
-def dump_again(elements: object, reader: Reader, numbers: Numbers) -> bytes:
-    """Return the stream of elements that were read from one, to be compared with it."""
-    if not reader.is_opaque and numbers.reference is None:
+    `number` gives the numbers of parts, and `reference` those of persistent ids.
+    """
+    if not reader.is_opaque and reference is None:
         return pickle.dumps(elements, 5)
     file = io.BytesIO()
     if reader.may_name_any:
         import cloudpickle
 
-        namespace: dict[str, Any] = {
-            "dispatch_table": _Reducers(numbers.part, cloudpickle.Pickler.dispatch_table)
-        }
+        namespace: dict[str, Any] = {"dispatch_table": _Reducers(number, cloudpickle.Pickler.dispatch_table)}
         pickler = type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5)
     else:
         pickler = _Pickler(file, 5)
         if reader.is_opaque:
-            pickler.dispatch_table = _Reducers(numbers.part, copyreg.dispatch_table)
-    if numbers.reference is not None:
-        pickler.persistent_id = numbers.reference
+            pickler.dispatch_table = _Reducers(number, copyreg.dispatch_table)
+    if reference is not None:
+        pickler.persistent_id = reference
     pickler.dump(elements)
     return file.getvalue()
 
 
-def _dump(
-    obj: Any, number: Callable[[Any], int | None] | None = None, again: Callable[[], None] = lambda: None
-) -> bytes:
+def _dump(obj: Any, number: Number | None = None, again: Callable[[], None] = lambda: None) -> bytes:
     """Return the stream of an object by itself, by cloudpickle where plain pickle fails.
 
     `number` gives the numbers of parts, and `again` is called before it gives them once more.
@@ -680,12 +674,6 @@ class BlocksCodec(ContainerCodec):
     """The elements of a list or tuple in blocks."""
 
     id = Id.BLOCKS
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Blocks:
-        return Blocks(meta, buffers, len(children))
-
-    def part(self, node: Node, number: int) -> None:
-        """Return None: its elements have no nodes of their own."""
 
     def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
         blocks = Blocks(node.meta, node.buffers(), len(node))

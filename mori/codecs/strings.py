@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.meta import from_json
-from mori.codecs.packed import Pieces, Take, column_meta, cut, laid_out, validity_of
+from mori.codecs.packed import Pieces, column_meta, cut, laid_out, validity_of
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
-from mori.format.node import Node
 
 __all__ = ["Strings", "StringsCodec", "pack"]
 
@@ -52,10 +51,10 @@ def _lay(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
     return np.diff(ends, prepend=0), data
 
 
-def pack(obj: Sequence[Any], missing: bool, take: Take | None = None) -> Encoded | None:
+def pack(obj: Sequence[Any], missing: bool) -> Encoded | None:
     """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
     try:
-        laid = laid_out(obj, "", missing, _lay, take)
+        laid = laid_out(obj, "", missing, _lay)
     except UnicodeEncodeError:
         return None
     return Encoded(column_meta(obj, missing), [validity_of(obj, missing), *laid], (), Id.STRINGS)
@@ -66,14 +65,5 @@ class StringsCodec(BuiltinCodec):
 
     id = Id.STRINGS
 
-    def encode(self, obj: Sequence[Any]) -> Encoded | None:
-        raise AssertionError("lists are packed by the codecs of lists and tuples")
-
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Strings:
         return Strings(from_json(meta), buffers)
-
-    def part(self, node: Node, number: int) -> None:
-        """Return None: its elements have no nodes of their own."""
-
-    def step(self, obj: Any, index: int) -> str:
-        raise AssertionError("a list of strings has no parts that could fail")

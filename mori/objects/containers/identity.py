@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Container
 from typing import Any, NoReturn
 
-from mori.codecs.streams import Numbers, ObjectStream, PartNumberError, Reader, dump_again
+from mori.codecs.streams import ObjectStream, PartNumberError, Reader, dump_again
 from mori.errors import MoriError
 from mori.format import layout
 from mori.format.node import Node
@@ -177,7 +177,7 @@ class References:
         """Return the stream of elements as they are now."""
         has_references = self._persistent or self._reader.uses_common or self._reader.has_self
         reference = self._reference if has_references else None
-        return dump_again(elements, self._reader, Numbers(self._mapped, reference))
+        return dump_again(elements, self._reader, self._mapped, reference)
 
 
 class _Common:

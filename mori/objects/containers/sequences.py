@@ -322,6 +322,9 @@ class _Elsewhere(BuiltinCodec):
             return view
         return SharedTuple(node, identity)
 
+    def part(self, node: Node, number: int) -> None:
+        """Return None: their elements have no nodes of their own."""
+
 
 class _StringsCodec(_Elsewhere, StringsCodec):
     """Of strings."""
