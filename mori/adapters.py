@@ -29,8 +29,8 @@ from typing import Any, Final
 
 from mori import api, settings, store
 from mori._fork import in_child
-from mori._imports import imported
 from mori.errors import readable_size
+from mori.format.origins import watch as watch_classes
 from mori.memory.grace import call_later
 from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping as Region
@@ -43,8 +43,9 @@ from mori.store import directories, locks
 from mori.store.base import FILES, MEMFD
 from mori.store.names import Name, format_name, parse_label
 from mori.store.processes import announce
+from mori.wire import picklers
 from mori.wire.lost import Lost
-from mori.wire.picklers import reduce_reference as reduce_array
+from mori.wire.picklers import reduce_array
 from mori.wire.reference import (
     identity,
     lease_of,
@@ -107,7 +108,7 @@ __all__ = [
     "own_directory",
     "readable_size",
     "reduce_array",
-    "reduce_arrow",
+    "reduce_opened",
     "refer_to_memory",
     "reference_to_region",
     "region_of",
@@ -115,6 +116,7 @@ __all__ = [
     "use_lost_objects",
     "use_transport",
     "used",
+    "watch_classes",
 ]
 
 add_settings = settings.look_in
@@ -218,11 +220,13 @@ def frame_class() -> type:
     return Shared
 
 
-def reduce_arrow(obj: Any) -> Any:
-    """Return what ``__reduce_ex__`` returns for a reference to an object of pyarrow's.
+def reduce_opened(obj: Any) -> Any:
+    """Return what ``__reduce_ex__`` returns for a reference to an object of a class that is not mori's.
 
-    None where the object has to go its own way. The classes of pyarrow cannot be told how to pickle, so an
-    adapter asks here first, where its engine has a serializer for them.
+    None where the object has to go its own way. Such classes cannot be told how to pickle, so an adapter asks
+    here first where its engine has a serializer for them; plain picklers ask by themselves.
     """
-    arrow = imported("mori.objects.arrow")  # nothing of pyarrow lies in a region before
-    return None if arrow is None else arrow.reference_for_engine(obj)
+    return picklers.reduce_opened(obj) if is_transport_set() else None
+
+
+picklers.refer_in_engines()

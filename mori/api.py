@@ -15,11 +15,12 @@ import numpy as np
 from mori import store
 from mori._imports import imported, importing
 from mori._progress import Meter, meter, shown
+from mori.codecs.streams import LEAST
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.format import codec, origins, writer
 from mori.format.atoms import NAMED, VALUES
 from mori.format.node import Node, open_node, root_of
-from mori.format.plan import measure
+from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
 from mori.objects import array, array_codec, hashing
 from mori.objects.array import SharedArray
@@ -28,6 +29,7 @@ from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Where
 from mori.store.names import Name, format_name, parse_name
 from mori.wire import engines, picklers
+from mori.wire.compare import is_by_reference
 from mori.wire.transport import transport_var, use_transport
 
 __all__ = [
@@ -130,14 +132,22 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
             objects.warn()
     written_by = codec.for_id(plan.codec)
     is_container = isinstance(by, codec.ContainerCodec)
-    if written_by is None or not (
-        is_container or written_by.has_mapped(len(plan.children), len(plan.buffers))
-    ):
+    has_mapped = is_container or (
+        written_by is not None and written_by.has_mapped(len(plan.children), len(plan.buffers))
+    )
+    if not has_mapped and not _is_known_again(obj, plan):
         return obj
 
     if shown_by is not None:
         shown_by.writing(writer.region_nbytes(plan))
     return root_of(writer.create(plan)).reopen()
+
+
+def _is_known_again(obj: object, plan: PlanNode) -> bool:
+    """Return whether an object without mapped parts is worth a reference, and known when it is pickled: by a
+    weak reference, as what was opened.
+    """
+    return type(obj).__weakrefoffset__ != 0 and sum(map(buffer_nbytes, plan.buffers)) >= LEAST
 
 
 def _node_of(obj: object) -> Node | None:
@@ -154,7 +164,8 @@ def _node_of(obj: object) -> Node | None:
     of_pandas = getattr(sys.modules.get("mori.objects.pandas"), "node_of", None)
     if of_pandas is not None and (node := of_pandas(obj)) is not None:
         return node  # type: ignore[no-any-return]
-    return origins.node_of(obj)
+    node = origins.node_of(obj)
+    return node if node is not None and is_by_reference(node, obj) else None
 
 
 def is_shared(x: object) -> bool:

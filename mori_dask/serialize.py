@@ -50,8 +50,7 @@ def register() -> None:
     for dispatch, ours in ((sizeof, _sizeof), (normalize_token, _token)):
         _when_met(dispatch, "pandas", functools.partial(_register_pandas, dispatch, ours))
         _when_met(dispatch, "pyarrow", functools.partial(_register_arrow, dispatch, ours))
-    for dispatch in (dask_serialize, dask_deserialize):  # Dask registers with both when either meets one
-        _when_met(dispatch, "pyarrow", _register_tables)
+    adapters.watch_classes(_prefer_references)
 
 
 def _register_type(cls: type) -> None:
@@ -120,20 +119,19 @@ def _serialize_array(array: np.ndarray[Any, Any]) -> Any:
     return serialize_numpy_ndarray(array)
 
 
-def _register_tables() -> None:
-    import pyarrow as pa
-
-    # Dask has serializers of its own for these two, which copy; other objects of pyarrow's are pickled.
-    for cls in (pa.Table, pa.RecordBatch):
+def _prefer_references(cls: type) -> None:
+    """Pickle what was opened of a class that Dask has a serializer for, which copies."""
+    try:
         plain = dask_serialize.dispatch(cls)
-        if not isinstance(plain, functools.partial):  # ours
-            dask_serialize.register(cls)(functools.partial(_serialize_table, plain))
+    except TypeError:  # there is none: Dask pickles it
+        return
+    dask_serialize.register(cls)(functools.partial(_serialize_opened, plain))
 
 
-def _serialize_table(plain: Callable[[Any], Any], table: Any) -> Any:
-    if adapters.reduce_arrow(table) is not None:
-        raise _ByPickleError("shared tables are pickled")
-    return plain(table)
+def _serialize_opened(plain: Callable[[Any], Any], obj: Any) -> Any:
+    if adapters.reduce_opened(obj) is not None:
+        raise _ByPickleError("what was opened from a region is pickled")
+    return plain(obj)
 
 
 def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:

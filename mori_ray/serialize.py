@@ -96,7 +96,7 @@ _TRANSPORTS: Final[dict[Purpose, adapters.TransportLike]] = {
 def _choose(purpose: Purpose) -> AbstractContextManager[None]:
     table = getattr(sys.modules.get("pyarrow"), "Table", None)
     if table is not None:
-        hooks.prefer(table, adapters.reduce_arrow)
+        hooks.prefer(table, adapters.reduce_opened)
     return nullcontext() if adapters.is_by_value() else adapters.use_transport(_TRANSPORTS[purpose])
 
 

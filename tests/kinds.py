@@ -5,6 +5,8 @@ For the tests of mori_dask and mori_ray, in a module that their workers can impo
 
 from __future__ import annotations
 
+import array
+import collections
 import gc
 import importlib.util
 import warnings
@@ -126,6 +128,13 @@ def sparse(form: str) -> Callable[[], Any]:
     return make
 
 
+def forest() -> Any:
+    from sklearn.ensemble import RandomForestRegressor
+
+    x = numbers().reshape(-1, 10)
+    return RandomForestRegressor(2, random_state=1).fit(x, x[:, 0])
+
+
 def dataset() -> Any:
     import xarray as xr
 
@@ -137,8 +146,6 @@ def tensor() -> Any:
 
     return torch.from_numpy(numbers())
 
-
-_WRITABLE: Final = "it can be written to, and nothing tells of that"
 
 KINDS: Final[dict[str, Kind]] = {
     "an array": Kind(numbers),
@@ -177,13 +184,18 @@ KINDS: Final[dict[str, Kind]] = {
     "a record batch": Kind(lambda: table().to_batches()[0], "pyarrow"),
     "an array of Arrow's": Kind(lambda: table()["s"].chunk(0), "pyarrow"),
     "a chunked array": Kind(chunked, "pyarrow"),
-    "a polars frame": Kind(polars_frame, "polars", _WRITABLE),
-    "a polars series": Kind(lambda: polars_frame()["x"], "polars", _WRITABLE),
+    "a polars frame": Kind(polars_frame, "polars"),
+    "a polars series": Kind(lambda: polars_frame()["x"], "polars"),
     "a polars frame in a dict": Kind(lambda: {"f": polars_frame()}, "polars"),
     "a sparse matrix": Kind(sparse("csr_matrix"), "scipy"),
     "a sparse array": Kind(sparse("coo_array"), "scipy"),
+    "a forest": Kind(forest, "sklearn"),
+    "a counter": Kind(lambda: collections.Counter(texts())),
+    "an ordered dict": Kind(lambda: collections.OrderedDict.fromkeys(texts(), 1)),
+    "a deque": Kind(lambda: collections.deque(texts())),
+    "an array of numbers": Kind(lambda: array.array("d", range(N))),
     "a dataset": Kind(dataset, "xarray"),
-    "a tensor": Kind(tensor, "torch", _WRITABLE),
+    "a tensor": Kind(tensor, "torch"),
     "a tensor in a list": Kind(lambda: [tensor()], "torch"),
 }
 
@@ -223,6 +235,9 @@ def same(one: Any, other: Any) -> bool:
         return one.shape == other.shape and one.dtype == other.dtype and not (one != other).nnz
     if library == "xarray":
         return bool(one.identical(other))
+    if library == "sklearn":
+        x = numbers().reshape(-1, 10)
+        return bool(np.array_equal(one.predict(x), other.predict(x)))
     if library == "torch":
         return one.dtype == other.dtype and one.shape == other.shape and bool((one == other).all())
     return bool(one == other)

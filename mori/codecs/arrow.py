@@ -21,7 +21,7 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.codecs.meta import from_json, to_json
-from mori.format.codec import Buffers, Encoded, RebuiltCodec
+from mori.format.codec import Buffers, Encoded, RebuiltCodec, register
 from mori.format.layout import Codec as Id
 
 __all__ = ["ARRAYS", "ArrayCodec", "ChunkedCodec", "TableCodec"]
@@ -118,3 +118,8 @@ ARRAYS: Final = tuple(
     cls for cls in vars(pa.lib).values() if inspect.isclass(cls) and issubclass(cls, pa.Array)
 )
 """The classes of arrays."""
+
+register(ArrayCodec(), *ARRAYS)
+register(ChunkedCodec(), pa.ChunkedArray)
+register(TableCodec(Id.ARROW_TABLE, pa.Table, pa.ChunkedArray), pa.Table)
+register(TableCodec(Id.ARROW_RECORD_BATCH, pa.RecordBatch, pa.Array), pa.RecordBatch)

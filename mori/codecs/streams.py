@@ -37,6 +37,7 @@ from mori.format.survey import Common, Contents, Survey
 from mori.store.names import MAX_STEPS
 
 __all__ = [
+    "LEAST",
     "Blocks",
     "BlocksCodec",
     "ObjectStream",
@@ -48,6 +49,7 @@ __all__ = [
     "encode_blocks",
     "encode_object",
     "part",
+    "reloaded",
     "void",
 ]
 
@@ -57,7 +59,9 @@ BLOCK: Final = 1024
 _PART: Final = 256  # bytes that a part counts as: reading a block opens all of its parts
 _CHUNK: Final = 512  # elements that are looked at together
 _FIRST: Final = 8  # elements of the first block that is tried
-_LEAST: Final = 1024  # bytes of a buffer that is worth a place of its own
+LEAST: Final = 1024
+"""Bytes of a buffer that is worth a place of its own, and of a stream that is worth a reference."""
+
 _WITH_NODES: Final = frozenset({"list", "tuple", "dict", "common"})
 _MOST_PARTS: Final = 16  # of a small container: opening it opens all of them
 _SELF: Final = -1  # what a stream calls the container whose content it is; parts are -2, -3 and so on
@@ -360,7 +364,7 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
 
     def take(buffer: pickle.PickleBuffer) -> bool:
         with buffer.raw() as raw:
-            if raw.nbytes < _LEAST:
+            if raw.nbytes < LEAST:
                 return True  # it stays in the stream
         buffers.append(buffer)
         return False
@@ -570,6 +574,20 @@ def copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
     """Return a copy of an object, whose parts were changed by a function; the object itself where it has
     none.
     """
+    stream, parts = _taken_apart(obj)
+    return _put_together(stream, [*map(change, parts)]) if parts else obj
+
+
+def reloaded(obj: Any) -> Any:
+    """Return an object as it is unpickled, with the same parts.
+
+    That tells names of attributes from equal strings: whether these are one object depends on what this
+    process has unpickled before, since it has one string for all that are a name.
+    """
+    return _put_together(*_taken_apart(obj))
+
+
+def _taken_apart(obj: Any) -> tuple[bytes, list[Any]]:
     parts: list[Any] = []
 
     def number(one: Any) -> int | None:
@@ -578,11 +596,11 @@ def copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
         parts.append(one)
         return len(parts) - 1
 
-    stream = _dump(obj, number, parts.clear)
-    if not parts:
-        return obj
-    copies = [change(one) for one in parts]
-    return Reader(8, [], 0).load(stream, copies.__getitem__, copies.__getitem__)
+    return _dump(obj, number, parts.clear), parts
+
+
+def _put_together(stream: bytes, parts: list[Any]) -> Any:
+    return Reader(8, [], 0).load(stream, parts.__getitem__, parts.__getitem__)
 
 
 class Blocks:

@@ -373,7 +373,7 @@ _LIBRARIES: Final = (
         "pandas",
     ),
     _Library(
-        "mori.objects.arrow",
+        "mori.codecs.arrow",
         ("pyarrow",),
         (Id.ARROW_ARRAY, Id.ARROW_CHUNKED_ARRAY, Id.ARROW_RECORD_BATCH, Id.ARROW_TABLE),
         "arrow",

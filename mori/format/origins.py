@@ -8,16 +8,26 @@ alive; an object keeps its region alive, through the node that stands here besid
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from mori.format.node import Node
 
-__all__ = ["node_of", "remember"]
+__all__ = ["node_of", "remember", "watch"]
 
 T = TypeVar("T")
 
 _origins: dict[int, tuple[weakref.ref[Any], Node]] = {}
+_classes: weakref.WeakSet[type] = weakref.WeakSet()
+_watchers: list[Callable[[type], None]] = []
+
+
+def watch(call: Callable[[type], None]) -> None:
+    """Call a function with each class of which an object is remembered, and with those that were already."""
+    _watchers.append(call)
+    for cls in [*_classes]:
+        call(cls)
 
 
 def remember(obj: T, node: Node) -> T:
@@ -32,6 +42,10 @@ def remember(obj: T, node: Node) -> T:
     except TypeError:
         return obj
     _origins[key] = ref, node
+    if (cls := type(obj)) not in _classes:
+        _classes.add(cls)
+        for call in _watchers:
+            call(cls)
     return obj
 
 

@@ -4,8 +4,12 @@ multiprocessing and loky are told how to pickle exactly `np.ndarray`: what lies 
 a reference, and arrives as a SharedArray; everything else is pickled as before. They are told when a region
 is mapped, so `import mori` imports neither.
 
-They are told of other libraries' classes, too, whose objects are put together of references when they are
-unpickled: what is gone by then may not raise there, or a pool loses the task and waits for it for ever.
+They are told of classes that are not mori's, too, which cannot be told how to pickle themselves: what was
+opened of them goes as a reference while nobody has written to it. Once an adapter is there, all picklers
+are told, for dumps of which the adapter has said where they go.
+
+What pandas puts together of references when it is unpickled may not raise where one is gone by then: a pool
+would lose the task, and wait for it for ever.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,22 +25,25 @@ import numpy.typing as npt
 
 from mori._imports import imported, importing
 from mori.errors import MoriError
+from mori.format import origins
 from mori.format.node import root_of
 from mori.memory import region
 from mori.memory.mapping import address_of
-from mori.memory.region import Mapping
 from mori.wire import messages, reference, transport
+from mori.wire.compare import is_unchanged
 
-__all__ = ["guard", "reduce_reference", "register_picklers"]
+__all__ = ["guard", "reduce_array", "reduce_opened", "refer_in_engines", "register_picklers"]
 
 _LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
 _JOBLIB: Final = "joblib._memmapping_reducer"
 _MULTIPROCESSING: Final = "multiprocessing.reduction"
+_COPYREG: Final = "copyreg"
+_Reduce = Callable[[Any], Any]
 _met: set[str] = set()
 _guarded: dict[type, Callable[[Any], bool]] = {}
 
 
-def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
+def reduce_array(array: npt.NDArray[Any], protocol: int) -> Any:
     """Return what ``__reduce_ex__`` returns for a reference to an array's elements.
 
     None for an array in private memory, for one that reaches beyond one array of its region, and where
@@ -62,7 +69,7 @@ def reduce_reference(array: npt.NDArray[Any], protocol: int) -> Any:
     return (function, arguments) if function is reference.load else None
 
 
-def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
+def _mapping_of(array: npt.NDArray[Any]) -> region.Mapping | None:
     if array.dtype.hasobject or array.dtype.kind == "T" or not array.size:
         return None
     base: object = array
@@ -70,7 +77,7 @@ def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
         if base.flags.owndata:
             return None
         base = base.base
-    if isinstance(base, Mapping):
+    if isinstance(base, region.Mapping):
         return base
     if isinstance(base, bytes):
         return None
@@ -88,7 +95,7 @@ def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
 
 def _reducer(protocol: int) -> Callable[[npt.NDArray[Any]], Any]:
     def reduce(array: npt.NDArray[Any]) -> Any:
-        found = reduce_reference(array, protocol)
+        found = reduce_array(array, protocol)
         return array.__reduce_ex__(protocol) if found is None else found
 
     return reduce
@@ -120,11 +127,53 @@ def _guard_of(cls: type, protocol: int, dumps: Callable[[Any], Any]) -> Callable
     return reduce
 
 
+def reduce_opened(obj: Any) -> Any:
+    """Return what ``__reduce_ex__`` returns for a reference to an object of a class that is not mori's.
+
+    None where it is not one that was opened from a region, where it was written to since, and where pickles
+    are to carry bytes.
+    """
+    node = origins.node_of(obj)
+    if node is None or transport.is_by_value() or not is_unchanged(node, obj):
+        return None
+    if not transport.is_wanted(node.mapping):
+        return None
+    return reference.by_reference(node.mapping, node.offset)
+
+
+def _refer(reducers: Mapping[type, _Reduce], cls: type, protocol: int, *, is_engine: bool) -> _Reduce:
+    """Return a reducer of a class that refers to what was opened, and does as before with all else."""
+    usual = reducers.get(cls)
+
+    def reduce(obj: Any) -> Any:
+        found = reduce_opened(obj) if not is_engine or transport.is_set() else None
+        if found is not None:
+            return found
+        return obj.__reduce_ex__(protocol) if usual is None else usual(obj)
+
+    return reduce
+
+
+def refer_in_engines() -> None:
+    """Tell all picklers of the classes of which something was opened, for dumps whose transport is set."""
+    if not _met & {_COPYREG}:
+        _met.add(_COPYREG)
+        table = copyreg.dispatch_table
+        origins.watch(
+            lambda cls: copyreg.pickle(cls, _refer(table, cls, pickle.DEFAULT_PROTOCOL, is_engine=True))
+        )
+
+
 _picklers: list[Callable[[type], None]] = []
 
 
-def _tell(register: Callable[..., Any], protocol: int, dumps: Callable[[Any], Any]) -> None:
-    """Tell a pickler of plain arrays, and of the classes that are guarded, now or later."""
+def _tell(
+    register: Callable[..., Any],
+    protocol: int,
+    dumps: Callable[[Any], Any],
+    reducers: Mapping[type, _Reduce],
+) -> None:
+    """Tell a pickler of plain arrays, and of other classes, now or later."""
 
     def guarded(cls: type) -> None:
         register(cls, _guard_of(cls, protocol, dumps))
@@ -133,6 +182,7 @@ def _tell(register: Callable[..., Any], protocol: int, dumps: Callable[[Any], An
     _picklers.append(guarded)
     for cls in [*_guarded]:
         guarded(cls)
+    origins.watch(lambda cls: register(cls, _refer(reducers, cls, protocol, is_engine=False)))
 
 
 def guard(refers: Callable[[Any], bool], *classes: type) -> None:
@@ -153,7 +203,12 @@ def register_picklers(is_new: bool) -> None:
         with importing:
             from multiprocessing.reduction import ForkingPickler
 
-        _tell(ForkingPickler.register, pickle.DEFAULT_PROTOCOL, ForkingPickler.dumps)
+        _tell(
+            ForkingPickler.register,
+            pickle.DEFAULT_PROTOCOL,
+            ForkingPickler.dumps,
+            ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
+        )
         setattr(ForkingPickler, "dump", messages.cover(ForkingPickler.dump))  # noqa: B010
         _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
     for name in (*_LOKY, _JOBLIB):
@@ -162,7 +217,7 @@ def register_picklers(is_new: bool) -> None:
         if (module := imported(name)) is not None:
             _met.add(name)
             if name != _JOBLIB:
-                _tell(module.register, 5, module.dumps)
+                _tell(module.register, 5, module.dumps, module._dispatch_table)
                 module.dump = messages.cover(module.dump)
             elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
                 _before_dumping(cls)
@@ -173,7 +228,7 @@ def _before_dumping(cls: Any) -> None:
     usual = cls.__call__
 
     def call(self: Any, array: npt.NDArray[Any]) -> Any:
-        found = reduce_reference(array, 5) if type(array) is np.ndarray else None
+        found = reduce_array(array, 5) if type(array) is np.ndarray else None
         return usual(self, array) if found is None else found
 
     cls.__call__ = call

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mori
+from mori.adapters import use_transport
 from mori.codecs.arrow_buffers import (
     Pieces,
     checked,
@@ -28,7 +29,6 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.memory import region
-from mori.wire.transport import use_transport
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20

@@ -95,9 +95,10 @@ def test_sharing_twice_gives_the_same_object_and_its_name_opens_it(store: str, w
 
 def test_a_change_is_in_that_object_alone_and_travels_with_it(store: str, worker: Any) -> None:
     shared = mori.share(Model())
+    name = mori.shared_name(shared)
     shared.name = "changed"
     shared.coef[0] = 5.0
-    again = mori.map_shared(mori.shared_name(shared))
+    again = mori.map_shared(name)
     assert (again.name, again.coef[0]) == ("m", 0.0)
     assert worker(lambda m: (m.name, float(m.coef[0]), mori.is_shared(m.frame)), shared) == (
         "changed",

@@ -17,7 +17,7 @@ from mori.errors import MoriError
 from mori.format import layout
 from mori.format.node import Node
 from mori.objects.array import SharedArray
-from mori.objects.containers.compare import is_unchanged
+from mori.wire.compare import is_unchanged
 
 __all__ = ["Identity", "References", "is_intact", "is_same", "load", "raise_as_ours"]
 

@@ -8,7 +8,7 @@ import weakref
 from functools import partial
 from typing import Any, Final
 
-from mori.codecs.streams import ObjectStream, StreamCodec
+from mori.codecs.streams import LEAST, ObjectStream, StreamCodec
 from mori.format import codec, layout, origins
 from mori.format.node import Node
 from mori.format.survey import Common
@@ -157,8 +157,9 @@ def _open(node: Node, identity: Identity) -> Any:
     cls = _CLASSES.get(stream.kind)
     if cls is None:
         obj = load(node, stream, references)
-        # One without anything mapped may be a constant of its module, such as an enum's.
-        return origins.remember(obj, node) if len(node) or stream.buffers else obj
+        # A small one without anything mapped may be a constant of its module, such as an enum's.
+        is_made = len(node) or stream.buffers or len(stream.stream) >= LEAST
+        return origins.remember(obj, node) if is_made else obj
     if cls is SmallList or cls is SmallDict:  # what is in it may refer to it
         made: Any = cls()
         references.root = weakref.ref(made)

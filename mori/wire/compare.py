@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+
+from mori.codecs.streams import reloaded
 from mori.format.codec import Late
 from mori.format.node import Node
-from mori.format.plan import PlanNode, measure
-from mori.memory.mapping import address_of
+from mori.format.plan import PlanNode, buffer_nbytes, measure
+from mori.memory.mapping import address_of, held_by
+from mori.wire.transport import use_transport
 
-__all__ = ["is_unchanged"]
+__all__ = ["is_by_reference", "is_unchanged"]
+
+_FEW: Final = 8  # times the bytes of an object without its data, at least, are those of its region
 
 
 def is_unchanged(node: Node, obj: Any) -> bool:
@@ -20,10 +26,44 @@ def is_unchanged(node: Node, obj: Any) -> bool:
     if not node.codec.hides_writes:
         return True
     try:
-        plan = measure(obj)
-        return _is_same(plan, node) or _is_same(plan, measure(node.open()))
+        with use_transport("value"):  # a region refers to no other
+            plan = measure(obj)
+            if _is_same(plan, node):
+                return True
+            other = node.open()
+            if _is_same(plan, measure(other)):
+                return True
+            # Both have been pickled now, which may itself have changed them: xarray's datasets, of which an
+            # attribute was asked for, have a dict where they had None.
+            return _is_same(measure(reloaded(obj)), measure(reloaded(other)))
     except Exception:  # what is in it now does not pickle, or another thread writes to it at this moment
         return False
+
+
+def is_by_reference(node: Node, obj: Any) -> bool:
+    """Return whether an object that was opened from a node travels without its data.
+
+    As a reference while it is unchanged. One that has cached something, or has another attribute, is pickled
+    with references to the arrays in it, if its data are these.
+    """
+    if is_unchanged(node, obj):
+        return True
+    try:
+        with use_transport("value"):
+            return _own_nbytes(measure(obj)) <= node.extent // _FEW
+    except Exception:
+        return False
+
+
+def _own_nbytes(plan: PlanNode) -> int:
+    """Return the bytes of a plan that lie in no region."""
+    nbytes, plans = 0, [plan]
+    for one in plans:
+        for buffer in one.buffers:
+            if not isinstance(buffer, np.ndarray) or held_by(buffer) is None:
+                nbytes += buffer_nbytes(buffer)
+        plans += one.children
+    return nbytes
 
 
 _Taken = tuple[int, bytes, Sequence[Any], Sequence[Any]]
