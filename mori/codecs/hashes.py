@@ -8,14 +8,9 @@ its hash can be told from that, classes that inherit both `__eq__` and `__hash__
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
-import decimal
 import enum
-import fractions
 import operator
-import pathlib
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from zlib import crc32
@@ -63,11 +58,11 @@ def _way(cls: Any) -> Callable[[Any], int]:
     """Return how objects of a class are hashed that is not in the table."""
     base: Any
     for base in cls.__mro__:
-        if way := _WAYS.get(base):
+        if way := _WAYS.get(base) or _BY_NAME.get(f"{base.__module__}.{base.__qualname__}"):
             if cls.__eq__ is base.__eq__ and cls.__hash__ is base.__hash__:
                 return way
             raise LookupError(cls)
-    if dataclasses.is_dataclass(cls):
+    if hasattr(cls, "__dataclass_fields__"):
         return _of_fields
     if cls.__eq__ is object.__eq__ and cls.__hash__ is object.__hash__:
         raise UnequalError
@@ -134,7 +129,9 @@ def _of_time(key: dt.time) -> int:
 
 def _of_fields(key: Any) -> int:
     """Return the hash of a dataclass that has the hash of its fields."""
-    compared = [f.name for f in dataclasses.fields(key) if (f.compare if f.hash is None else f.hash)]
+    from dataclasses import fields as fields_of
+
+    compared = [f.name for f in fields_of(key) if (f.compare if f.hash is None else f.hash)]
     fields = tuple([getattr(key, name) for name in compared])
     try:
         is_theirs = hash(key) == hash(fields)
@@ -149,8 +146,8 @@ _NUMBERS: Final = {cls for cls in np.sctypeDict.values() if issubclass(cls, np.n
     np.timedelta64  # it equals times, which have other hashes
 }
 _WAYS: Final[dict[type, Callable[[Any], int]]] = {
-    **dict.fromkeys((int, bool, fractions.Fraction, uuid.UUID, dt.timedelta), hash),
-    **dict.fromkeys((float, complex, decimal.Decimal), _of_number),
+    **dict.fromkeys((int, bool, dt.timedelta), hash),
+    **dict.fromkeys((float, complex), _of_number),
     **{cls: _of_number if issubclass(cls, np.inexact) else hash for cls in _NUMBERS},
     str: _of_text,
     np.str_: _of_text,
@@ -163,7 +160,19 @@ _WAYS: Final[dict[type, Callable[[Any], int]]] = {
     dt.datetime: _of_datetime,
     dt.time: _of_time,
     enum.Enum: lambda key: stable_hash(key._name_),
-    pathlib.PurePosixPath: lambda key: _of_text(str(key)),
+}
+
+
+def _of_path(key: Any) -> int:
+    return _of_text(str(key))
+
+
+_BY_NAME: Final[dict[str, Callable[[Any], int]]] = {  # of modules that `import mori` does not import
+    "decimal.Decimal": _of_number,
+    "fractions.Fraction": hash,
+    "uuid.UUID": hash,
+    "pathlib.PurePosixPath": _of_path,
+    "pathlib._local.PurePosixPath": _of_path,
 }
 _MANY: Final[dict[Callable[[Any], int], Callable[[list[Any]], Iterable[int]]]] = {
     _of_number: _of_numbers,
