@@ -19,6 +19,7 @@ import pytest
 import mori
 from tests import stored
 from tests.fresh import run_python
+from tests.killing import kills
 from tests.stress import IS_LONG, LIMIT
 
 pytestmark = [pytest.mark.timeout(LIMIT), pytest.mark.each_store]
@@ -322,3 +323,10 @@ def test_a_signals_handler_shares_whatever_it_interrupts(
     code = _SHARED_BY_A_HANDLER.replace("SIZE", size).replace("STOP", stop).replace("COUNT", str(count))
     assert int(run_python(code)) > count // 10
     mori.prune_shared()
+
+
+@pytest.mark.slow
+def test_the_creators_of_regions_are_killed_in_a_pool_and_every_value_that_arrives_is_right(
+    store: str,
+) -> None:
+    kills(10_000 if IS_LONG else 10, "pool")
