@@ -118,7 +118,7 @@ _dtypes = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.sampled_from([list, tuple]))
 def test_whatever_list_of_arrays_is_written_is_what_is_read(views, data, kind):
     dtype = data.draw(_dtypes)
