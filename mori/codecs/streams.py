@@ -174,17 +174,18 @@ class _Writer:
 
     def _reference(self, special: dict[int, bool]) -> Number:
         """Return a pickler's persistent id: the number that stands for an object, None for none."""
-        container, apart, seen = self._container, self._survey.apart, self._seen
+        container, seen = self._container, self._seen
+        apart, nodes = self._survey.apart, self._survey.nodes
 
         def persistent_id(obj: Any) -> int | None:
-            seen.append(obj)
             if obj is container and obj is not None:
                 self.has_self = True
                 return _SELF
             key = id(obj)
             is_common = special.get(key)
-            if is_common is False:
+            if is_common is False or key in nodes:
                 return _SELF - 1 - self.number(obj)
+            seen.append(obj)
             if (is_common or key in apart) and not self._is_common:
                 self.uses_common = True
                 return self._survey.common.number(obj)
@@ -202,7 +203,8 @@ class _Writer:
             pickler.dispatch_table = _Reducers(self._number_of_mapped, copyreg.dispatch_table)
         else:
             self.names.update(map(_name_of, contents.classes))
-        if contents.special or contents.has_root or (contents.is_opaque and self._survey.apart):
+        is_known = contents.is_opaque and (self._survey.apart or self._survey.nodes)
+        if contents.special or contents.has_root or is_known:
             pickler.persistent_id = self._reference(contents.special)  # type: ignore[method-assign]
         elif contents.is_opaque:
             pickler.persistent_id = self._seen.append  # type: ignore[method-assign]
@@ -234,15 +236,17 @@ class _Writer:
     def accept(self, contents: Contents) -> None:
         """Take note of what the last stream has in common with others."""
         is_told = self._is_by_value or (contents.is_opaque and not contents.is_fixed)
-        if self._seen and is_told and not self._is_common:
+        if self._seen and is_told:
             del self._seen[0]
-            self._survey.take_pickled(self._seen, by_value=self._is_by_value)
+            self._survey.take_pickled(
+                self._seen, self._root, by_value=self._is_by_value, is_common=self._is_common
+            )
         self._seen.clear()
 
     def close(self, contents: Contents) -> None:
         """Take note of what the elements that were looked at together have in common with others."""
-        if not self._is_common and (contents.is_fixed or not contents.is_opaque):
-            self._survey.take(contents)
+        if contents.is_fixed or not contents.is_opaque:
+            self._survey.take(contents, is_common=self._is_common)
 
     def _note_names(self, stream: bytes) -> None:
         """Take note of the names in a stream.
@@ -349,7 +353,7 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
         looked_at, holders = [*obj.values()], 2
     elif kind == "list":
         content, container = list(obj), obj
-        looked_at, holders = content, 2
+        looked_at, holders = content, 1
     elif kind == "object":
         looked_at, holders = [obj], 1 << 30  # who else refers to it does not matter
     else:
@@ -391,7 +395,7 @@ def encode_blocks(
     `has_nodes` says whether large builtins in them are nodes of their own, `nbytes` how many bytes a block
     has, about.
     """
-    writer = _Writer(survey, obj)
+    writer = _Writer(survey, obj, root=obj)
     meter = progress.meter()
     starts, ends, sums, data = [0], [0], list[int](), bytearray()
     count = _FIRST

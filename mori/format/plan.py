@@ -126,15 +126,16 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     anew. An object that makes its parts anew whenever it is pickled would have others each time, hence the
     bound.
     """
-    apart: dict[int, Any] = {}
+    apart, nodes = dict[int, Any](), dict[int, Any]()
     for _ in range(_ROUNDS):
-        survey = Survey(apart)
+        survey = Survey(apart, nodes)
         walk = _Measure(survey, prepare)
         root = walk.run(obj)
         walk.look_for_columned()
-        if not survey.again:
+        if not (survey.again or survey.late):
             break
-        apart |= survey.again
+        nodes |= survey.late
+        apart = {key: one for key, one in (apart | survey.again).items() if key not in nodes}
     return root
 
 

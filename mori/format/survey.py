@@ -119,14 +119,16 @@ class Contents(NamedTuple):
 class Survey:
     """What is met while one object is measured.
 
-    Objects of `apart` are known, from an earlier round, to be met again. Those that are found in this round
-    are in `again`.
+    Objects of `apart` are known, from an earlier round, to be met again, and those of `nodes` to be nodes of
+    their own. Those that are found in this round are in `again`, and in `late` if they were in a stream then.
     """
 
-    def __init__(self, apart: dict[int, Any] | None = None) -> None:
+    def __init__(self, apart: dict[int, Any] | None = None, nodes: dict[int, Any] | None = None) -> None:
         self.apart: dict[int, Any] = {} if apart is None else apart
         self.again: dict[int, Any] = {}
-        self._containers: dict[int, Any] = {}  # nodes of their own
+        self.late: dict[int, Any] = {}
+        self.nodes: dict[int, Any] = {} if nodes is None else nodes
+        self._containers: dict[int, Any] = dict(self.nodes)  # nodes of their own
         self._met: dict[
             int, Any
         ] = {}  # what somebody else refers to, too; kept, or its id would be another's
@@ -138,12 +140,16 @@ class Survey:
 
     def meet(self, obj: Any) -> None:
         """Take note of a container that is a node of its own."""
-        self._containers[id(obj)] = obj
+        key = id(obj)
+        if key in self._met and key not in self._containers:
+            self.late[key] = obj
+        self._containers[key] = obj
 
-    def take(self, contents: Contents) -> None:
+    def take(self, contents: Contents, *, is_common: bool = False) -> None:
         """Take note of what some elements have in common with others."""
         self._met |= contents.met
-        self.again |= contents.again
+        if not is_common:  # what is met again in there is one object as it is
+            self.again |= contents.again
 
     def take_arrays(self, held: list[Any]) -> bool:
         """Take note of those arrays of a column that others hold, too; return whether they can be in one.
@@ -158,7 +164,7 @@ class Survey:
         self.columned |= new
         return True
 
-    def take_pickled(self, objects: list[Any], *, by_value: bool = False) -> None:
+    def take_pickled(self, objects: list[Any], root: object, *, by_value: bool, is_common: bool) -> None:
         """Take note of the objects that one stream was made of, as the pickler met them.
 
         `by_value` says that functions among them are, so that each stream would make another of one.
@@ -166,12 +172,16 @@ class Survey:
         objects = [*{id(one): one for one in objects if type(one) not in ATOMS}.values()]
         new = {}
         for one in held_twice(objects, 1):
-            if id(one) in self.apart or id(one) in self._containers:
+            if id(one) in self._containers:
+                if one is not root:  # in an object that pickles in a way of its own
+                    self.late[id(one)] = one
+                continue
+            if id(one) in self.apart:
                 continue
             is_made = by_value and type(one) is FunctionType
             if not is_made and _is_anybodys(one, self.kind(type(one))):
                 continue
-            if id(one) in self._met:
+            if id(one) in self._met and not is_common:
                 self.again[id(one)] = one
             else:
                 new[id(one)] = one
