@@ -233,6 +233,8 @@ class _Blocks(Tracker):
                     block = block[start - first : stop - first]
             else:
                 with lock:
+                    if number in self._read:  # or reading it drops some
+                        self._drop_some()
                     block = self._block(number)[start - first : stop - first]
             start += len(block)
             yield block
