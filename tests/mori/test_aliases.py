@@ -474,3 +474,17 @@ def test_a_function_by_value_and_what_is_beside_it_is_one_object_in_all_blocks(s
     assert not mori.is_shared(shared)
     assert mori.is_shared(pairs)
     assert worker(lambda x: x[0][1]() is x[499][1](), pairs)
+
+
+def test_a_large_list_that_contains_itself_is_written_to_and_travels(store):
+    plain = [[i] for i in range(600)]
+    plain[5].append(plain)
+    shared = mori.share(plain)
+    assert shared[5][1] is shared
+    shared[7].append("new")
+    with mori.by_value():
+        by_value = pickle.dumps(shared)
+    for again in (pickle.loads(pickle.dumps(shared)), pickle.loads(by_value)):
+        assert type(again) is list
+        assert again[7] == [7, "new"]
+        assert again[5][1] is again

@@ -13,6 +13,7 @@ from mori.format import codec, layout, origins
 from mori.format.node import Node
 from mori.format.survey import Common
 from mori.objects.containers.identity import Identity, References, is_same, load
+from mori.objects.containers.view import reduced
 from mori.wire import reference, transport
 
 __all__ = ["Small", "SmallDict", "SmallFrozenSet", "SmallList", "SmallSet", "SmallTuple"]
@@ -85,7 +86,7 @@ class Small:
     def __reduce_ex__(self, protocol: Any) -> Any:
         origin = _origin(self)
         if origin is None or not origin.is_intact(self._content()):
-            return _plain_of(self._kind, self)
+            return reduced(self._kind, self)
         mapping = origin.node.mapping
         if transport.is_wanted(mapping):
             return reference.by_reference(mapping, origin.node.offset)
@@ -93,14 +94,6 @@ class Small:
 
     def __copy__(self) -> Any:
         return self._kind(self)
-
-
-def _plain_of(kind: type, obj: Any) -> Any:
-    if kind is list:
-        return list, (), None, iter(obj)
-    if kind is dict:
-        return dict, (), None, None, iter(obj.items())
-    return kind, (list(obj),)
 
 
 class SmallList(Small, list[Any]):

@@ -14,7 +14,7 @@ from mori.objects.containers.identity import Identity
 from mori.objects.containers.tracker import lock
 from mori.wire import reference, transport
 
-__all__ = ["SHOWN", "View", "shown"]
+__all__ = ["SHOWN", "View", "reduced", "shown"]
 
 SHOWN: Final = 6
 """Elements that a repr shows."""
@@ -41,6 +41,7 @@ class View(Generic[Own]):
     """What the lazy containers have in common: the node, or the private container it turned into."""
 
     __slots__ = ("__weakref__", "_identity", "_node", "_own", "_source")
+    _kind: type
     _source: Any
 
     def __init__(self, node: Node, identity: Identity) -> None:
@@ -92,7 +93,7 @@ class View(Generic[Own]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self._mori_is_intact():
-            return _rebuild, (self._plain(),)
+            return reduced(self._kind, self._plain())
         mapping = self._node.mapping
         if transport.is_wanted(mapping):
             return reference.by_reference(mapping, self._node.offset)
@@ -102,5 +103,10 @@ class View(Generic[Own]):
         return self._copy() if self._own is None else type(self._own)(self._own)
 
 
-def _rebuild(plain: Any) -> Any:
-    return plain
+def reduced(kind: type, obj: Any) -> Any:
+    """Return what pickle makes a builtin of some kind of: one that may contain itself is filled later."""
+    if kind is list:
+        return list, (), None, iter(obj)
+    if kind is dict:
+        return dict, (), None, None, iter(obj.items())
+    return kind, (list(obj),)
