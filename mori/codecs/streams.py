@@ -92,6 +92,10 @@ def _of_void(obj: np.void) -> Any:
 _PART_NAME: Final = (part.__module__, part.__qualname__)
 
 
+_NO_REDUCERS: Final[dict[type, Any]] = {}
+"""For plain instances: mori itself may have registered a reducer of their class, and it would be called."""
+
+
 class _Reducers(dict[type, Callable[[Any], Any]]):
     """A pickler's dispatch table that takes parts out.
 
@@ -202,6 +206,7 @@ class _Writer:
         if contents.is_opaque:
             pickler.dispatch_table = _Reducers(self._number_of_mapped, copyreg.dispatch_table)
         else:
+            pickler.dispatch_table = _NO_REDUCERS
             self.names.update(map(_name_of, contents.classes))
         is_known = contents.is_opaque and (self._survey.apart or self._survey.nodes)
         if contents.special or contents.has_root or is_known:
@@ -535,7 +540,7 @@ def dump_again(elements: object, reader: Reader, number: Number, reference: Numb
 
     `number` gives the numbers of parts, and `reference` those of persistent ids.
     """
-    if not reader.is_opaque and reference is None:
+    if not reader.names_any and not reader.is_opaque and reference is None:
         return pickle.dumps(elements, 5)
     file = io.BytesIO()
     if reader.may_name_any:
@@ -545,8 +550,9 @@ def dump_again(elements: object, reader: Reader, number: Number, reference: Numb
         pickler = type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5)
     else:
         pickler = _Pickler(file, 5)
-        if reader.is_opaque:
-            pickler.dispatch_table = _Reducers(number, copyreg.dispatch_table)
+        pickler.dispatch_table = (
+            _Reducers(number, copyreg.dispatch_table) if reader.is_opaque else _NO_REDUCERS
+        )
     if reference is not None:
         pickler.persistent_id = reference
     pickler.dump(elements)

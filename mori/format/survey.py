@@ -308,6 +308,12 @@ def _is_anybodys(one: Any, kind: Kind) -> bool:
     return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one))
 
 
+def _is_reduced(cls: type) -> bool:
+    """Return whether somebody has registered a reducer of a class; mori's own asks the one before it."""
+    reducer = copyreg.dispatch_table.get(cls)
+    return getattr(reducer, "usual", reducer) is not None
+
+
 def _kind(cls: type) -> Kind:
     if cls in _BUILTIN:
         return Kind.BUILTIN
@@ -320,7 +326,7 @@ def _kind(cls: type) -> Kind:
         return Kind.CODEC
     if any(getattr(cls, name, None) is not getattr(object, name, None) for name in _REDUCING):
         return Kind.FIXED if issubclass(cls, enum.Enum) else Kind.OPAQUE
-    if cls in copyreg.dispatch_table or hasattr(cls, "__getnewargs_ex__"):
+    if _is_reduced(cls) or hasattr(cls, "__getnewargs_ex__"):
         return Kind.OPAQUE
     if hasattr(cls, "__getnewargs__"):
         is_record = issubclass(cls, tuple) and hasattr(cls, "_fields") and not cls.__dictoffset__

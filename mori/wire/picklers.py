@@ -151,6 +151,7 @@ def _refer(reducers: Mapping[type, _Reduce], cls: type, protocol: int, *, is_eng
             return found
         return obj.__reduce_ex__(protocol) if usual is None else usual(obj)
 
+    reduce.usual = usual  # type: ignore[attr-defined]
     return reduce
 
 

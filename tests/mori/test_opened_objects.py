@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import copyreg
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +25,7 @@ from joblib.externals.loky.backend.reduction import dumps
 import mori
 from tests.kinds import KINDS, is_equal, look, shared
 from tests.mori.classes import Fit
+from tests.regions import region_of
 
 OPENED = [
     *("a forest", "a counter", "an ordered dict", "a deque", "an array of numbers", "an object of a class"),
@@ -129,3 +131,14 @@ def test_small_objects_and_those_with_names_come_back_as_they_are() -> None:
         assert mori.share(obj) == obj
         assert not mori.is_shared(obj)
     assert mori.share(small) is small
+
+
+def test_objects_of_a_class_are_written_as_before_once_one_was_opened() -> None:
+    import mori.adapters  # which tells all picklers
+
+    fits = [Fit(str(number), number) for number in range(100)]
+    before = region_of(fits)
+    mori.share(Fit("fit", np.arange(1000.0)))
+    assert Fit in copyreg.dispatch_table
+    assert region_of(fits) == before
+    assert pickle.loads(pickle.dumps(fits, 5)) == fits

@@ -10,7 +10,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Callable, Container
-from typing import Any, NoReturn
+from typing import Any
 
 from mori.codecs.streams import ObjectStream, PartNumberError, Reader, dump_again
 from mori.errors import MoriError
@@ -19,7 +19,7 @@ from mori.format.node import Node
 from mori.objects.array import SharedArray
 from mori.wire.compare import is_unchanged
 
-__all__ = ["Identity", "References", "is_intact", "is_same", "load", "raise_as_ours"]
+__all__ = ["Identity", "References", "damage_of", "is_intact", "is_same", "load"]
 
 
 def is_intact(obj: Any, node: Node) -> bool:
@@ -218,22 +218,24 @@ def load(node: Node, stream: ObjectStream, references: References) -> Any:
     try:
         return stream.load(references.persistent, references.part)
     except BaseException as error:
-        raise_as_ours(node, stream.reader, error)
+        if (found := damage_of(stream.reader, error)) is None:
+            raise
+        raise node.decode_error(found) from error
 
 
-def raise_as_ours(node: Node, reader: Reader, error: BaseException) -> NoReturn:
-    """Raise what a stream that has passed its checksum raised when it was read: CorruptRegionError, unless
-    it is for the classes that it names to say.
+def damage_of(reader: Reader, error: BaseException) -> str | None:
+    """Return what is wrong with a stream that has passed its checksum and raised this when it was read; None
+    where that is for the classes that it names to say.
     """
     if isinstance(error, PartNumberError):
-        raise node.decode_error(str(error)) from error
+        return str(error)
     if isinstance(error, MoriError | ImportError):
-        raise error
+        return None
     if type(error).__name__ != "PanicException":  # of Rust's, which is no Exception
         of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
         if of_a_class or not isinstance(error, Exception):
-            raise error
-    raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
+            return None
+    return f"its content makes no sense ({type(error).__name__}: {error})"
 
 
 def is_same(elements: Any, stream: bytes, references: References, load: Callable[[References], Any]) -> bool:

@@ -15,7 +15,7 @@ from mori.codecs.streams import Blocks, BlocksCodec
 from mori.format.node import Node, decode
 from mori.format.refcounts import is_held
 from mori.objects.array import SharedArray
-from mori.objects.containers.identity import Identity, References, is_intact, is_same, raise_as_ours
+from mori.objects.containers.identity import Identity, References, damage_of, is_intact, is_same
 from mori.objects.containers.tracker import Tracker, lock
 
 __all__ = ["Source", "source_of"]
@@ -249,7 +249,9 @@ class _Blocks(Tracker):
         try:
             elements = blocks.reader.load(stream, references.persistent, references.part)
         except BaseException as error:
-            raise_as_ours(self._node, blocks.reader, error)
+            if (found := damage_of(blocks.reader, error)) is None:
+                raise
+            raise self._node.decode_error(found) from error
         if type(elements) is not list or len(elements) != blocks.size(number):
             raise self._node.decode_error(f"block {number} has not the elements that belong to it")
         return elements
