@@ -21,7 +21,6 @@ from mori_dask import config
 __all__ = [
     "announce",
     "domain",
-    "domain_of",
     "hosts_of",
     "receiver_here",
     "relays",
@@ -78,7 +77,7 @@ def announce() -> None:
     Comm.handshake_info = handshake_info
 
 
-def domain_of(comm: Comm) -> str | None:
+def _domain_of(comm: Comm) -> str | None:
     """Return the domain of the other end of a connection, None if it has not said it."""
     other = comm.remote_info.get(_KEY)
     found = other.get("domain") if isinstance(other, dict) else None
@@ -106,7 +105,7 @@ async def hosts_of(client: Any, workers: Iterable[str]) -> dict[Any, list[str]]:
     async def ask(worker: str) -> Any:
         comm = await client.rpc.connect(worker, timeout=_REACH)
         client.rpc.reuse(worker, comm)
-        return domain_of(comm) or (worker,)
+        return _domain_of(comm) or (worker,)
 
     hosts: dict[Any, list[str]] = {}
     for worker, where in zip(workers, await asyncio.gather(*map(ask, workers)), strict=True):
@@ -130,4 +129,4 @@ def schedulers_are_here() -> bool:
 def _scheduler_domain(client: Any) -> str | None:
     stream = client.scheduler_comm
     comm = stream.comm if stream is not None else None
-    return domain_of(comm) if comm is not None else None
+    return _domain_of(comm) if comm is not None else None

@@ -11,7 +11,7 @@ from distributed import Client, Scheduler
 
 from mori import adapters
 
-__all__ = ["Domain", "Region", "collect", "domains", "names", "regions", "told_to"]
+__all__ = ["Region", "collect", "domains", "names", "regions", "told_to"]
 
 
 class Region(NamedTuple):

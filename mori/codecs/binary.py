@@ -1,6 +1,6 @@
 """bytes, bytearray and memoryview: one byte that says which, and the bytes in one buffer.
 
-bytes that are shorter than `LEAST` are scalars, and a short bytearray goes by pickle: both come back as what
+bytes that are shorter than `LONG` are scalars, and a short bytearray goes by pickle: both come back as what
 they were.
 """
 
@@ -15,10 +15,10 @@ import numpy.typing as npt
 from mori.codecs.ndarray import NdarrayCodec
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.survey import LONG
 
-__all__ = ["KINDS", "LEAST", "BytesCodec", "encode_bytes"]
+__all__ = ["KINDS", "BytesCodec", "encode_bytes"]
 
-LEAST: Final = 4096  # bytes; what is shorter is read faster than it is mapped
 KINDS: Final = (bytes, bytearray, memoryview)
 """What a node of this codec was, by the byte in its meta."""
 
@@ -37,7 +37,7 @@ class BytesCodec(BuiltinCodec):
         if isinstance(obj, np.ndarray):  # SharedBytes
             return Encoded(bytes([KINDS.index(obj._kind)]), (obj.view(np.ndarray),))  # type: ignore[attr-defined]
         if type(obj) is bytearray:
-            return encode_bytes(obj) if len(obj) >= LEAST else None
+            return encode_bytes(obj) if len(obj) >= LONG else None
         assert type(obj) is memoryview
         if obj.ndim == 1 and obj.format in ("B", "c"):
             return encode_bytes(obj if obj.contiguous else memoryview(obj.tobytes()))

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
-from mori.codecs.binary import LEAST
 from mori.codecs.kinds import kinds_of, pieces_of
 from mori.codecs.meta import from_json, to_json
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
+from mori.format.survey import LONG
 
 __all__ = [
     "Column",
@@ -220,7 +220,7 @@ _PIECES: Final = {"b": (_Bytes, b"", _lay_bytes), "i": (_Integers, 0, _lay_integ
 
 def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
     """Return elements of one class, and None if some are `missing`, as one node; None for other classes."""
-    if cls not in _TAGS or (cls is bytes and any(value and len(value) >= LEAST for value in obj)):
+    if cls not in _TAGS or (cls is bytes and any(value and len(value) >= LONG for value in obj)):
         return None  # long bytes are mapped, not copied
     tag = _TAGS[cls]
     buffers: list[Buffer] = [validity_of(obj, missing)]

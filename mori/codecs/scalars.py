@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori.codecs.binary import LEAST, encode_bytes
+from mori.codecs.binary import encode_bytes
 from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
 from mori.format import codec
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.survey import LONG
 
 __all__ = ["ScalarCodec"]
 
@@ -45,7 +46,7 @@ class ScalarCodec(BuiltinCodec):
         elif cls is str:
             meta = b"s" + obj.encode("utf-8", "surrogatepass")
         elif cls is bytes:
-            if len(obj) >= LEAST:
+            if len(obj) >= LONG:
                 return encode_bytes(obj)
             meta = b"b" + obj
         elif cls.__module__ == "numpy" and obj.dtype.kind in "biufcmM":

@@ -44,7 +44,6 @@ __all__ = [
     "PartNumberError",
     "Reader",
     "StreamCodec",
-    "copy_with",
     "dump_again",
     "encode_blocks",
     "encode_object",
@@ -580,7 +579,7 @@ def _dump(obj: Any, number: Number | None = None, again: Callable[[], None] = la
     return file.getvalue()
 
 
-def copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
+def _copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
     """Return a copy of an object, whose parts were changed by a function; the object itself where it has
     none.
     """
@@ -695,7 +694,7 @@ class StreamCodec(ContainerCodec):
         """Return None: its elements have no nodes of their own."""
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        return copy_with(obj, change)
+        return _copy_with(obj, change)
 
 
 class BlocksCodec(ContainerCodec):

@@ -18,7 +18,7 @@ from mori.format.codec import Buffer, Codec
 from mori.format.layout import Codec as Id
 from mori.format.survey import Survey
 
-__all__ = ["AliasNode", "PlanNode", "Prepare", "buffer_nbytes", "measure"]
+__all__ = ["AliasNode", "PlanNode", "buffer_nbytes", "measure"]
 
 
 _VALUES: Final = (tuple, frozenset)  # the empty ones: nothing tells two of them apart

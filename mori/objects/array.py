@@ -39,7 +39,6 @@ __all__ = [
     "node_of",
     "place_in",
     "private_copy",
-    "settled",
     "shared_of",
 ]
 
@@ -113,10 +112,10 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if kwargs.get("overwrite_input"):  # a leave to write, and no wish
             kwargs = {**kwargs, "overwrite_input": False}
         result = super().__array_function__(func, types, args, kwargs)
-        return result if any(result is out for out in outs) else settled(result)
+        return result if any(result is out for out in outs) else _settled(result)
 
     def __getitem__(self, key: Any) -> Any:
-        return settled(super().__getitem__(key))
+        return _settled(super().__getitem__(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         make_writeable(self)
@@ -242,7 +241,7 @@ class _Flat:
         return array.copy() if copy else array
 
     def __getitem__(self, key: Any) -> Any:
-        return settled(self._iterator[key])
+        return _settled(self._iterator[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         make_writeable(self._array)
@@ -323,14 +322,14 @@ def base_class(value: Any) -> Any:
     return value.view(value._ordinary) if isinstance(value, SharedArray) else value
 
 
-def settled(result: Any) -> Any:
+def _settled(result: Any) -> Any:
     """Return what numpy made of a shared array: views stay shared, everything else is plain."""
     if isinstance(result, SharedArray):
         return result if held_by(result) is not None or result._before is not None else base_class(result)
     if type(result) in (list, tuple) and any(isinstance(one, SharedArray) for one in result):
-        return type(result)(map(settled, result))
+        return type(result)(map(_settled, result))
     if isinstance(result, tuple) and any(isinstance(one, SharedArray) for one in result):
-        return type(result)(*map(settled, result))  # what np.linalg returns has names
+        return type(result)(*map(_settled, result))  # what np.linalg returns has names
     return result
 
 

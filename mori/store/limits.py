@@ -21,7 +21,6 @@ __all__ = [
     "HUGE",
     "descriptors_error",
     "file_size_error",
-    "is_counted_out",
     "is_in_memory",
     "is_out_of_descriptors",
     "mapping_error",
@@ -93,7 +92,7 @@ def memory() -> int:
         name, _, rest = line.partition(":")
         sizes[name] = int(rest.split()[0]) * 1024
     free = sizes.get("MemAvailable", 1 << 62)
-    if is_counted_out() and "CommitLimit" in sizes:
+    if _is_counted_out() and "CommitLimit" in sizes:
         free = min(free, max(0, sizes["CommitLimit"] - sizes.get("Committed_AS", 0)))
     for most, used, place in _groups():
         if most - used < free:
@@ -101,14 +100,14 @@ def memory() -> int:
     return free
 
 
-def is_counted_out() -> bool:
+def _is_counted_out() -> bool:
     """Say whether the system promises no more memory than it has."""
     return _lines("/proc/sys/vm/overcommit_memory") == ["2"]
 
 
 def memory_remedy() -> str:
     """Return what a user may do where there is too little memory for a region."""
-    if is_counted_out():
+    if _is_counted_out():
         return (
             "This system promises no more memory than its commit limit (vm.overcommit_memory=2; see "
             "CommitLimit in /proc/meminfo), however much is free: raise vm.overcommit_ratio, or set "

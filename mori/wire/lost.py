@@ -72,7 +72,7 @@ class Lost:
 
 
 _OPERATORS: Final = (
-    *("abs", "add", "and", "bool", "call", "contains", "delitem", "divmod", "enter", "eq", "float"),
+    *("abs", "add", "and", "bool", "call", "contains", "delitem", "divmod", "enter", "eq", "exit", "float"),
     *("floordiv", "ge", "getitem", "gt", "iadd", "index", "int", "invert", "iter", "le", "len", "lt"),
     *("array", "matmul", "mod", "mul", "ne", "neg", "next", "or", "pow", "radd", "reversed", "rmul"),
     *("rsub", "rtruediv", "setitem", "sub", "truediv", "xor"),

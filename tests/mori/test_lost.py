@@ -45,6 +45,11 @@ def _vanished(make: Callable[[], Any]) -> tuple[bytes, str | None]:
     return pickled, name
 
 
+def _enter(x: Any) -> None:
+    with x:
+        pass
+
+
 _USES: dict[str, Callable[[Any], object]] = {
     "len": len,
     "iter": iter,
@@ -74,7 +79,7 @@ _USES: dict[str, Callable[[Any], object]] = {
     "asarray": np.asarray,
     "ufunc": np.sin,
     "sum": np.sum,
-    "with": lambda x: x.__enter__(),
+    "with": _enter,
     "reversed": reversed,
     "Series": pd.Series,
     "sorted": sorted,
