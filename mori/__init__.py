@@ -1,7 +1,7 @@
 """Shared memory for Python objects.
 
 `share` writes an object once; every process of the host maps the same pages; pickled, the object is
-a name of about a hundred bytes.
+a reference of about a hundred bytes.
 """
 
 from mori.api import (

@@ -31,7 +31,7 @@ def meter() -> Meter | None:
 
 @contextmanager
 def shown(wanted: bool) -> Iterator[Meter | None]:
-    """Show how far it is what is done inside, or nothing, whatever is shown outside."""
+    """Show how far the work inside is, or nothing, whatever is shown outside."""
     made = Meter() if wanted else None
     token = _current.set(made)
     try:

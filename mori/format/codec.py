@@ -413,7 +413,7 @@ def register(codec: Codec, *types: type, derived_from: tuple[type, ...] = ()) ->
 
 
 def for_type(cls: type) -> Codec | None:
-    """Return the codec of a type, of a base whose codec takes what is derived from it, or of its kind.
+    """Return the codec of a type, or of a base whose codec takes what is derived from it.
 
     None if there is none, and it goes by pickle.
     """

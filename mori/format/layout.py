@@ -52,8 +52,8 @@ __all__ = [
     "unpack_header",
 ]
 
-ALIASED: Final = 1  # flag: further references to this node stand behind it
-LEANS: Final = 2  # flag: it holds an alias to what stands outside of it
+ALIASED: Final = 1  # flag: aliases refer to this node
+LEANS: Final = 2  # flag: the subtree contains an alias whose target lies outside of it
 
 # field, struct code: offsets follow from the codes (no padding under "<")
 NODE_FIELDS: Final = (

@@ -1,7 +1,7 @@
 """The plan: an object measured into a tree, before a byte is written; what is met again is an alias.
 
 Pure: it refers to the object's own buffers and copies none. It walks with a stack of its own, so the depth of
-an object is bounded by memory alone.
+nodes is bounded by memory alone.
 """
 
 from __future__ import annotations

@@ -121,9 +121,7 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
 
 
 def _any_has_held_parts(objects: list[Any], kinds: set[type]) -> bool:
-    """Return whether anybody holds what objects of these types have handed out, and do not refer to where it
-    is looked.
-    """
+    """Return whether anybody holds what one of the objects has handed out, and does not itself refer to."""
     owners = {cls for cls in kinds - _WALKED if _hands_out(cls)}
     return bool(owners) and any(_has_held_parts(one) for one in objects if type(one) in owners)
 

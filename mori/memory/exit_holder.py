@@ -50,7 +50,7 @@ for fd, path in zip(sys.argv[1::2], sys.argv[2::2]):
 def hold_after_exit(holds: Sequence[Held], seconds: float) -> None:
     """Have a process of its own hold these regions for some seconds; without one, they are as lost as ever.
 
-    The holds of this process stay as they are.
+    What this process holds itself stays as it is.
     """
     files = [str(word) for held in holds if held.path is not None for word in (held.fds[0], _absolute(held))]
     unlink = [sys.executable, "-I", "-S", "-c", _UNLINK, _NAME, *files] if files else []

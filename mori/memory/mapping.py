@@ -53,7 +53,7 @@ Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
-_REMEMBERED: Final = 1 << 10  # nodes of a mapping that are known how to open again
+_REMEMBERED: Final = 1 << 10  # nodes of a mapping whose reopeners are kept
 
 
 class _Used:

@@ -81,7 +81,7 @@ class _Pages:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes no long time to open them to writes."""
+        """Whether they can be opened to writes at once."""
         return self._ready >= self.used
 
     def open_to_writes(self) -> bool:

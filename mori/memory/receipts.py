@@ -46,7 +46,7 @@ _SCAN_SHARE: Final = 0.02  # of the processor that looking for readers may take
 
 
 class Sent:
-    """A reference that is on its way, and the hold on its region."""
+    """A reference that is on its way, and the lease of its region."""
 
     inode = 0  # of the pipe or the socket that it was sent through
     handle = -1  # of a socket
@@ -229,7 +229,7 @@ _last: tuple[int, bytes] | None = None  # the receipt that was left last
 
 
 def expect(lease: Lease) -> tuple[Sent, bytes] | None:
-    """Lease a region until a receipt is left for a reference to it; return what the reference has to carry.
+    """Keep a lease until a receipt is left for a reference to its region; return what that has to carry.
 
     None where nobody could leave one: the reference has a grace, as any other.
     """
@@ -246,7 +246,7 @@ def via(sent: list[Sent], handle: int) -> None:
 
 
 def cancel(sent: list[Sent]) -> None:
-    """Lease the regions of references no more that could not be sent."""
+    """Let go of the regions of references that could not be sent."""
     _receipts.cancel(sent)
 
 

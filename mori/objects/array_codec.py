@@ -35,7 +35,7 @@ def subclass(cls: type[SharedArray]) -> None:
     add_methods(cls)
 
 
-def hand_out(node: Node, array: npt.NDArray[Any]) -> SharedArray:
+def hand_out(array: npt.NDArray[Any]) -> SharedArray:
     """Return what the user holds: a view is of no class but SharedArray until `as_class` makes it so."""
     if type(array) not in _classes:
         load("mori.objects.array_subclasses")
@@ -56,7 +56,7 @@ class _ArrayCodec(NdarrayCodec):
     """Arrays without objects: SharedArrays over the region."""
 
     def open(self, node: Node) -> SharedArray:
-        return hand_out(node, self.read(node))
+        return hand_out(self.read(node))
 
     def view(self, node: Node, view: Strides | Range) -> SharedArray:
         if not isinstance(view, Strides):
@@ -64,7 +64,7 @@ class _ArrayCodec(NdarrayCodec):
         return self.wrap(node, view_of(node, view, self.read(node).dtype))
 
     def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
-        return hand_out(node, array.view(np.ndarray))
+        return hand_out(array.view(np.ndarray))
 
     def reopener(self, node: Node, obj: Any) -> Reopener | None:
         if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
@@ -82,7 +82,7 @@ class _ObjectArrayCodec(ObjectsCodec):
     def open(self, node: Node) -> SharedArray:
         array = self.read(node)
         array.flags.writeable = False
-        shared = hand_out(node, array)
+        shared = hand_out(array)
         shared._rebuilt = node
         return shared
 

@@ -47,7 +47,7 @@ class Where(NamedTuple):
 
 
 class Held(NamedTuple):
-    """One process's hold on a region: what keeps it alive. There is one descriptor a segment."""
+    """What a process has open of a region, which keeps it alive: a descriptor for each segment."""
 
     owners: tuple[Owner, ...]
     """Of the descriptors, which are closed when nothing refers to these any more."""
@@ -71,7 +71,7 @@ class Held(NamedTuple):
         pages: int = 0,
         statuses: tuple[os.stat_result, ...] = (),
     ) -> Held:
-        """Return the hold that open descriptors are."""
+        """Return what open descriptors hold."""
         return cls((*owners,), tuple(map(Owner.fileno, owners)), path, pages, statuses)
 
 

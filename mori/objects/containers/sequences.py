@@ -54,7 +54,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
         return itertools.chain.from_iterable(self._elements().read(start, stop))
 
     def _place(self, index: Any) -> int:
-        """Return an index from 0 on; what is none raises what it raises for the builtin."""
+        """Return a place from 0 on; raise the builtin's own error for a bad index."""
         try:
             number = operator.index(index)
         except TypeError:
@@ -327,15 +327,15 @@ class _Elsewhere(BuiltinCodec):
 
 
 class _StringsCodec(_Elsewhere, StringsCodec):
-    """Of strings."""
+    """Columns of strings."""
 
 
 class _PackedCodec(_Elsewhere, PackedCodec):
-    """Of numbers or bytes."""
+    """Columns of numbers or bytes."""
 
 
 class _ArraysCodec(_Elsewhere, ArraysCodec):
-    """Of arrays, which references show as views of the column."""
+    """Columns of arrays, which references show as views of the column."""
 
     def view(self, node: Node, view: Strides | Range) -> SharedArray:
         if not isinstance(view, Strides):
@@ -343,11 +343,11 @@ class _ArraysCodec(_Elsewhere, ArraysCodec):
         return self.wrap(node, view_of(node, view, self.read(node).data.dtype))
 
     def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
-        return hand_out(node, array.view(np.ndarray))
+        return hand_out(array.view(np.ndarray))
 
 
 class _BlocksCodec(_Elsewhere, BlocksCodec):
-    """Of small objects."""
+    """Blocks of small objects."""
 
 
 register(_SequenceCodec(Id.LIST, list), list, Values, Elements, SharedList)

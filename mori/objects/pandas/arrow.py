@@ -1,4 +1,4 @@
-"""Arrow-backed columns over a region, which travel."""
+"""Arrow-backed columns over a region, which pickle as references."""
 
 from __future__ import annotations
 

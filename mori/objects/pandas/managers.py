@@ -1,6 +1,6 @@
 """Managers of blocks over a region: what is written is copied first, and parts pickle as references.
 
-With versions of the codecs, the only place for pandas' internals.
+Beside `mori.codecs.pandas`, the only place for pandas' internals.
 """
 
 from __future__ import annotations
