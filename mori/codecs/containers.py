@@ -124,7 +124,7 @@ def _indexed(keys: Mapping[Any, Any] | Set[Any], values: Callable[[], Sequence[A
     """
     numbers = packed.numbers(keys, is_late=True)
     if numbers is not None:
-        return Encoded(*build(keys), (numbers, *values()))
+        return Encoded(*build(keys, numbers.arrays), (numbers, *values()))
     elements = Elements(keys)
     children = elements, *values()
     return Encoded(*build(elements), children)

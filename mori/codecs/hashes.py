@@ -11,17 +11,21 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import operator
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["PROBE", "UnequalError", "stable_hash", "stable_hashes"]
+__all__ = ["PROBE", "UnequalError", "hashes_of_array", "stable_hash", "stable_hashes"]
 
 PROBE: Final = hash((1, 0.5, frozenset((2, 3))))
 """A Python that has another for this has other hashes for numbers, tuples or sets."""
 
+_BITS: Final = 61
+_MODULUS: Final = (1 << _BITS) - 1  # of the hashes of numbers, which makes a power of two a rotation
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 _UTC_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_TIME: Final = dt.timedelta()
@@ -52,6 +56,33 @@ def stable_hashes(keys: list[Any]) -> Iterable[int]:
         (way,) = ways
         return _MANY[way](keys) if way in _MANY else map(way, keys)
     return map(stable_hash, keys)
+
+
+def hashes_of_array(keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return the hashes of bools, int64 or float64."""
+    hashes: npt.NDArray[np.int64]
+    if keys.dtype.kind == "f":
+        hashes = _hashes_of_floats(keys)
+    else:
+        hashes = keys.astype("<i8")
+        if ((hashes >= _MODULUS) | (hashes <= -_MODULUS)).any():
+            return np.fromiter(map(hash, hashes.tolist()), "<i8", len(hashes))
+    hashes[hashes == -1] = -2
+    return hashes
+
+
+def _hashes_of_floats(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    if np.isnan(keys).any():
+        raise UnequalError
+    parts, exponents = np.frexp(np.abs(keys))
+    is_finite = np.isfinite(keys)
+    whole = np.where(is_finite, parts, 0) * (1 << 53)
+    mantissas = whole.astype("<u8")
+    shifts = ((exponents - 53) % _BITS).astype("<u8")
+    hashes = (mantissas << shifts & np.uint64(_MODULUS) | mantissas >> np.uint64(_BITS) - shifts).view("<i8")
+    hashes[~is_finite] = sys.hash_info.inf
+    signed: npt.NDArray[np.int64] = np.where(keys < 0, -hashes, hashes)
+    return signed
 
 
 def _way(cls: Any) -> Callable[[Any], int]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.hashes import PROBE, UnequalError, stable_hash, stable_hashes
+from mori.codecs.hashes import PROBE, UnequalError, hashes_of_array, stable_hash, stable_hashes
 from mori.codecs.kinds import PIECE, pieces_of
 from mori.format.codec import CHANGED
 
@@ -30,8 +30,12 @@ _WORD: Final = (1 << 64) - 1
 _PLACE: Final = (1 << _BITS) - 1
 
 
-def build(keys: Collection[Any]) -> tuple[bytes, Sequence[npt.NDArray[Any]]]:
+def build(
+    keys: Collection[Any], arrays: Iterable[npt.NDArray[Any]] | None = None
+) -> tuple[bytes, Sequence[npt.NDArray[Any]]]:
     """Return the meta and the buffers of an index of distinct keys, empty ones for keys that have none.
+
+    `arrays` are the keys as arrays, where they are numbers of one kind.
 
     Raises
     ------
@@ -45,8 +49,8 @@ def build(keys: Collection[Any]) -> tuple[bytes, Sequence[npt.NDArray[Any]]]:
     hashes = table.view("<i8")
     start = 0
     try:
-        for piece in pieces_of(keys):
-            hashes[start : start + len(piece)] = np.fromiter(stable_hashes(piece), "<i8", len(piece))
+        for piece in _hashed(keys) if arrays is None else map(hashes_of_array, arrays):
+            hashes[start : start + len(piece)] = piece
             start += len(piece)
     except (LookupError, UnequalError):
         return b"", ()
@@ -59,6 +63,11 @@ def build(keys: Collection[Any]) -> tuple[bytes, Sequence[npt.NDArray[Any]]]:
         entries |= np.arange(start, start + len(entries), dtype="<u8")
     table.sort()
     return _META.pack(PROBE), (table,)
+
+
+def _hashed(keys: Collection[Any]) -> Iterator[npt.NDArray[np.int64]]:
+    for piece in pieces_of(keys):
+        yield np.fromiter(stable_hashes(piece), "<i8", len(piece))
 
 
 class Index:

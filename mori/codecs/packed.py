@@ -251,9 +251,10 @@ def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
 
 
 class Numbers(NamedTuple):
-    """A list of numbers as it is written, which was never there as a list."""
+    """A list of numbers as it is written, which was never there as a list; what is late of it as arrays."""
 
     column: Encoded
+    arrays: Iterator[npt.NDArray[Any]]
 
 
 def numbers(values: Collection[Any], *, is_late: bool = False) -> Numbers | None:
@@ -289,7 +290,8 @@ def numbers(values: Collection[Any], *, is_late: bool = False) -> Numbers | None
     if end != len(values):
         raise RuntimeError(CHANGED)
     meta = to_json(("list", tag, end, 0))
-    return Numbers(Encoded(meta, [validity_of((), False), late if is_late else array], (), Id.PACKED))
+    column = Encoded(meta, [validity_of((), False), late if is_late else array], (), Id.PACKED)
+    return Numbers(column, (block.view(dtype) for block in late))
 
 
 class PackedCodec(BuiltinCodec):

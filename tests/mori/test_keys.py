@@ -26,14 +26,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.codecs.hashes import UnequalError, stable_hash, stable_hashes
+from mori.codecs.hashes import UnequalError, hashes_of_array, stable_hash, stable_hashes
 from mori.codecs.streams import Blocks
 from mori.format.node import open_node, root_of
 from mori.memory import region
 from tests.regions import region_of
 
 pytestmark = pytest.mark.usefixtures("views")
-quick = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Pair(NamedTuple):
@@ -238,6 +238,21 @@ def test_many_keys_have_the_hashes_that_each_has(keys: list) -> None:
             [stable_hash(key) for key in keys]
     else:
         assert [*map(hash, many)] == [hash(stable_hash(key)) for key in keys]
+
+
+ENDS = [0, -1, -2, *(sign * (1 << 61) + step for sign in (1, -1) for step in (-2, -1, 0, 1)), -(1 << 63)]
+
+
+@quick
+@given(
+    st.one_of(
+        st.lists(st.integers(-(1 << 63), (1 << 63) - 1) | st.sampled_from(ENDS), min_size=1),
+        st.lists(st.floats(allow_nan=False) | st.sampled_from([*map(float, ENDS), 5e-324]), min_size=1),
+        st.lists(st.booleans(), min_size=1),
+    )
+)
+def test_arrays_have_the_hashes_of_their_elements(keys: list) -> None:
+    assert hashes_of_array(np.array(keys)).tolist() == [*map(hash, keys)]
 
 
 @quick
