@@ -225,3 +225,25 @@ def test_a_shared_tuple_cannot_be_changed(store):
     shared[1].append(3)
     assert shared == (1, [2, 3])
     assert pickle.loads(pickle.dumps(shared)) == (1, [2, 3])
+
+
+@pytest.mark.filterwarnings("ignore::mori.ObjectColumnWarning")
+@pytest.mark.parametrize("place", ["frame", "series", "dict", "list"])
+def test_a_write_to_an_object_in_a_column_is_kept_and_travels(store, worker, place):
+    def column(x):
+        inner = x["f"] if place == "dict" else x[7] if place == "list" else x
+        return inner if place == "series" else inner["o"]
+
+    frame = pd.DataFrame({"x": np.arange(100.0), "o": [[number] for number in range(100)]})
+    plain = {
+        "frame": frame,
+        "series": frame["o"],
+        "dict": {"f": frame, "g": list(range(1000))},
+        "list": [frame.copy() for _ in range(100)],
+    }[place]
+    shared = mori.share(plain)
+    assert mori.is_shared(shared)
+    assert worker(lambda x: column(x).iloc[5], shared) == [5]
+    column(shared).iloc[5].append("new")
+    assert worker(lambda x: column(x).iloc[5], shared) == [5, "new"]
+    assert not mori.is_shared(shared)

@@ -15,12 +15,15 @@ import pandas as pd
 
 from mori.codecs.pandas.frames import FrameCodec, SeriesCodec
 from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, of_class, plain_of
+from mori.format.atoms import types_of
 from mori.format.codec import Codec, register
 from mori.format.node import Node
+from mori.format.refcounts import ATOMS
 from mori.objects.pandas.arrow import plain_column
 from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, unprotected
 from mori.objects.pandas.templates import State, Template, is_made_plainly, made_of, template_of
 from mori.wire import reference, transport
+from mori.wire.compare import is_unchanged
 
 __all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
 
@@ -39,12 +42,13 @@ def _state_of(obj: Any) -> State:
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_axes", "_values", "node", "state", "template")
+    __slots__ = ("_axes", "_holds_mutable", "_values", "node", "state", "template")
 
     def __init__(self, node: Node, obj: Any, state: State, template: Template | None = None) -> None:
         self.node, self.state, self.template = node, state, template
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
+        self._holds_mutable: bool | None = None
 
     def is_intact(self, obj: Any) -> bool:
         blocks, axes = obj._mgr.blocks, obj._mgr.axes
@@ -57,7 +61,16 @@ class _Origin:
             and _are_same(obj.attrs, attrs)
             and obj.flags.allows_duplicate_labels == flags
             and _are_same(metadata_of(obj), own)
+            and not (self._may_hide_writes() and not is_unchanged(self.node, obj))
         )
+
+    def _may_hide_writes(self) -> bool:
+        """Return whether a column has objects that can be written to: of those nothing tells."""
+        if self._holds_mutable is None:
+            objects = [values for values in self._values if values.dtype == object]
+            kinds = {kind for values in objects for kind in types_of(values.ravel().tolist())}
+            self._holds_mutable = not kinds <= ATOMS
+        return self._holds_mutable
 
 
 def _reopener(node: Node, obj: Any) -> Callable[[Any], Any] | None:
