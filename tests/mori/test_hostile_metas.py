@@ -188,3 +188,13 @@ def test_a_hostile_meta_of_what_several_blocks_refer_to_is_refused(views: None, 
     damaged = open_node(root_of(region.over(bytes_of(plan))))
     with pytest.raises(mori.CorruptRegionError):
         damaged[0]
+
+
+@pytest.mark.parametrize("make", [lambda keys: dict.fromkeys(keys, 1), set])
+def test_keys_that_are_arrays_are_refused(make):
+    plan = measure(make(range(1000)))
+    arrays = [np.arange(3.0) + number for number in range(1000)]
+    plan.children[0] = measure(arrays)
+    shared = mori.frombuffer(bytes_of(plan))
+    with pytest.raises(mori.CorruptRegionError, match="no list of keys"):
+        5 in shared  # noqa: B015

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Collection
 from typing import Any
 
+from mori.codecs.arrays import ArraysCodec
 from mori.codecs.index import Index
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
@@ -18,7 +19,7 @@ def keys_of(node: Node, identity: Identity) -> SharedList:
     """Return the list of a node's keys."""
     child = node.child(0)
     keys = identity.open(child)
-    if not isinstance(keys, SharedList):
+    if not isinstance(keys, SharedList) or isinstance(child.codec, ArraysCodec):
         raise child.decode_error("it is no list of keys")
     return keys
 
