@@ -13,6 +13,7 @@ import enum
 import operator
 import sys
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Any, Final
 from zlib import crc32
 
@@ -136,9 +137,12 @@ def _of_tuple(key: tuple[Any, ...]) -> int:
 
 
 def _of_tuples(keys: list[tuple[Any, ...]]) -> Iterable[int]:
-    if len({*map(len, keys)}) > 1 or not keys[0]:
+    (length, *others) = {*map(tuple.__len__, keys)}
+    if others or not length:
         return map(_of_tuple, keys)
-    return map(hash, zip(*map(stable_hashes, map(list, zip(*keys, strict=True))), strict=True))
+    # By places, since `zip(*keys)` makes an iterator a key, whose number starts garbage collections.
+    columns = [[*map(tuple.__getitem__, keys, repeat(place))] for place in range(length)]
+    return map(hash, zip(*map(stable_hashes, columns), strict=True))
 
 
 def _of_frozenset(key: frozenset[Any]) -> int:

@@ -41,6 +41,21 @@ class Pair(NamedTuple):
     other: Any
 
 
+class Backwards(tuple):
+    """A tuple that compares by what it has, and shows something else."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return reversed([tuple.__getitem__(self, place) for place in range(tuple.__len__(self))])
+
+    def __getitem__(self, place: Any) -> Any:
+        return "something else"
+
+    def __len__(self) -> int:
+        return 7
+
+
 class Text(str):
     __slots__ = ()
 
@@ -338,6 +353,14 @@ def test_what_cannot_be_hashed_is_pythons_own_error(key: Any) -> None:
             _ = decimal.Decimal("sNaN") in shared
         assert is_indexed(shared)
         assert getattr(shared, "_places", None) is getattr(shared, "_looked_up", None) is None
+
+
+def test_a_tuple_that_shows_something_else_is_found_by_what_it_has() -> None:
+    plain = {Backwards((i, str(i))): i for i in range(100)}
+    shared = opened(plain)
+    assert is_indexed(shared)
+    assert shared[3, "3"] == shared[Backwards((3, "3"))] == plain[3, "3"] == 3
+    assert ("3", 3) not in shared
 
 
 def test_a_set_is_looked_up_in_a_set_as_the_frozenset_that_it_equals() -> None:
