@@ -222,6 +222,14 @@ def open_bytes(data: bytes) -> Any:
 # really using an object
 
 
+def is_hashable(key: object) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
 def use(obj: Any, most: int) -> None:
     """Read every element and print; what is longer than `most` (a range may be endless) is only printed."""
     if is_printable(obj):
@@ -233,7 +241,8 @@ def use(obj: Any, most: int) -> None:
     elif isinstance(obj, mori.SharedDict | dict):
         assert len(obj) == len(list(obj)) <= most
         for key, value in obj.items():
-            obj.get(key)  # a damaged index may hide it
+            if is_hashable(key):  # a forged one may not be: dicts themselves refuse it
+                obj.get(key)  # a damaged index may hide it
             use(key, most)
             use(value, most)
     elif isinstance(obj, mori.SharedList | mori.SharedTuple | list | tuple):
