@@ -96,23 +96,29 @@ def _below(obj: Any, copies: _Copies) -> _Level | None:
     if kind in _DICTS:
         items: dict[Any, Any] = {}
         copies[id(obj)] = obj, items
-        return _Level(obj, chain.from_iterable(obj.items()), _Items(items), lambda: items)
+        return _Level(obj, chain.from_iterable(obj.items()), _Items(items, obj), lambda: items)
     return None
 
 
 class _Items:
     """Puts keys and values, which come in turn, into a dict."""
 
-    __slots__ = ("_has_key", "_items", "_key")
+    __slots__ = ("_has_key", "_items", "_key", "_obj")
 
-    def __init__(self, items: dict[Any, Any]) -> None:
+    def __init__(self, items: dict[Any, Any], obj: Any) -> None:
         self._items = items
+        self._obj = obj
         self._key: Any = None
         self._has_key = False
 
     def __call__(self, part: Any) -> None:
         if self._has_key:
-            self._items[self._key] = part
+            try:
+                self._items[self._key] = part
+            except TypeError as error:
+                if not isinstance(self._obj, SharedDict):
+                    raise
+                raise self._obj._node.decode_error(f"a key cannot be hashed ({error})") from error
         else:
             self._key = part
         self._has_key = not self._has_key

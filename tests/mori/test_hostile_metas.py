@@ -198,3 +198,12 @@ def test_keys_that_are_arrays_are_refused(make):
     shared = mori.frombuffer(bytes_of(plan))
     with pytest.raises(mori.CorruptRegionError, match="no list of keys"):
         5 in shared  # noqa: B015
+
+
+def test_keys_without_a_hash_are_refused_when_they_are_copied():
+    keys = [(number,) if number else [number] for number in range(1000)]
+    plan = measure(dict.fromkeys(range(1000), 1))
+    plan.children[0] = measure([*keys, "x"][:1000])
+    shared = mori.frombuffer(bytes_of(plan))
+    with pytest.raises(mori.CorruptRegionError, match="cannot be hashed"):
+        mori.materialize(shared)
