@@ -724,9 +724,7 @@ class StreamCodec(ContainerCodec):
 
     def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
         stream = ObjectStream(node.meta, node.buffers(), len(node))
-        content = stream.load(_part_of_reference, _Part)
-        if stream.kind not in ("list", "tuple", "dict"):
-            return None
+        content = _Search(io.BytesIO(stream.stream), buffers=stream.buffers).load()
         return _steps_to(content, child.record.place, ())
 
     def part(self, node: Node, number: int) -> None:
@@ -744,7 +742,7 @@ class BlocksCodec(ContainerCodec):
     def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
         blocks = Blocks(node.meta, node.buffers(), len(node))
         for number in range(blocks.count):
-            elements = blocks.reader.load(blocks.stream(number), _part_of_reference, _Part)
+            elements = _Search(io.BytesIO(blocks.stream(number))).load()
             steps = _steps_to(elements, child.record.place, ())
             if steps is not None:
                 return (*steps[:-1], steps[-1] + blocks.start(number))
@@ -760,8 +758,28 @@ class _Part:
         self.number = number
 
 
-def _part_of_reference(reference: int) -> Any:
-    return _Part(_SELF - 1 - reference)
+class _Unknown:
+    """Stands for what is no builtin in what is read to look for a part, and does nothing."""
+
+    def __new__(cls, *args: object, **keywords: object) -> _Unknown:
+        return object.__new__(cls)
+
+    def __call__(self, *args: object, **keywords: object) -> _Unknown:
+        return self
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    __setstate__ = append = extend = add = __call__
+
+
+class _Search(pickle.Unpickler):
+    """Reads a stream to look for a part in its builtins: nothing that it names is imported or called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _Part if (module, name) == _PART_NAME else _Unknown
+
+    def persistent_load(self, reference: int) -> _Part:
+        return _Part(_SELF - 1 - reference)
 
 
 def _steps_to(obj: Any, part: int, steps: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -161,7 +161,10 @@ class Node:
         path: list[int] = [*reversed(inside)]  # from the end
         node: Node = self
         while (above := node.parent()) is not None:
-            steps = above.codec.steps_to(above, node)
+            try:
+                steps = above.codec.steps_to(above, node)
+            except ValueError as error:  # what was not read yet may be damaged
+                raise above.decode_error(str(error)) from error
             if steps is None or not (steps or path):  # a dict's list of values is no part of it
                 return None
             path += steps

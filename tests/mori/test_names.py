@@ -70,3 +70,40 @@ def test_a_well_formed_name_of_nothing_is_an_error(store):
     for name in ("/mori_7fffffff_1", "/mori_7fffffff_1[0,2]"):
         with pytest.raises(mori.RegionNotFoundError, match="not found"):
             mori.map_shared(name)
+
+
+class Counted:
+    """An object that looks at its array when it is unpickled."""
+
+    times = 0
+
+    def __init__(self):
+        self.array = np.arange(300)
+
+    def __setstate__(self, state):
+        type(self).times += 1
+        self.__dict__.update(state, total=state["array"].sum())
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_to_name_a_part_rebuilds_nothing_beside_it(store, worker, count):
+    shared = mori.share([*(Counted() for _ in range(count)), {"k": np.arange(200)}])
+    root, part, inside = mori.shared_name(shared), shared[count]["k"], shared[0].array
+    assert mori.is_shared(inside)
+    times = Counted.times
+    assert mori.shared_name(inside) is None  # an attribute is no step of a name
+    assert mori.shared_name(part) == f"{root}[{count},0]"
+    assert Counted.times == times
+    assert worker(lambda name: mori.map_shared(name).sum(), f"{root}[{count},0]") == 19900
+
+
+def test_to_name_a_part_behind_what_is_damaged_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
+    shared = mori.share([*(["damaged", n] for n in range(1000)), [np.arange(200)]])
+    part = shared[1000][0]
+    (path,) = (path for path in tmp_path.rglob("mori_*") if path.is_file())
+    with open(path, "r+b") as file:
+        file.seek(path.read_bytes().index(b"damaged"))
+        file.write(b"D")
+    with pytest.raises(mori.CorruptRegionError, match="checksum of block 0"):
+        mori.shared_name(part)
