@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from mori.format.atoms import NAMED
 
 if TYPE_CHECKING:
     from mori.format.node import Node
 
-__all__ = ["node_of", "remember", "watch"]
+__all__ = ["HERE", "node_of", "remember", "watch"]
+
+HERE: Final = frozenset({np.ndarray, *NAMED})
+"""Classes of which picklers are told otherwise, or that have names."""
 
 T = TypeVar("T")
 
@@ -42,7 +49,7 @@ def remember(obj: T, node: Node) -> T:
     except TypeError:
         return obj
     _origins[key] = ref, node
-    if (cls := type(obj)) not in _classes:
+    if (cls := type(obj)) not in _classes and cls not in HERE:
         _classes.add(cls)
         for call in _watchers:
             call(cls)

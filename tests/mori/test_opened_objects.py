@@ -17,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
@@ -142,3 +143,12 @@ def test_objects_of_a_class_are_written_as_before_once_one_was_opened() -> None:
     assert Fit in copyreg.dispatch_table
     assert region_of(fits) == before
     assert pickle.loads(pickle.dumps(fits, 5)) == fits
+
+
+@pytest.mark.filterwarnings("ignore::mori.ObjectColumnWarning")
+def test_arrays_of_objects_in_frames_change_nothing_for_the_class_of_arrays() -> None:
+    import mori.adapters
+
+    shared = mori.share(pd.DataFrame({"o": [["a" * 100] for _ in range(1000)]}))
+    assert np.ndarray not in copyreg.dispatch_table
+    assert not mori.is_shared(shared["o"].to_numpy())

@@ -151,7 +151,9 @@ def _open(node: Node, identity: Identity) -> Any:
     if cls is None:
         obj = load(node, stream, references)
         # A small one without anything mapped may be a constant of its module, such as an enum's.
-        is_made = len(node) or stream.buffers or len(stream.stream) >= LEAST
+        is_made = (
+            len(node) or stream.buffers or (len(stream.stream) >= LEAST and type(obj) not in origins.HERE)
+        )
         return origins.remember(obj, node) if is_made else obj
     if cls is SmallList or cls is SmallDict:  # what is in it may refer to it
         made: Any = cls()
