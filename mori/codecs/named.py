@@ -11,12 +11,12 @@ import struct
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from typing import Any, Final
 
 from mori._imports import importing
 from mori.format import codec
-from mori.format.codec import Buffers, Codec
+from mori.format.codec import Codec
 from mori.format.node import Node
 from mori.format.origins import remember
 
@@ -30,13 +30,6 @@ _MOST: Final = 255  # bytes of a name
 
 class _ByName(Codec):
     """What the id stands for: any codec of a third party, whose name stands before the meta."""
-
-    def encode(self, obj: Any) -> NoReturn:
-        raise AssertionError("mori itself writes nothing under a name")
-
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
-        by = _named(meta)
-        return by.decode(meta[len(by.head) :], buffers, children)
 
     def open(self, node: Node) -> Any:
         try:

@@ -47,9 +47,6 @@ class ObjectsCodec(BuiltinCodec):
 
     id = Id.OBJECT_ARRAY
 
-    def encode(self, obj: npt.NDArray[Any]) -> Encoded:
-        return encode_objects(obj)
-
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
         kind, shape, *order = from_json(meta)
         (content,) = children
@@ -57,9 +54,6 @@ class ObjectsCodec(BuiltinCodec):
         if not isinstance(array, np.ndarray) or [array.dtype.kind, list(array.shape)] != [kind, shape]:
             raise ValueError(f"{type(array).__name__} for an array of {shape}")
         return array
-
-    def step(self, obj: Any, index: int) -> str:
-        return ""
 
 
 _BARE: Final = {np.ndarray}  # the classes that have nothing but their elements

@@ -62,11 +62,8 @@ def _values(ours: Any, theirs: Any) -> Iterator[tuple[Any, Any]]:
         yield value, theirs[key]
 
 
-def plain_tuple(x: Iterable[Any], leaf: Callable[[Any], Any] | None = None) -> tuple[Any, ...]:
-    """Return a tuple of a view's elements, with tuples for the views of tuples in it.
-
-    `leaf` changes every other element.
-    """
+def plain_tuple(x: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a tuple of a view's elements, with tuples for the views of tuples in it."""
     levels: list[tuple[Iterator[Any], list[Any]]] = [(iter(x), [])]
     while True:
         left, made = levels[-1]
@@ -74,7 +71,7 @@ def plain_tuple(x: Iterable[Any], leaf: Callable[[Any], Any] | None = None) -> t
             if isinstance(part, View) and _kind(part) is tuple:
                 levels.append((iter(cast(Iterable[Any], part)), []))
                 break
-            made.append(part if leaf is None else leaf(part))
+            made.append(part)
         else:
             levels.pop()
             if not levels:
