@@ -248,7 +248,7 @@ def given_to_all(megabytes: int, workers: int, budget: float) -> str:
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     copies: dict[str, list[float]] = {way: [] for way in ways}
     with _cluster(workers) as client:
-        addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+        addresses = list(client.nthreads())
 
         def read(future: Any) -> None:
             seen = [client.submit(np.sum, future, workers=[one], pure=False) for one in addresses]

@@ -36,7 +36,7 @@ def sharing() -> Iterator[Client]:
 
 
 def _workers(client: Client) -> list[str]:
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    return list(client.nthreads())
 
 
 async def _asynchronously() -> np.ndarray:

@@ -54,7 +54,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 def _workers(client: Client) -> int:
-    return len(client.scheduler_info(n_workers=-1)["workers"])
+    return len(client.nthreads())
 
 
 @pytest.mark.parametrize("kind", ["memfd", "files"])

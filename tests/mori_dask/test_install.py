@@ -40,7 +40,8 @@ def _plugins(client: Client) -> list[str]:
 def test_a_cluster_that_was_started_from_here_has_it_installed(client: Client):
     assert _plugins(client) == ["mori"]
     assert _installed(client) == _installed(client, nanny=True) == [True] * 3
-    assert all("mori" in w["metrics"] for w in client.scheduler_info(n_workers=-1)["workers"].values())
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    assert all("mori" in worker["metrics"] for worker in workers.values())
 
 
 def test_dask_shows_the_code_of_its_user_and_not_what_mori_has_put_between(client: Client):
@@ -80,7 +81,7 @@ def test_it_is_installed_in_a_running_cluster_once_and_stays():
         with worker_process(client.scheduler.address):
             client.wait_for_workers(3)
             assert _installed(client) == [True] * 3
-        wait_until(lambda: len(client.scheduler_info(n_workers=-1)["workers"]) == 2)
+        wait_until(lambda: len(client.nthreads()) == 2)
 
 
 def test_an_asynchronous_client_installs_it_when_it_is_awaited():

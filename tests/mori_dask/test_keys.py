@@ -54,7 +54,7 @@ def test_without_relay_what_a_scheduler_passes_on_goes_by_value_and_the_rest_doe
         client.unpublish_dataset("by value")
         # Arguments, and what goes from worker to worker or client.
         assert client.submit(look, array, pure=False).result()[0]
-        for worker in client.scheduler_info()["workers"]:
+        for worker in client.nthreads():
             assert client.submit(look, made, workers=[worker], pure=False).result()[0]
         assert _shared(mori_dask.gather(client, made))
         assert client.submit(look, mori_dask.scatter(client, array), pure=False).result()[0]

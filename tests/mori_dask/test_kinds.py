@@ -45,7 +45,7 @@ def test_a_task_gets_what_was_shared(client: Client, name: str, wire: list[int])
 
 
 def test_a_result_goes_to_another_worker_and_comes_back(client: Client, name: str) -> None:
-    here, there, *_ = client.scheduler_info()["workers"]
+    here, there, *_ = client.nthreads()
     made = client.submit(shared, name, workers=[here], pure=False)
     seen = client.submit(look, name, made, workers=[there], pure=False).result()
     assert seen[1:] == (not KINDS[name].by_value, True)

@@ -123,7 +123,7 @@ def test_what_a_client_has_published_is_served_when_it_is_gone(cluster: Client):
 def test_a_result_is_freed_everywhere_with_its_last_future(cluster: Client):
     """It was sent from worker to worker meanwhile, whose grace is ten seconds."""
     made = cluster.submit(lambda: mori.share(np.ones(50_000)), pure=False)
-    workers = cluster.scheduler_info(n_workers=-1)["workers"]
+    workers = cluster.nthreads()
     seen = cluster.gather([cluster.submit(look, made, workers=[w], pure=False) for w in workers])
     (name,) = {one[1] for one in seen}
     assert [one[0] for one in seen] == [True, True]

@@ -91,7 +91,7 @@ def test_a_region_is_counted_once_with_the_workers_that_map_it(small: Client):
 
 
 def _workers(client: Client) -> dict[str, dict]:
-    return client.scheduler_info(n_workers=-1)["workers"]
+    return client.sync(client.scheduler.identity, n_workers=-1)["workers"]
 
 
 def test_a_worker_that_eats_memory_of_its_own_is_ended_and_the_next_one_measures_alike(small: Client):

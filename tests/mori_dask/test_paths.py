@@ -74,7 +74,7 @@ def counted(client: Client):
 
 
 def addresses(client: Client) -> list[str]:
-    return sorted(client.scheduler_info(n_workers=-1)["workers"])
+    return sorted(client.nthreads())
 
 
 def _made_there(client: Client, x, worker: int = 0):

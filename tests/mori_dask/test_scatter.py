@@ -22,7 +22,7 @@ def look(x):
 
 
 def workers_of(client: Client) -> set[str]:
-    return set(client.scheduler_info(n_workers=-1)["workers"])
+    return set(client.nthreads())
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def _base(client: Client) -> str:
 
 
 def _workers(client: Client) -> dict[str, dict[str, Any]]:
-    return dict(sorted(client.scheduler_info(n_workers=-1)["workers"].items()))
+    return dict(sorted(client.sync(client.scheduler.identity, n_workers=-1)["workers"].items()))
 
 
 def _everywhere(client: Client, array: np.ndarray, count: int = 3) -> list[Future]:
