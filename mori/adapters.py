@@ -30,6 +30,7 @@ from typing import Any, Final
 from mori import api, settings, store
 from mori._fork import in_child
 from mori.errors import readable_size
+from mori.format.origins import node_of
 from mori.format.origins import watch as watch_classes
 from mori.memory.grace import call_later
 from mori.memory.lease import Lease
@@ -92,6 +93,7 @@ __all__ = [
     "in_child",
     "is_by_value",
     "is_copy",
+    "is_opened",
     "is_region_file",
     "is_transport_set",
     "lease_of",
@@ -218,6 +220,13 @@ def frame_class() -> type:
     from mori.objects.pandas.shared import Shared
 
     return Shared
+
+
+def is_opened(obj: object) -> bool:
+    """Return whether an object of a class that is not mori's was opened from a region, and may be pickled as
+    a reference to it.
+    """
+    return node_of(obj) is not None and is_transport_set() and not is_by_value()
 
 
 def reduce_opened(obj: Any) -> Any:

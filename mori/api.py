@@ -136,7 +136,7 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
     has_mapped = is_container or (
         written_by is not None and written_by.has_mapped(len(plan.children), len(plan.buffers))
     )
-    if not has_mapped and not _is_known_again(obj, plan):
+    if not has_mapped and not _is_worth_a_reference(obj, plan):
         return obj
 
     if shown_by is not None:
@@ -144,9 +144,9 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
     return root_of(writer.create(plan)).reopen()
 
 
-def _is_known_again(obj: object, plan: PlanNode) -> bool:
-    """Return whether an object without mapped parts is worth a reference, and known when it is pickled: by a
-    weak reference, as what was opened.
+def _is_worth_a_reference(obj: object, plan: PlanNode) -> bool:
+    """Return whether an object without mapped parts is large enough, and can be remembered as what was opened
+    (by a weak reference).
     """
     return type(obj).__weakrefoffset__ != 0 and sum(map(buffer_nbytes, plan.buffers)) >= LEAST
 

@@ -129,7 +129,7 @@ def _prefer_references(cls: type) -> None:
 
 
 def _serialize_opened(plain: Callable[[Any], Any], obj: Any) -> Any:
-    if adapters.reduce_opened(obj) is not None:
+    if adapters.is_opened(obj):  # whether it was written to, the pickler looks
         raise _ByPickleError("what was opened from a region is pickled")
     return plain(obj)
 

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-__all__ = ["run_python", "run_unshared"]
+__all__ = ["run_python", "run_unshared", "started_python"]
 
 _LIMIT = 55  # seconds
 
@@ -27,6 +29,22 @@ def run_python(code: str, *options: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.strip()
+
+
+@contextmanager
+def started_python(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run code in another process, with pipes for its input and output; it is killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run_unshared(prepare: str, code: str, *options: str) -> str:

@@ -42,20 +42,20 @@ def stable_hash(key: Any) -> int:
     Raises
     ------
     LookupError
-        For a key that has none here, such as one that cannot be hashed, or is of a class of unknown ways.
+        For a key that has none here, such as one that cannot be hashed, or is of a class that is not known.
     UnequalError
         For a key that equals no other.
     """
     cls = type(key)
-    return (_WAYS.get(cls) or _way(cls))(key)
+    return (_HASHERS.get(cls) or _hasher_of(cls))(key)
 
 
 def stable_hashes(keys: list[Any]) -> Iterable[int]:
     """Return the hashes of many keys; what cannot be hashed raises when it is reached."""
-    ways = {_WAYS.get(cls) or _way(cls) for cls in {*map(type, keys)}}
-    if len(ways) == 1:
-        (way,) = ways
-        return _MANY[way](keys) if way in _MANY else map(way, keys)
+    hashers = {_HASHERS.get(cls) or _hasher_of(cls) for cls in {*map(type, keys)}}
+    if len(hashers) == 1:
+        (hasher,) = hashers
+        return _MANY[hasher](keys) if hasher in _MANY else map(hasher, keys)
     return map(stable_hash, keys)
 
 
@@ -86,13 +86,13 @@ def _hashes_of_floats(keys: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return signed
 
 
-def _way(cls: Any) -> Callable[[Any], int]:
-    """Return how objects of a class are hashed that is not in the table."""
+def _hasher_of(cls: Any) -> Callable[[Any], int]:
+    """Return what hashes the objects of a class that is not in the table."""
     base: Any
     for base in cls.__mro__:
-        if way := _WAYS.get(base) or _BY_NAME.get(f"{base.__module__}.{base.__qualname__}"):
+        if hasher := _HASHERS.get(base) or _BY_NAME.get(f"{base.__module__}.{base.__qualname__}"):
             if cls.__eq__ is base.__eq__ and cls.__hash__ is base.__hash__:
-                return way
+                return hasher
             raise LookupError(cls)
     if hasattr(cls, "__dataclass_fields__"):
         return _of_fields
@@ -180,7 +180,7 @@ def _of_fields(key: Any) -> int:
 _NUMBERS: Final = {cls for cls in np.sctypeDict.values() if issubclass(cls, np.number | np.bool_)} - {
     np.timedelta64  # it equals times, which have other hashes
 }
-_WAYS: Final[dict[type, Callable[[Any], int]]] = {
+_HASHERS: Final[dict[type, Callable[[Any], int]]] = {
     **dict.fromkeys((int, bool, dt.timedelta), hash),
     **dict.fromkeys((float, complex), _of_number),
     **{cls: _of_number if issubclass(cls, np.inexact) else hash for cls in _NUMBERS},

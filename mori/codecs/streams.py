@@ -309,43 +309,52 @@ def _name_of(obj: Any) -> tuple[str, str]:
     return module, obj.__qualname__
 
 
-class _Anything:
-    """Stands for whatever a stream names and makes, while its names are read: nothing has an effect on it."""
+class _Part:
+    """Stands for a part in what is skimmed."""
 
-    def __new__(cls, *args: Any, **keywords: Any) -> _Anything:
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class _Unknown:
+    """Stands for what is no builtin in what is skimmed, and does nothing."""
+
+    def __new__(cls, *args: object, **keywords: object) -> _Unknown:
         return object.__new__(cls)
 
-    def __call__(self, *args: Any, **keywords: Any) -> _Anything:
+    def __call__(self, *args: object, **keywords: object) -> _Unknown:
         return self
 
-    def ignore(self, *args: Any) -> None:
-        """Do nothing."""
+    def __setitem__(self, key: object, value: object) -> None: ...
 
-    __setstate__ = __setitem__ = append = extend = add = ignore
+    __setstate__ = append = extend = add = __call__
 
 
-class _NamesReader(pickle.Unpickler):
-    """Notes the names in a stream, and makes nothing of what is in it."""
+class _Skimmer(pickle.Unpickler):
+    """Reads the builtins of a stream: what it names is noted, and neither imported nor called."""
 
-    names: set[tuple[str, str]]
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(io.BytesIO(stream), buffers=itertools.repeat(b""))
+        self.names: set[tuple[str, str]] = set()
 
     def find_class(self, module: str, name: str) -> Any:
         self.names.add((module, name))
-        return _Anything
+        return _Part if (module, name) == _PART_NAME else _Unknown
 
-    def persistent_load(self, number: object) -> Any:
-        return _Anything()
+    def persistent_load(self, reference: int) -> _Part:
+        return _Part(_SELF - 1 - reference)
 
 
 def _names_in(stream: bytes) -> set[tuple[str, str]]:
     """Return the names in a stream, as a reader of it would look them up."""
-    reader = _NamesReader(io.BytesIO(stream), buffers=itertools.repeat(b""))
-    reader.names = set()
+    skimmer = _Skimmer(stream)
     try:
-        reader.load()
+        skimmer.load()
     except Exception:  # a class that the stream itself makes, or what is no key of a dict
         return {*_names_by_opcode(stream)}
-    return reader.names
+    return skimmer.names
 
 
 def _names_by_opcode(stream: bytes) -> Iterator[tuple[str, str]]:
@@ -629,8 +638,9 @@ def _copy_with(obj: Any, change: Callable[[Any], Any]) -> Any:
 def reloaded(obj: Any) -> Any:
     """Return an object as it is unpickled, with the same parts.
 
-    That tells names of attributes from equal strings: whether these are one object depends on what this
-    process has unpickled before, since it has one string for all that are a name.
+    Python has one string for each name of an attribute. So a string in the object that equals such a name is
+    the same object as the name, or another one, by what this process has unpickled before. In what is
+    reloaded it always is another one.
     """
     return _put_together(*_taken_apart(obj))
 
@@ -724,8 +734,7 @@ class StreamCodec(ContainerCodec):
 
     def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
         stream = ObjectStream(node.meta, node.buffers(), len(node))
-        content = _Search(io.BytesIO(stream.stream), buffers=stream.buffers).load()
-        return _steps_to(content, child.record.place, ())
+        return _steps_to(_Skimmer(stream.stream).load(), child.record.place, ())
 
     def part(self, node: Node, number: int) -> None:
         """Return None: its elements have no nodes of their own."""
@@ -742,44 +751,10 @@ class BlocksCodec(ContainerCodec):
     def steps_to(self, node: Node, child: Node) -> tuple[int, ...] | None:
         blocks = Blocks(node.meta, node.buffers(), len(node))
         for number in range(blocks.count):
-            elements = _Search(io.BytesIO(blocks.stream(number))).load()
-            steps = _steps_to(elements, child.record.place, ())
+            steps = _steps_to(_Skimmer(blocks.stream(number)).load(), child.record.place, ())
             if steps is not None:
                 return (*steps[:-1], steps[-1] + blocks.start(number))
         return None
-
-
-class _Part:
-    """Stands for a part in what is read to look for one."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-class _Unknown:
-    """Stands for what is no builtin in what is read to look for a part, and does nothing."""
-
-    def __new__(cls, *args: object, **keywords: object) -> _Unknown:
-        return object.__new__(cls)
-
-    def __call__(self, *args: object, **keywords: object) -> _Unknown:
-        return self
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    __setstate__ = append = extend = add = __call__
-
-
-class _Search(pickle.Unpickler):
-    """Reads a stream to look for a part in its builtins: nothing that it names is imported or called."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return _Part if (module, name) == _PART_NAME else _Unknown
-
-    def persistent_load(self, reference: int) -> _Part:
-        return _Part(_SELF - 1 - reference)
 
 
 def _steps_to(obj: Any, part: int, steps: tuple[int, ...]) -> tuple[int, ...] | None:

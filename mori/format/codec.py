@@ -201,8 +201,7 @@ class Codec:
         except BaseException as error:
             if not self.is_damage(error):
                 raise
-            found = f"its content makes no sense ({type(error).__name__}: {error})"
-            raise node.decode_error(found) from error
+            raise node.decode_error(error) from error
 
     def is_damage(self, error: BaseException) -> bool:
         """Return whether what `decode` raised says that the bytes are damaged."""

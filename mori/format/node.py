@@ -21,7 +21,7 @@ from mori.memory.mapping import address_of
 from mori.memory.region import Bytes, Mapping, held_by
 from mori.store.names import MAX_STEPS, Name, format_name
 
-__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of"]
+__all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 
 _ALIAS: Final = Id.ALIAS  # a node that stands for another: the tree's own, whatever its codec
 _FLAGS: Final = layout.ALIASED | layout.LEANS
@@ -203,14 +203,19 @@ class Node:
         """Return its children, each opened when it is asked for."""
         return _Children(self) if self.record.children else ()
 
-    def decode_error(self, found: str) -> CorruptRegionError:
-        """Return the error for a node whose content makes no sense."""
-        return self._corrupt(found)
+    def decode_error(self, found: str | BaseException) -> CorruptRegionError:
+        """Return the error for a node whose content makes no sense: what was found, or what that raised."""
+        return self._corrupt(found if isinstance(found, str) else senseless(found))
 
     def _corrupt(self, found: str) -> CorruptRegionError:
         return CorruptRegionError(
             name=format_name(self.mapping.name), found=f"in the node at byte {self.offset}, {found}"
         )
+
+
+def senseless(error: BaseException) -> str:
+    """Return what is wrong with content that raised an error when it was read."""
+    return f"its content makes no sense ({type(error).__name__}: {error})"
 
 
 class _Children(Sequence[Any]):

@@ -18,10 +18,10 @@ from mori.format.atoms import NAMED
 if TYPE_CHECKING:
     from mori.format.node import Node
 
-__all__ = ["HERE", "node_of", "remember", "watch"]
+__all__ = ["KNOWN", "node_of", "remember", "watch"]
 
-HERE: Final = frozenset({np.ndarray, *NAMED})
-"""Classes of which picklers are told otherwise, or that have names."""
+KNOWN: Final = frozenset({np.ndarray, *NAMED})
+"""Classes whose objects picklers know by themselves: arrays by their memory, others by their names."""
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ def remember(obj: T, node: Node) -> T:
     except TypeError:
         return obj
     _origins[key] = ref, node
-    if (cls := type(obj)) not in _classes and cls not in HERE:
+    if (cls := type(obj)) not in _classes and cls not in KNOWN:
         _classes.add(cls)
         for call in _watchers:
             call(cls)

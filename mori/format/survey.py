@@ -21,7 +21,7 @@ from mori.format import codec
 from mori.format.atoms import types_of
 from mori.format.refcounts import held_twice
 
-__all__ = ["ATOMS", "LARGE", "LONG", "Common", "Contents", "Kind", "Survey"]
+__all__ = ["LARGE", "LONG", "Common", "Contents", "Kind", "Survey"]
 
 LARGE: Final = 512
 """Elements of a container inside another from which on it is a node of its own."""
@@ -29,7 +29,7 @@ LARGE: Final = 512
 LONG: Final = 4096
 """Bytes from which on bytes are a node of their own: what is shorter is read faster than it is mapped."""
 
-ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
 """Types that a pickle has opcodes for: they name no class, and which of two equal objects it is does not
 matter.
 """
@@ -169,7 +169,7 @@ class Survey:
 
         `by_value` says that functions among them are, so that each stream would make another of one.
         """
-        objects = [*{id(one): one for one in objects if type(one) not in ATOMS}.values()]
+        objects = [*{id(one): one for one in objects if type(one) not in _ATOMS}.values()]
         new = {}
         for one in held_twice(objects, 1):
             if id(one) in self._containers:
@@ -219,7 +219,7 @@ class Survey:
             has_nodes = has_nodes and not classes
             if has_nodes and types & _BYTES:
                 special |= {id(one): False for one in refs if type(one) in _BYTES and len(one) >= LONG}
-            types = types - ATOMS
+            types = types - _ATOMS
             if owners and (metaclasses := types & set(map(type, owners))):
                 # An instance refers to its class; any other class is data, and has a name.
                 is_opaque = is_opaque or not owners.issuperset(o for o in refs if type(o) in metaclasses)
@@ -304,7 +304,7 @@ def _is_anybodys(one: Any, kind: Kind) -> bool:
     anyway.
     """
     if type(one) in _IMMUTABLE_BUILTIN or kind is Kind.RECORD:
-        return ATOMS.issuperset(map(type, one))
+        return _ATOMS.issuperset(map(type, one))
     return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one))
 
 

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 import mori
 from tests import stored
-from tests.fresh import run_python
+from tests.fresh import run_python, started_python
 from tests.killing import kills
 from tests.stress import IS_LONG, LIMIT
 
@@ -124,26 +123,12 @@ _ENDS = {
 }
 
 
-@contextmanager
-def _process(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
-
-
 @pytest.mark.parametrize("end", _ENDS)
 def test_whatever_ends_a_process_its_regions_end_and_those_of_others_do_not(store: str, end: str) -> None:
     shared = mori.share(np.arange(1000))
     mine = mori.shared_name(shared)
     assert mine is not None
-    with _process(mine, end) as child:
+    with started_python(_HOLD, mine, end) as child:
         assert child.stdout is not None
         name = child.stdout.readline().strip()
         if end != "os._exit":

@@ -7,16 +7,16 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from mori.store.locks import alone, lock
 from tests import stored
+from tests.fresh import started_python
 
 Wait = Callable[[Callable[[], object]], None]
 
@@ -37,20 +37,6 @@ with alone(sys.argv[1], "this", 50):
     print("inside", flush=True)
     sys.stdin.read()
 """
-
-
-@contextmanager
-def other(code: str, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def file(shared: Path) -> Path:
@@ -77,13 +63,15 @@ def has_open(process: subprocess.Popen[str], path: Path) -> bool:
 
 def test_processes_keep_each_other_out_and_leave_no_file(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        processes = [stack.enter_context(other(_MANY, tmp_path, tmp_path / "inside")) for _ in range(3)]
+        processes = [
+            stack.enter_context(started_python(_MANY, tmp_path, tmp_path / "inside")) for _ in range(3)
+        ]
         assert [process.wait(50) for process in processes] == [0, 0, 0]
     assert os.listdir(stored.home(tmp_path)) == []
 
 
 def test_who_waited_for_a_file_that_was_unlinked_keeps_the_next_one_out(tmp_path: Path, wait: Wait) -> None:
-    with ExitStack() as first, other(_ONE, tmp_path) as second:
+    with ExitStack() as first, started_python(_ONE, tmp_path) as second:
         first.enter_context(alone(str(tmp_path), "this", 0))
         wait(lambda: has_open(second, file(tmp_path)))
         first.close()
@@ -94,7 +82,7 @@ def test_who_waited_for_a_file_that_was_unlinked_keeps_the_next_one_out(tmp_path
 
 
 def test_who_has_waited_for_long_enough_goes_on_and_leaves_the_lock_to_its_holder(tmp_path: Path) -> None:
-    with other(_ONE, tmp_path) as holder:
+    with started_python(_ONE, tmp_path) as holder:
         assert says_inside(holder)
         begin = time.monotonic()
         with alone(str(tmp_path), "this", 0.2):
@@ -120,7 +108,7 @@ def test_where_no_file_can_be_made_it_is_done_all_the_same(tmp_path: Path) -> No
 
 
 def test_what_a_killed_process_left_goes_with_the_next_use(tmp_path: Path) -> None:
-    with other(_ONE, tmp_path) as killed:
+    with started_python(_ONE, tmp_path) as killed:
         assert says_inside(killed)
         killed.kill()
         killed.wait()
@@ -146,7 +134,7 @@ def test_a_file_that_was_removed_meanwhile_is_not_taken_from_the_next_one(tmp_pa
 
 
 def test_a_forked_child_does_not_keep_the_lock_that_its_parent_gives_up(tmp_path: Path, wait: Wait) -> None:
-    with other(_ONE, tmp_path) as waiting:
+    with started_python(_ONE, tmp_path) as waiting:
         with alone(str(tmp_path), "this", 50):
             wait(lambda: has_open(waiting, file(tmp_path)))
             pid = os.fork()

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from mori.memory.region import Mapping
 from mori.store.base import Where
 from mori.store.names import format_label
 from tests import stored
-from tests.fresh import run_python
+from tests.fresh import run_python, started_python
 from tests.users import as_another_user, directory_for_all, user_of_its_own
 
 
@@ -61,21 +60,6 @@ def _fd(shared: object) -> int:
     lease = _mapping(shared).lease
     assert lease is not None
     return lease.fd
-
-
-@contextmanager
-def child(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run code in another process; it has said its first line, and is killed at the end."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 _HOLD = """
@@ -190,7 +174,7 @@ def test_a_file_is_private_locked_and_gone_with_its_last_holder(files: Path) -> 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with path.open("rb") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with child(_HOLD, mori.shared_name(shared) or "") as reader:
+    with started_python(_HOLD, mori.shared_name(shared) or "") as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline().strip() == mori.shared_name(shared)
         del shared
@@ -266,7 +250,7 @@ def test_a_directory_whose_name_another_user_has_taken_is_replaced_by_one_that_a
     first = mori.share(np.arange(1000))
     (home,) = (path for path in common.iterdir() if path.name.startswith(f"{taken.name}-"))
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    with child(_HOLD) as other, child(_HOLD, mori.shared_name(first) or "") as reader:
+    with started_python(_HOLD) as other, started_python(_HOLD, mori.shared_name(first) or "") as reader:
         assert other.stdout is not None
         assert reader.stdout is not None
         assert reader.stdout.readline().strip() == mori.shared_name(first)
@@ -274,7 +258,7 @@ def test_a_directory_whose_name_another_user_has_taken_is_replaced_by_one_that_a
         assert len(os.listdir(home)) == 2
         # Of two processes that began at once, each may have made one.
         (common / f"{taken.name}-{0:016x}").mkdir(0o700)
-        with child(_HOLD) as late:
+        with started_python(_HOLD) as late:
             assert late.stdout is not None
             assert mori.map_shared(late.stdout.readline().strip())[999] == 999
             assert len(mori.regions()) == 3
@@ -374,7 +358,7 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: 
     unsafe = files / "mori_7_7"
     unsafe.write_bytes(b"")
     unsafe.chmod(0o644)
-    with child(_HOLD) as killed, child(_HOLD) as alive:
+    with started_python(_HOLD) as killed, started_python(_HOLD) as alive:
         assert killed.stdout is not None
         assert alive.stdout is not None
         lost, kept = killed.stdout.readline().strip(), alive.stdout.readline().strip()
@@ -405,7 +389,7 @@ mori.share(numpy.arange(1000))
 
 @pytest.mark.parametrize("nbytes", [0, 20, 64])
 def test_the_draft_of_a_killed_writer_is_no_region_and_is_pruned(files: Path, nbytes: int) -> None:
-    with child(_HALF, str(nbytes)) as writer:
+    with started_python(_HALF, str(nbytes)) as writer:
         assert writer.wait() == -signal.SIGKILL
     (draft,) = files.iterdir()
     assert draft.suffix == ".draft"
@@ -417,11 +401,11 @@ def test_the_draft_of_a_killed_writer_is_no_region_and_is_pruned(files: Path, nb
 
 
 def test_sharing_prunes_what_killed_processes_left(files: Path) -> None:
-    with child(_HOLD) as killed:
+    with started_python(_HOLD) as killed:
         assert killed.stdout is not None
         lost = killed.stdout.readline().strip()
     assert (files / lost[1:]).exists()
-    with child(_HOLD) as sharing:
+    with started_python(_HOLD) as sharing:
         assert sharing.stdout is not None
         kept = sharing.stdout.readline().strip()
         assert {path.name for path in files.iterdir()} == {kept[1:]}

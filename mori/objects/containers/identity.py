@@ -15,7 +15,7 @@ from typing import Any
 from mori.codecs.streams import ObjectStream, PartNumberError, Reader, dump_again
 from mori.errors import MoriError
 from mori.format import layout
-from mori.format.node import Node
+from mori.format.node import Node, senseless
 from mori.objects.array import SharedArray
 from mori.wire.compare import is_unchanged
 
@@ -187,9 +187,7 @@ class _Common:
         try:
             self._stream = ObjectStream(node.meta, node.buffers(), len(node))
         except Exception as error:
-            raise node.decode_error(
-                f"its content makes no sense ({type(error).__name__}: {error})"
-            ) from error
+            raise node.decode_error(error) from error
         # The identity map holds this: it would be a cycle that keeps the region until a collection.
         self._references = References(node, weakref.proxy(identity), self._stream.reader)
         self._objects = load(node, self._stream, self._references)
@@ -235,7 +233,7 @@ def damage_of(reader: Reader, error: BaseException) -> str | None:
         of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
         if of_a_class or not isinstance(error, Exception):
             return None
-    return f"its content makes no sense ({type(error).__name__}: {error})"
+    return senseless(error)
 
 
 def is_same(elements: Any, stream: bytes, references: References, load: Callable[[References], Any]) -> bool:

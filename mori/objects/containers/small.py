@@ -145,14 +145,14 @@ def _open(node: Node, identity: Identity) -> Any:
     try:
         stream = ObjectStream(node.meta, node.buffers(), len(node))
     except Exception as error:
-        raise node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})") from error
+        raise node.decode_error(error) from error
     references = References(node, identity, stream.reader)
     cls = _CLASSES.get(stream.kind)
     if cls is None:
         obj = load(node, stream, references)
         # A small one without anything mapped may be a constant of its module, such as an enum's.
         is_made = (
-            len(node) or stream.buffers or (len(stream.stream) >= LEAST and type(obj) not in origins.HERE)
+            len(node) or stream.buffers or (len(stream.stream) >= LEAST and type(obj) not in origins.KNOWN)
         )
         return origins.remember(obj, node) if is_made else obj
     if cls is SmallList or cls is SmallDict:  # what is in it may refer to it

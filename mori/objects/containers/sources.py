@@ -72,7 +72,7 @@ class _Columns:
         try:
             return self._column[index]
         except ValueError as error:
-            raise _damaged(self._node, error) from error
+            raise self._node.decode_error(error) from error
 
     look = get
 
@@ -81,7 +81,7 @@ class _Columns:
             try:
                 block = self._column.block(start, stop)
             except ValueError as error:
-                raise _damaged(self._node, error) from error
+                raise self._node.decode_error(error) from error
             start += len(block)
             yield block
 
@@ -106,7 +106,7 @@ class _Arrays:
         try:
             self._column = Arrays(node.meta, node.buffers(), SharedArray)
         except Exception as error:
-            raise _damaged(node, error) from error
+            raise node.decode_error(error) from error
         self.kind: type = self._column.kind
         self._home = weakref.ref(self)
         self._kept: dict[int, SharedArray] = {}  # they were written to
@@ -128,7 +128,7 @@ class _Arrays:
                 try:
                     array = self._column[index]
                 except _DAMAGE as error:
-                    raise _damaged(self._node, error) from error
+                    raise self._node.decode_error(error) from error
                 self._hand_out(index, array)
             return array
 
@@ -141,7 +141,7 @@ class _Arrays:
                 try:
                     block: list[Any] = self._column.block(start, end)
                 except _DAMAGE as error:
-                    raise _damaged(self._node, error) from error
+                    raise self._node.decode_error(error) from error
                 for place, array in enumerate(block):
                     ref = self._handed.get(start + place)
                     held = None if ref is None else ref()
@@ -196,7 +196,7 @@ class _Blocks(Tracker):
         try:
             self._blocks = Blocks(node.meta, node.buffers(), len(node))
         except Exception as error:
-            raise _damaged(node, error) from error
+            raise node.decode_error(error) from error
         self.kind: type = list if self._blocks.kind == "list" else tuple
         self._length = self._blocks.length
         self._references = References(node, identity, self._blocks.reader)
@@ -245,7 +245,7 @@ class _Blocks(Tracker):
         try:
             stream = blocks.stream(number)
         except ValueError as error:
-            raise _damaged(self._node, error) from error
+            raise self._node.decode_error(error) from error
         try:
             elements = blocks.reader.load(stream, references.persistent, references.part)
         except BaseException as error:
@@ -302,10 +302,6 @@ class _Nodes(Tracker):
 
 
 _DAMAGE: Final = (ValueError, OverflowError, MemoryError)
-
-
-def _damaged(node: Node, error: Exception) -> Exception:
-    return node.decode_error(f"its content makes no sense ({type(error).__name__}: {error})")
 
 
 def source_of(node: Node, identity: Identity, owner: Any) -> Source:

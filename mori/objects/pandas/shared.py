@@ -61,7 +61,7 @@ class _Origin:
             and _are_same(obj.attrs, attrs)
             and obj.flags.allows_duplicate_labels == flags
             and _are_same(metadata_of(obj), own)
-            and not (self._may_hide_writes() and not is_unchanged(self.node, obj))
+            and (not self._may_hide_writes() or is_unchanged(self.node, obj))
         )
 
     def _may_hide_writes(self) -> bool:
