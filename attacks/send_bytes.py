@@ -22,7 +22,7 @@ from mori.format import layout, writer
 from mori.format.plan import measure
 from mori.memory import region
 from mori.memory.mapping import over
-from mori.store.names import format_name
+from mori.store.base import format_name
 
 
 def region_of(obj: Any, meta: str | None = None, **fields: Any) -> bytearray:

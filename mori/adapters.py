@@ -41,8 +41,7 @@ from mori.memory.mapping import over as map_bytes
 from mori.memory.region import adopt
 from mori.memory.region import find_copy as find_region_copy
 from mori.store import directories, locks
-from mori.store.base import FILES, MEMFD
-from mori.store.names import Name, format_name, parse_label
+from mori.store.base import FILES, MEMFD, Name, format_name, parse_label
 from mori.store.processes import announce
 from mori.wire import picklers
 from mori.wire.lost import Lost

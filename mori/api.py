@@ -26,8 +26,7 @@ from mori.objects import array, array_codec, hashing
 from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
-from mori.store.base import Entry, Where
-from mori.store.names import Name, format_name, parse_name
+from mori.store.base import Entry, Name, Where, format_name, parse_name
 from mori.wire import engines, picklers
 from mori.wire.compare import is_by_reference
 from mori.wire.transport import transport_var, use_transport

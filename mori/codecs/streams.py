@@ -34,7 +34,7 @@ from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, Unpickl
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
 from mori.format.survey import Common, Contents, Survey
-from mori.store.names import MAX_STEPS
+from mori.store.base import MAX_STEPS
 
 __all__ = [
     "LEAST",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import starmap
 from typing import Final, NamedTuple
 
-from mori.store.header import (
+from mori.store.base import (
     ALIGNMENT,
     ENCODED,
     HEADER,

@@ -19,7 +19,7 @@ from mori.format.codec import Buffers, Codec
 from mori.format.layout import Codec as Id
 from mori.memory.mapping import address_of
 from mori.memory.region import Bytes, Mapping, held_by
-from mori.store.names import MAX_STEPS, Name, format_name
+from mori.store.base import MAX_STEPS, Name, format_name
 
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 

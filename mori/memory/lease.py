@@ -13,8 +13,7 @@ from collections.abc import Callable
 from mori.memory.exit import arrange, at_exit, at_exit_of_child
 from mori.memory.grace import TIMER
 from mori.memory.release import Files, Release, files_of
-from mori.store.base import Held, Store
-from mori.store.fds import forsake
+from mori.store.base import Held, Store, forsake
 
 __all__ = ["Lease", "expire_graces"]
 

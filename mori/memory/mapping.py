@@ -25,10 +25,19 @@ from mori.errors import CorruptRegionError, UnsafeRegionError
 from mori.memory.lease import Lease
 from mori.memory.mmap import PAGE, map_files
 from mori.store import limits
-from mori.store.base import MEMFD, Held, Store
-from mori.store.fds import Owner, opened
-from mori.store.header import ALIGNMENT, ENCODED, SMALL_ALIGNMENT, Header, unpack_header
-from mori.store.names import Name
+from mori.store.base import (
+    ALIGNMENT,
+    ENCODED,
+    MEMFD,
+    SMALL_ALIGNMENT,
+    Header,
+    Held,
+    Name,
+    Owner,
+    Store,
+    opened,
+    unpack_header,
+)
 
 __all__ = [
     "Bytes",

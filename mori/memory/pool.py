@@ -31,9 +31,7 @@ from mori.errors import LimitError, StoreWarning
 from mori.memory.grace import call_later
 from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect
 from mori.store import limits
-from mori.store.base import MEMFD, Draft, Held, Store
-from mori.store.fds import Owner, forsake, opened
-from mori.store.header import HEADER, align
+from mori.store.base import HEADER, MEMFD, Draft, Held, Owner, Store, align, forsake, opened
 from mori.store.locks import lock
 from mori.store.memfd import MemfdStore, seal_for_reuse, segments_of
 from mori.store.processes import RECYCLED

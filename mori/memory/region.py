@@ -21,10 +21,21 @@ from mori.memory.mapping import Bytes, Mapping, Reopener, at, held_by, live, ove
 from mori.memory.mmap import PAGE, huge_pages
 from mori.memory.parallel_write import Sink, write_segments
 from mori.store import limits
-from mori.store.base import Draft, Held, Store, Where
-from mori.store.header import ENCODED, HEADER, Header, pack_header, unpack_header
+from mori.store.base import (
+    ENCODED,
+    HEADER,
+    Draft,
+    Header,
+    Held,
+    Name,
+    Store,
+    Where,
+    format_name,
+    pack_header,
+    parse_name,
+    unpack_header,
+)
 from mori.store.locks import alone
-from mori.store.names import Name, format_name, parse_name
 
 __all__ = [
     "Bytes",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mori.store.base import Held, Store
-from mori.store.fds import forsake
+from mori.store.base import Held, Store, forsake
 
 __all__ = ["Files", "Release", "files_of"]
 

@@ -31,7 +31,7 @@ from mori.format.plan import PlanNode, measure
 from mori.memory import region
 from mori.memory.mmap import map_files, map_pages
 from mori.objects.array import SharedArray
-from mori.store.fds import opened
+from mori.store.base import opened
 
 __all__ = ["AllocatedArray", "allocate"]
 

@@ -1,35 +1,214 @@
-"""What every store does, and what passes between a store and its users.
+"""What all stores have in common: names and headers of regions, owners of descriptors, and the interface.
+
+A name is ``/mori_4d1b_1``, that of a part ``/mori_4d1b_1[2,0]``: the creator's pid and its running number, as
+lower-case hexadecimal without leading zeros, then the path, which counts from 0. One region has one name. The
+header says what a store and a mapping know of a region; docs/format.md has its table.
 
 A store hands out file descriptors of whole, read-only regions; it neither maps nor reads them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import re
+import select
+import struct
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mori.store.fds import Owner
-from mori.store.header import Header
-from mori.store.names import format_label
-
 __all__ = [
+    "ALIGNMENT",
+    "ENCODED",
     "FILES",
+    "HEADER",
+    "HEADER_FIELDS",
+    "LABEL",
+    "MAGIC",
+    "MAX_STEPS",
     "MEMFD",
     "RECEIPTS_NBYTES",
+    "SMALL_ALIGNMENT",
+    "VERSION",
     "Draft",
     "Entry",
+    "Header",
     "Held",
+    "Name",
+    "Owner",
     "Store",
     "Where",
+    "align",
     "boot_id",
     "entry_of",
+    "format_label",
+    "format_name",
+    "forsake",
+    "opened",
+    "pack_header",
+    "parse_label",
+    "parse_name",
+    "unpack_header",
 ]
+
+MAX_STEPS = 64
+_MAX_INDEX = 2**31 - 1
+_NUMBER = "[1-9a-f][0-9a-f]{0,7}"
+LABEL = f"mori_({_NUMBER})_({_NUMBER})"
+"""What `format_label` writes, as a pattern with a group for each number."""
+
+_LABEL = re.compile(LABEL)
+_NAME = re.compile(rf"/{LABEL}(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
+
+
+class Name(NamedTuple):
+    """A parsed name: the creator's pid, its running number there, and the path to a part."""
+
+    pid: int
+    number: int
+    path: tuple[int, ...] = ()
+
+
+def format_label(pid: int, number: int) -> str:
+    """Return the region's name as a store writes it, without the slash."""
+    return f"mori_{pid:x}_{number:x}"
+
+
+def parse_label(text: str) -> Name | None:
+    """Read what `format_label` wrote; None for anything else."""
+    match = _LABEL.fullmatch(text)
+    return Name(int(match[1], 16), int(match[2], 16)) if match else None
+
+
+def format_name(name: Name) -> str:
+    """Return the name that users see."""
+    path = f"[{','.join(map(str, name.path))}]" if name.path else ""
+    return f"/{format_label(name.pid, name.number)}{path}"
+
+
+def parse_name(text: object) -> Name | None:
+    """Read a name; None for what is not well formed, of whatever type."""
+    if not isinstance(text, str) or not text.isascii():
+        return None
+    match = _NAME.fullmatch(text)
+    if match is None:
+        return None
+    digits = match[3].split(",") if match[3] else []
+    if len(digits) > MAX_STEPS or any(len(step) > 10 for step in digits):
+        return None
+    path = tuple(map(int, digits))
+    if any(step > _MAX_INDEX for step in path):
+        return None
+    return Name(int(match[1], 16), int(match[2], 16), path)
+
+
+MAGIC: Final = b"mori\r\n\x1a\n"
+VERSION: Final = 1
+ALIGNMENT: Final = 64
+SMALL_ALIGNMENT: Final = 8
+
+ENCODED: Final = 1
+"""Flag of a header: who made the region has encoded its bytes; without it they are a copy of others' bytes.
+
+It says something in a sealed memfd alone, whose header mori writes anew for each region. A header that came
+with its bytes, in a buffer or a file, cannot vouch for them.
+"""
+
+# field, struct code: offsets follow from the codes (no padding under "<")
+HEADER_FIELDS: Final = (
+    ("magic", "8s"),
+    ("crc32", "I"),
+    ("version", "H"),
+    ("flags", "H"),
+    ("region_id", "16s"),
+    ("nbytes", "Q"),
+    ("root", "Q"),
+    ("pid", "I"),
+    ("number", "I"),
+    ("segment_nbytes", "Q"),
+)
+HEADER: Final = struct.Struct("<" + "".join(code for _, code in HEADER_FIELDS))
+_CRC: Final = struct.Struct("<I")
+_CHECKED: Final = len(MAGIC) + _CRC.size  # where begins what the checksum covers
+_LEAST: Final = HEADER.size + 48  # and the record of the root
+
+
+class Header(NamedTuple):
+    """What a region says of itself."""
+
+    region_id: bytes
+    nbytes: int
+    root: int
+    pid: int
+    number: int
+    segment_nbytes: int
+    flags: int = 0
+
+
+def align(offset: int, alignment: int = ALIGNMENT) -> int:
+    """Return the next multiple of a power of two."""
+    return (offset + alignment - 1) & -alignment
+
+
+def pack_header(header: Header) -> bytes:
+    """Return the first 64 bytes of a region."""
+    *fields, flags = header
+    covered = HEADER.pack(MAGIC, 0, VERSION, flags, *fields)[_CHECKED:]
+    return MAGIC + _CRC.pack(zlib.crc32(covered)) + covered
+
+
+def unpack_header(data: Any) -> Header | str:
+    """Read a header; a sentence that says what is wrong where it is none."""
+    if len(data) < HEADER.size:
+        return f"{len(data)} bytes are too few for a header of {HEADER.size}"
+    raw = bytes(data[: HEADER.size])
+    magic, crc, version, flags, *fields = HEADER.unpack(raw)
+    if magic != MAGIC:
+        return f"it starts with {magic!r} instead of {MAGIC!r}"
+    if version != VERSION:
+        return f"it has format version {version}, this mori reads version {VERSION}"
+    if crc != zlib.crc32(raw[_CHECKED:]):
+        return "the checksum of its header does not match"
+    if flags & ~ENCODED:
+        return f"its header has flags {flags:#x}, of a later mori"
+    header: Header = tuple.__new__(Header, (*fields, flags))  # as all that is made for each region and node
+    if header.nbytes < _LEAST or not HEADER.size <= header.root < header.nbytes:
+        return f"its root at {header.root} lies outside its {header.nbytes} bytes"
+    if header.root % ALIGNMENT:
+        return f"its root at {header.root} is not aligned"
+    return header
+
+
+# A descriptor belongs to an object, as addresses belong to theirs (mori.memory.mmap), and is closed with it.
+# All of that is C, from the system's call to the end, so no signal's handler can raise an exception (Ctrl-C)
+# between the call and the moment when somebody owns what it opened, nor before the first line of a finalizer.
+# Of the classes that close a descriptor when they go, only these accept any kind of one, unseen and without a
+# warning.
+if TYPE_CHECKING or sys.platform == "linux":
+    Owner = select.epoll
+else:
+    Owner = select.kqueue
+
+_incref = ctypes.pythonapi.Py_IncRef
+_incref.argtypes, _incref.restype = [ctypes.py_object], None
+
+
+def opened(call: Callable[..., int], *arguments: Any) -> Owner:
+    """Return the owner of the descriptor that a function opens; `fileno` is its number, `close` closes it."""
+    return next(map(Owner.fromfd, map(call, *zip(arguments, strict=False))))
+
+
+def forsake(owners: object, incref: Callable[[object], None] = _incref) -> None:
+    """Leave what belongs to an owner, or to those in a tuple, for good: it may be another's."""
+    incref(owners)
+
 
 MEMFD: Final = 0
 FILES: Final = 1

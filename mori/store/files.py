@@ -17,11 +17,25 @@ from collections.abc import Iterator
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import directories, limits
-from mori.store.base import FILES, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
-from mori.store.fds import Owner, opened
-from mori.store.header import HEADER, MAGIC, Header, unpack_header
+from mori.store.base import (
+    FILES,
+    HEADER,
+    MAGIC,
+    RECEIPTS_NBYTES,
+    Draft,
+    Entry,
+    Header,
+    Held,
+    Owner,
+    Where,
+    boot_id,
+    entry_of,
+    format_label,
+    opened,
+    parse_label,
+    unpack_header,
+)
 from mori.store.locks import lock
-from mori.store.names import format_label, parse_label
 from mori.store.processes import descriptors, processes
 
 __all__ = ["FilesStore"]

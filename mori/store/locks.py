@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from mori.store import directories
-from mori.store.fds import Owner, opened
+from mori.store.base import Owner, opened
 
 __all__ = ["alone", "lock"]
 

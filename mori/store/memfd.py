@@ -16,12 +16,24 @@ from typing import Final
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import limits
-from mori.store.base import MEMFD, RECEIPTS_NBYTES, Draft, Entry, Held, Where, boot_id, entry_of
-from mori.store.fds import Owner, opened
-from mori.store.header import HEADER, align, unpack_header
+from mori.store.base import (
+    HEADER,
+    MEMFD,
+    RECEIPTS_NBYTES,
+    Draft,
+    Entry,
+    Held,
+    Owner,
+    Where,
+    align,
+    boot_id,
+    entry_of,
+    format_label,
+    opened,
+    unpack_header,
+)
 from mori.store.limits import HUGE
 from mori.store.locks import lock
-from mori.store.names import format_label
 from mori.store.processes import Link, descriptors, file_name, parse_link, processes
 
 __all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from mori.store import limits
-from mori.store.header import HEADER, Header, unpack_header
-from mori.store.names import LABEL, format_label
+from mori.store.base import HEADER, LABEL, Header, format_label, unpack_header
 
 __all__ = [
     "RECYCLED",

@@ -20,7 +20,7 @@ from mori.api import locate
 from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
-from mori.store.names import format_name
+from mori.store.base import format_name
 from mori.store.processes import process_labels
 from mori.tools.doctor import examine
 

@@ -23,8 +23,7 @@ from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping
-from mori.store.base import FILES, MEMFD, Where
-from mori.store.names import Name, format_name
+from mori.store.base import FILES, MEMFD, Name, Where, format_name
 from mori.wire import destination, engines
 from mori.wire.lost import Lost
 from mori.wire.transport import Transport, current, is_wanted, transport_var, use_transport

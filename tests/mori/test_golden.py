@@ -18,7 +18,7 @@ import mori
 from mori.format import layout
 from mori.format.node import open_node, root_of
 from mori.memory import region
-from mori.store.names import format_name
+from mori.store.base import format_name
 from tests.mori import damage
 
 _GOLDEN = Path(__file__).parents[1] / "golden"

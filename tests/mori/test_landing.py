@@ -14,8 +14,8 @@ import pytest
 import mori
 from mori import store as stores
 from mori.memory import lease, region
+from mori.store.base import format_name
 from mori.store.locks import alone
-from mori.store.names import format_name
 from mori.wire import reference
 from tests import stored
 from tests.users import directory_for_all, locked_by_another_user

@@ -24,8 +24,7 @@ from mori.format import layout, writer
 from mori.format.plan import measure
 from mori.memory import parallel_write, pool, region
 from mori.memory.lease import expire_graces
-from mori.store.base import Where
-from mori.store.names import format_name, parse_name
+from mori.store.base import Where, format_name, parse_name
 
 pytestmark = pytest.mark.each_start
 
@@ -406,7 +405,7 @@ def test_half_of_it_written_is_no_region(wait: Any, rng: Any) -> None:
 
     def half(header: layout.Header, put: Any) -> None:
         nonlocal name
-        name = format_name(mori.store.names.Name(header.pid, header.number))
+        name = format_name(mori.store.base.Name(header.pid, header.number))
         put(layout.pack_header(header))
         put(bytes(1 << 21))
         store = pool.current()

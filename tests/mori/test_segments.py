@@ -22,8 +22,7 @@ from mori.format.plan import measure
 from mori.memory import parallel_write, region
 from mori.memory.region import Mapping
 from mori.store import memfd
-from mori.store.base import Where
-from mori.store.names import format_label
+from mori.store.base import Where, format_label
 from mori.wire import reference
 from tests.mori.pandas_versions import str_frame
 from tests.mori.test_landing import dropped, received, sent

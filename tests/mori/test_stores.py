@@ -24,8 +24,7 @@ from mori import store as stores
 from mori.format import layout, writer
 from mori.memory import region
 from mori.memory.region import Mapping
-from mori.store.base import Where
-from mori.store.names import format_label
+from mori.store.base import Where, format_label
 from tests import stored
 from tests.fresh import run_python, started_python
 from tests.users import as_another_user, directory_for_all, user_of_its_own

@@ -21,7 +21,7 @@ from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import lease, region
-from mori.store.names import format_name
+from mori.store.base import format_name
 from mori.wire import reference
 from tests.mori.damage import scatter
 from tests.mori.test_arrow import ARRAYS

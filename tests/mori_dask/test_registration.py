@@ -27,7 +27,7 @@ import mori
 import mori_dask
 from mori.format.layout import MAGIC
 from mori.memory import region
-from mori.store.names import format_name
+from mori.store.base import format_name
 from mori.wire import reference
 from mori.wire.transport import use_transport
 from mori_dask.message import deciding

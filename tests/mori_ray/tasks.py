@@ -14,7 +14,7 @@ from ray.util.metrics import Metric
 
 import mori
 from mori.memory import region
-from mori.store.names import format_name
+from mori.store.base import format_name
 
 
 @ray.remote

@@ -12,7 +12,7 @@ from mori.codecs import pandas as codecs
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of
 from mori.objects.pandas.arrow import node_of_arrow
-from mori.store.names import MAX_STEPS, Name
+from mori.store.base import MAX_STEPS, Name
 
 __all__ = ["lies_in_region", "name_of", "node_of", "refers_to_region"]
 
