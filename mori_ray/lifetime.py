@@ -7,7 +7,6 @@ of scope, the lease of the region is given back.
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from functools import partial
@@ -45,9 +44,7 @@ class Session:
         self._node = b""
         self._alone = False
         self._looked = -_LOOK_EVERY
-        sign = announce("ray", self.node.hex())
-        if sign is not None:
-            weakref.finalize(self, os.close, sign)
+        self._label = announce("ray", self.node.hex())
 
     @property
     def lent(self) -> int:

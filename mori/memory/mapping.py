@@ -24,7 +24,6 @@ from mori._fork import in_child
 from mori.errors import CorruptRegionError, UnsafeRegionError
 from mori.memory.lease import Lease
 from mori.memory.mmap import PAGE, map_files
-from mori.store import limits
 from mori.store.base import (
     ALIGNMENT,
     ENCODED,
@@ -35,6 +34,7 @@ from mori.store.base import (
     Name,
     Owner,
     Store,
+    is_out_of_descriptors,
     opened,
     unpack_header,
 )
@@ -231,7 +231,7 @@ def _opened_again(fd: int, path: str) -> Owner:
     try:
         again = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if limits.is_out_of_descriptors(error):
+        if is_out_of_descriptors(error):
             raise
         raise UnsafeRegionError(
             name=path, found=f"it was taken away while it was opened ({error})"

@@ -31,10 +31,20 @@ from mori.errors import LimitError, StoreWarning
 from mori.memory.grace import call_later
 from mori.memory.mmap import PAGE, keep_from_children, map_files, populate, protect
 from mori.store import limits
-from mori.store.base import HEADER, MEMFD, Draft, Held, Owner, Store, align, forsake, opened
+from mori.store.base import (
+    HEADER,
+    MEMFD,
+    Draft,
+    Held,
+    Owner,
+    Store,
+    align,
+    forsake,
+    is_out_of_descriptors,
+    opened,
+)
 from mori.store.locks import lock
-from mori.store.memfd import MemfdStore, seal_for_reuse, segments_of
-from mori.store.processes import RECYCLED
+from mori.store.memfd import RECYCLED, MemfdStore, seal_for_reuse, segments_of
 
 __all__ = ["current", "give_back", "takes"]
 
@@ -295,7 +305,7 @@ def _works() -> bool:
         works = tried.open_to_writes()
         tried.reserve(PAGE)
     except OSError as error:
-        if limits.is_out_of_descriptors(error) or isinstance(error, LimitError):
+        if is_out_of_descriptors(error) or isinstance(error, LimitError):
             raise
         works = False
     if not works:

@@ -31,6 +31,7 @@ from mori.store.base import (
     Store,
     Where,
     format_name,
+    is_out_of_descriptors,
     pack_header,
     parse_name,
     unpack_header,
@@ -212,7 +213,7 @@ def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) ->
             for _ in arriving:
                 break
             else:
-                if limits.is_out_of_descriptors(error):
+                if is_out_of_descriptors(error):
                     raise limits.descriptors_error(error) from error
                 raise
         _make_room()
@@ -220,7 +221,7 @@ def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) ->
 
 def _may_help(error: OSError) -> bool:
     """Say whether to try again when what is not needed has been let go; raise the limit of open files."""
-    if limits.is_out_of_descriptors(error):
+    if is_out_of_descriptors(error):
         limits.raise_descriptors()
         return True
     return isinstance(error, LimitError) or error.errno in _FULL

@@ -10,6 +10,7 @@ A store hands out file descriptors of whole, read-only regions; it neither maps 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import re
@@ -51,6 +52,8 @@ __all__ = [
     "format_label",
     "format_name",
     "forsake",
+    "is_out_of_descriptors",
+    "new_memfd",
     "opened",
     "pack_header",
     "parse_label",
@@ -210,6 +213,22 @@ def forsake(owners: object, incref: Callable[[object], None] = _incref) -> None:
     incref(owners)
 
 
+def new_memfd(name: str, flags: int) -> Owner:
+    """Make an anonymous file that can never be executed, where the kernel knows of that (from 6.3 on)."""
+    try:
+        return opened(os.memfd_create, name, flags | _NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return opened(os.memfd_create, name, flags)
+
+
+def is_out_of_descriptors(error: OSError) -> bool:
+    """Say whether the process, or the system, has no descriptor left."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+_NOEXEC_SEAL: Final = 0x8  # MFD_NOEXEC_SEAL, which some systems demand
 MEMFD: Final = 0
 FILES: Final = 1
 RECEIPTS_NBYTES: Final = 4096

@@ -31,6 +31,7 @@ from mori.store.base import (
     boot_id,
     entry_of,
     format_label,
+    is_out_of_descriptors,
     opened,
     parse_label,
     unpack_header,
@@ -262,7 +263,7 @@ class FilesStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if limits.is_out_of_descriptors(error):
+            if is_out_of_descriptors(error):
                 raise
             raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
         fd = owner.fileno()
@@ -317,7 +318,7 @@ def _entry(path: str, holders: dict[tuple[int, int], set[int]]) -> Entry | None:
         with _opened(path) as (fd, found):
             header = _header(fd, path)
     except OSError as error:
-        if limits.is_out_of_descriptors(error):
+        if is_out_of_descriptors(error):
             raise
         return None
     return header and entry_of(header, found, holders.get((found.st_dev, found.st_ino), ()))

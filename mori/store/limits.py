@@ -22,7 +22,6 @@ __all__ = [
     "descriptors_error",
     "file_size_error",
     "is_in_memory",
-    "is_out_of_descriptors",
     "mapping_error",
     "mappings",
     "memory",
@@ -35,11 +34,6 @@ HUGE: Final = 1 << 21
 
 _MOST_DESCRIPTORS: Final = 1 << 20
 _MARGIN: Final = 16  # mappings that come and go while they are counted
-
-
-def is_out_of_descriptors(error: OSError) -> bool:
-    """Say whether the process, or the system, has no descriptor left."""
-    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def raise_descriptors() -> bool:

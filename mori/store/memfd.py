@@ -1,6 +1,7 @@
 """The memfd store: anonymous, sealed memory that the kernel frees with its last holder.
 
-Invariant: what it opens is sealed, whole and this user's.
+The name of a segment says which region it is of, so none has to be opened to be looked for; what is found is
+compared again when it is open. Invariant: what it opens is sealed, whole and this user's.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from mori.errors import StoreError, UnsafeRegionError
 from mori.store import limits
 from mori.store.base import (
     HEADER,
+    LABEL,
     MEMFD,
     RECEIPTS_NBYTES,
     Draft,
     Entry,
+    Header,
     Held,
     Owner,
     Where,
@@ -29,21 +33,22 @@ from mori.store.base import (
     boot_id,
     entry_of,
     format_label,
+    is_out_of_descriptors,
+    new_memfd,
     opened,
     unpack_header,
 )
 from mori.store.limits import HUGE
 from mori.store.locks import lock
-from mori.store.processes import Link, descriptors, file_name, parse_link, processes
+from mori.store.processes import descriptors, processes
 
-__all__ = ["MemfdStore", "seal_for_reuse", "segments_of"]
+__all__ = ["RECYCLED", "MemfdStore", "seal_for_reuse", "segments_of"]
 
 # Constants of <linux/fcntl.h>; Python's fcntl has them on Linux only, and not under mypy elsewhere.
 _ADD_SEALS: Final = 1033
 _GET_SEALS: Final = 1034
 _SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # SEAL, SHRINK, GROW, WRITE
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING if sys.platform == "linux" else 0
-_NOEXEC: Final = 0x8  # MFD_NOEXEC_SEAL: nobody can make a region a program
 _RECYCLED_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x10  # FUTURE_WRITE for WRITE: one mapping that can write is left
 _BUSY: Final = (0.01, 0.05, 0.2)  # seconds
 _MOST_SEGMENTS: Final = 8
@@ -51,6 +56,74 @@ _RECEIPTS: Final = "mori-receipts:{:x}"
 _LEAST_SEGMENT: Final = 1 << 24
 _LEAST_HUGE: Final = 2 * HUGE
 _HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage/shmem_enabled"
+
+RECYCLED: Final = "mori_recycled"
+"""The label of files that are written again and again."""
+
+_LINK: Final = re.compile(
+    rf"/memfd:({RECYCLED}|{LABEL})\.([0-9a-f]{{32}})(?:\.(\d{{1,2}})\.(\d{{1,2}}))? \(deleted\)", re.ASCII
+)
+_BELIEVED_SEGMENTS: Final = 64
+
+
+class Link(NamedTuple):
+    """The region of a memfd, and which of its segments it is.
+
+    Files that are written again and again have a random number for an id: what is in them says which region
+    it is.
+    """
+
+    label: str
+    region_id: bytes
+    segment: int
+    segments: int
+
+    @property
+    def text(self) -> str:
+        """The link as the system has it."""
+        return f"/memfd:{file_name(*self)} (deleted)"
+
+    @property
+    def is_recycled(self) -> bool:
+        """Whether the file is one of those that are written again and again."""
+        return self.label == RECYCLED
+
+    def may_be(self, label: str, region_id: bytes | None) -> bool:
+        """Say whether it may lead to the region of a label, and of an id where that is known."""
+        return self.label == RECYCLED or (self.label == label and region_id in (None, self.region_id))
+
+    def leads_to(self, fd: int, label: str, region_id: bytes | None) -> bool:
+        """Say whether the first segment, which is open and locked, is that of the region asked for."""
+        if self.label != RECYCLED:
+            return self.may_be(label, region_id)
+        header = unpack_header(os.pread(fd, HEADER.size, 0))
+        if isinstance(header, str):
+            return False
+        return format_label(header.pid, header.number) == label and region_id in (None, header.region_id)
+
+    def is_of(self, header: Header) -> bool:
+        """Return whether a file with this header may have this link."""
+        named = self.label, self.region_id
+        return self.is_recycled or named == (format_label(header.pid, header.number), header.region_id)
+
+
+def file_name(label: str, region_id: bytes, segment: int, segments: int) -> str:
+    """Return the name that the memfd of a segment is made with."""
+    return f"{label}.{region_id.hex()}" + (f".{segment}.{segments}" if segments > 1 else "")
+
+
+def parse_link(link: str) -> Link | None:
+    """Read a descriptor's link; None for any file that is no segment of a region."""
+    match = _LINK.fullmatch(link)
+    if match is None:
+        return None
+    label, _, _, region_id, segment, segments = match.groups()
+    place, count = (0, 1) if segment is None else (int(segment), int(segments))
+    if not place < count <= _BELIEVED_SEGMENTS:
+        return None
+    found: Link = tuple.__new__(Link, (label, bytes.fromhex(region_id), place, count))
+    return found
+
 
 _Opened = tuple[Owner, Link, os.stat_result]
 """A segment that is open: the owner of its descriptor, what it is, and what the system says of the file."""
@@ -63,7 +136,6 @@ class MemfdStore:
     name = "memfd"
 
     def __init__(self) -> None:
-        self._flags = _FLAGS | _NOEXEC
         if not os.path.isdir("/proc/self/fd"):
             raise self._unusable("regions are found through /proc, which is not mounted here")
         if os.stat("/proc/self/fd").st_uid != os.geteuid():
@@ -75,22 +147,12 @@ class MemfdStore:
     def prepare(self) -> None:
         """Find out whether memfds can be made. StoreError if they cannot."""
         try:
-            self._new_file("mori").close()
+            _new_file("mori").close()
         except OSError as error:
             # What has no descriptor left has its own error, when a region is made.
-            if not limits.is_out_of_descriptors(error):
+            if not is_out_of_descriptors(error):
                 found = f"the system refuses to make anonymous files ({error.strerror})"
                 raise self._unusable(found) from error
-
-    def _new_file(self, name: str) -> Owner:
-        flags = self._flags
-        try:
-            return opened(os.memfd_create, name, flags)
-        except OSError as error:
-            if error.errno != errno.EINVAL or flags == _FLAGS:
-                raise
-        self._flags = _FLAGS  # kernels before 6.3 know no `_NOEXEC`
-        return self._new_file(name)
 
     def _unusable(self, found: str) -> StoreError:
         return StoreError(
@@ -123,7 +185,7 @@ class MemfdStore:
         owners = []
         for segment in range(segments):
             name = file_name(label, region_id, segment, segments)
-            owners.append(self._new_file(name))
+            owners.append(_new_file(name))
             os.fchmod(owners[-1].fileno(), 0o600)
         return tuple(owners)
 
@@ -159,7 +221,7 @@ class MemfdStore:
         held.close()
 
     def create_receipts(self, number: int) -> Held:
-        held = Held.of([self._new_file(_RECEIPTS.format(number))])
+        held = Held.of([_new_file(_RECEIPTS.format(number))])
         os.fchmod(held.fds[0], 0o600)
         os.posix_fallocate(held.fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
         return held
@@ -270,7 +332,7 @@ class MemfdStore:
                 return None
             owner = opened(os.open, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            if limits.is_out_of_descriptors(error):
+            if is_out_of_descriptors(error):
                 raise
             return None
         fd = owner.fileno()
@@ -289,6 +351,10 @@ class MemfdStore:
                 raise
             return None
         return owner, link, status
+
+
+def _new_file(name: str) -> Owner:
+    return new_memfd(name, _FLAGS)
 
 
 def segments_of(nbytes: int) -> tuple[int, int]:

@@ -56,15 +56,15 @@ def test_ls_of_nothing_says_so(store: str) -> None:
 def test_ls_shows_where_in_an_engine_the_holders_say_that_they_are(store: str) -> None:
     shared = mori.share(np.zeros(1000))
     name = mori.shared_name(shared)
-    signs = [announce("engine", "node-1"), announce("engine", "\x1b[31m"), announce("No engine", "node-2")]
+    labels = [announce("engine", "node-1"), announce("engine", "\x1b[31m"), announce("No engine", "node-2")]
     try:
         (shown,) = [line for line in run("ls").stdout.splitlines() if line.startswith(f"{name} ")]
         (listed,) = [entry for entry in json.loads(run("ls", "--json").stdout) if entry["name"] == name]
     finally:
-        for sign in signs:
-            assert sign is not None
-            os.close(sign)
-    # This process may have a sign of an engine that other tests have started.
+        for label in labels:
+            assert label is not None
+            label.close()
+    # This process may have a label of an engine that other tests have started.
     assert {word for word in shown.split() if "node" in word or "\x1b" in word} == {"engine:node-1"}
     assert [place for place in listed["places"] if not place.startswith("ray:")] == ["engine:node-1"]
     assert "engine:" not in run("ls").stdout
