@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import copyreg
+import functools
 import io
 import itertools
+import operator
 import pickle
 import pickletools
 import sys
 import zlib
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -111,16 +113,23 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         if cls is io.TextIOWrapper:
             return _of_file
         by = codec.for_type(cls)
-        if by is None or (isinstance(by, codec.ContainerCodec) and not cls.__module__.startswith("mori.")):
+        if by is not None and (
+            not isinstance(by, codec.ContainerCodec) or cls.__module__.startswith("mori.")
+        ):
+            reducer = functools.partial(self._reduce, self._tables.get(cls, _reduce))
+        elif issubclass(cls, type):  # the pickler has classes by their names
             return self._tables[cls]  # type: ignore[no-any-return]
-        return self._reduce
+        else:
+            reducer = self._tables.get(cls, _reduce)
+        self[cls] = reducer
+        return reducer
 
-    def _reduce(self, obj: Any) -> Any:
+    def _reduce(self, reducer: Callable[[Any], Any], obj: Any) -> Any:
         number = self._number(obj)
-        if number is not None:
-            return part, (number,)
-        plain = self._tables.get(type(obj))
-        return obj.__reduce_ex__(5) if plain is None else plain(obj)
+        return reducer(obj) if number is None else (part, (number,))
+
+
+_reduce: Final = operator.methodcaller("__reduce_ex__", 5)
 
 
 def _of_file(obj: io.TextIOWrapper) -> Any:
@@ -155,7 +164,8 @@ class _Writer:
         self._is_common = is_common
         self._numbers: dict[int, int] = {}
         self._named: dict[int, Any] = {}  # by id, the objects that streams have by name
-        self._seen: list[Any] = []
+        self._seen: list[Any] = []  # what the pickler met in the last stream
+        self._ids: dict[int, Any] = {}  # the same by id, the content itself left out
         self._is_by_value = False  # whether the last stream has functions by value
         self._file = io.BytesIO()
 
@@ -220,7 +230,7 @@ class _Writer:
         self._is_by_value = False
         self._file.seek(0)
         self._file.truncate()
-        self._seen.clear()
+        self._ids.clear()
         try:
             pickler.dump(elements)
         except RecursionError:
@@ -232,20 +242,35 @@ class _Writer:
             return self._dump_by_cloudpickle(cloudpickle, elements, contents)
         finally:
             pickler.clear_memo()
+            if self._seen:
+                self._take_seen()
         stream = self._file.getvalue()
         if contents.is_opaque:
             self._note_names(stream)
         return stream
 
-    def accept(self, contents: Contents) -> None:
-        """Take note of what the last stream has in common with others."""
-        is_told = self._is_by_value or (contents.is_opaque and not contents.is_fixed)
-        if self._seen and is_told:
-            del self._seen[0]
+    def _take_seen(self) -> None:
+        """Have what the pickler met once each: one more reference to an object tells that others hold it."""
+        seen = self._seen
+        self._ids = dict(zip(map(id, seen), seen, strict=True))
+        self._ids.pop(id(seen[0]), None)
+        seen.clear()
+
+    def accept(self, contents: Contents, elements: Sequence[Any] = (), holders: int = 1) -> None:
+        """Take note of what the last stream has in common with others.
+
+        `elements` are what it begins with, which `holders` refer to besides this list.
+        """
+        if self._ids and (self._is_by_value or (contents.is_opaque and not contents.is_fixed)):
             self._survey.take_pickled(
-                self._seen, self._root, by_value=self._is_by_value, is_common=self._is_common
+                self._ids,
+                elements,
+                holders,
+                self._root,
+                by_value=self._is_by_value,
+                is_common=self._is_common,
             )
-        self._seen.clear()
+        self._ids.clear()
 
     def close(self, contents: Contents) -> None:
         """Take note of what the elements that were looked at together have in common with others."""
@@ -258,7 +283,7 @@ class _Writer:
         It is read only where it has more opcodes that look up a name than the pickler has met objects which
         are known to be pickled by name: classes and functions, but type variables and sentinels, too.
         """
-        if stream.count(pickle.STACK_GLOBAL) != len(self._named.keys() & map(id, self._seen)):
+        if stream.count(pickle.STACK_GLOBAL) != len(self._named.keys() & self._ids.keys()):
             names = _names_in(stream)
             self.names |= names - {_PART_NAME}
             for name in names:
@@ -275,6 +300,8 @@ class _Writer:
         }
         file = io.BytesIO()
         type("Pickler", (cloudpickle.Pickler,), namespace)(file, 5).dump(elements)
+        if self._seen:
+            self._take_seen()
         self.may_name_any = self.is_opaque = self._is_by_value = True
         self.is_fixed = self.is_flat = False  # a function may hold what it writes to
         return file.getvalue()
@@ -431,7 +458,12 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
         raise UnpicklableError(*fault_in(obj, error, _dump)) from error
     if most is not None and (len(stream) > most or len(writer.parts) > _MOST_PARTS):
         return None
-    writer.accept(contents)
+    if kind == "list":
+        writer.accept(contents, content)
+    elif kind == "dict":
+        writer.accept(contents, [*content.values()], 2)
+    else:
+        writer.accept(contents)
     writer.close(contents)
     arrays = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
     head = [kind, zlib.crc32(stream)]
@@ -458,17 +490,18 @@ def encode_blocks(
         first = 0
         while first < len(chunk):
             parts = len(writer.parts)
+            elements = chunk[first : first + count]
             try:
-                stream = writer.dump(by, chunk[first : first + count])
+                stream = writer.dump(by, elements)
             except Exception as error:
-                raise _fault_of(chunk[first : first + count], starts[-1], error) from error
+                raise _fault_of(elements, starts[-1], error) from error
             cost = len(stream) + _PART * (len(writer.parts) - parts)
-            done = min(count, len(chunk) - first)
+            done = len(elements)
             count = max(1, min(_CHUNK, int(done * nbytes / cost)))
             if done > 2 * count and cost > 2 * nbytes:  # elements are larger from here on
                 writer.forget(parts)
                 continue
-            writer.accept(contents)
+            writer.accept(contents, elements, holders + 1)
             first += done
             starts.append(starts[-1] + done)
             ends.append(ends[-1] + len(stream))

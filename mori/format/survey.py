@@ -12,6 +12,7 @@ from __future__ import annotations
 import copyreg
 import enum
 import gc
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -49,6 +50,9 @@ _FIXED: Final = frozenset(  # named, not imported
             "enum.EnumType",
         ),
         *("zoneinfo.ZoneInfo", "builtins.NotImplementedType", "pathlib._local.PurePosixPath", "abc.ABCMeta"),
+        *("builtins.slice", "re.Pattern", "pickle.PickleBuffer"),
+        *(f"pandas._libs.tslibs.{name}" for name in ("timestamps.Timestamp", "timedeltas.Timedelta")),
+        *(f"pandas._libs.tslibs.{name}" for name in ("period.Period", "nattype.NaTType")),
     }
 )
 _REDUCING: Final = ("__reduce_ex__", "__reduce__", "__getstate__")
@@ -164,14 +168,32 @@ class Survey:
         self.columned |= new
         return True
 
-    def take_pickled(self, objects: list[Any], root: object, *, by_value: bool, is_common: bool) -> None:
-        """Take note of the objects that one stream was made of, as the pickler met them.
+    def take_pickled(
+        self,
+        objects: dict[int, Any],
+        elements: Sequence[Any],
+        holders: int,
+        root: object,
+        *,
+        by_value: bool,
+        is_common: bool,
+    ) -> None:
+        """Take note of the objects that one stream was made of, as the pickler met them, by their ids.
 
-        `by_value` says that functions among them are, so that each stream would make another of one.
+        They are let go, so that their counts of references tell who else has them. `elements` are those that
+        the stream begins with, which `holders` refer to besides this list. `by_value` says that functions
+        are among the objects, so that each stream would make another of one.
         """
-        objects = [*{id(one): one for one in objects if type(one) not in _ATOMS}.values()]
+        first = {*map(id, elements)}
+        kinds = {cls for cls in {*map(type, objects.values())} - _ATOMS if self.kind(cls) is not Kind.FIXED}
+        if by_value:
+            kinds.add(FunctionType)
+        inner = [one for key, one in objects.items() if type(one) in kinds and key not in first]
+        objects.clear()
+        outer = [one for one in elements if type(one) in kinds]
+        inner = held_twice(inner, 0)  # what was made for the pickler goes, and with it what it refers to
         new = {}
-        for one in held_twice(objects, 1):
+        for one in (*held_twice(inner, 1), *held_twice(outer, holders + 1)):
             if id(one) in self._containers:
                 if one is not root:  # in an object that pickles in a way of its own
                     self.late[id(one)] = one
@@ -317,7 +339,7 @@ def _is_reduced(cls: type) -> bool:
 def _kind(cls: type) -> Kind:
     if cls in _BUILTIN:
         return Kind.BUILTIN
-    if f"{cls.__module__}.{cls.__qualname__}" in _FIXED or issubclass(cls, type):
+    if f"{cls.__module__}.{cls.__qualname__}" in _FIXED or issubclass(cls, (type, np.dtype)):
         return Kind.FIXED
     if issubclass(cls, np.generic):
         return Kind.OPAQUE if issubclass(cls, np.void) else Kind.FIXED  # fields can be written to
