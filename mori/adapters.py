@@ -40,7 +40,7 @@ from mori.memory.mapping import held_by as region_of
 from mori.memory.mapping import over as map_bytes
 from mori.memory.region import adopt
 from mori.memory.region import find_copy as find_region_copy
-from mori.store import directories, locks
+from mori.store import locks
 from mori.store.base import FILES, MEMFD, Name, format_name, parse_label
 from mori.store.processes import announce
 from mori.wire import picklers
@@ -79,12 +79,12 @@ __all__ = [
     "add_settings",
     "address_of",
     "adopt",
-    "alone",
     "announce",
     "array_classes",
     "call_later",
     "container_classes",
     "domain",
+    "exclusive",
     "find_copy",
     "frame_class",
     "free_bytes",
@@ -145,12 +145,12 @@ def free_bytes() -> int:
 
 def own_directory() -> str:
     """Return a directory that this user's processes of this domain have in common, and no other user."""
-    return directories.make(store.directory())
+    return locks.make_directory(store.directory())
 
 
-def alone(name: str, seconds: float) -> AbstractContextManager[None]:
+def exclusive(name: str, seconds: float) -> AbstractContextManager[None]:
     """Keep this user's other processes, and threads, from doing the same; wait so long at most."""
-    return locks.alone(store.directory(), name, seconds)
+    return locks.exclusive(store.directory(), name, seconds)
 
 
 def needs_pruning() -> bool:

@@ -101,7 +101,7 @@ def _adopted(data: object) -> Region:
 def _alone(payload: bytes) -> AbstractContextManager[None]:
     """Keep other processes of this node from fetching the same region at once, within limits."""
     region_id, _ = adapters.reference_to_region(payload)
-    return adapters.alone(f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 at most that killed ones leave
+    return adapters.exclusive(f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 at most that killed ones leave
 
 
 class _Kept:

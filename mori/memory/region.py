@@ -36,7 +36,7 @@ from mori.store.base import (
     parse_name,
     unpack_header,
 )
-from mori.store.locks import alone
+from mori.store.locks import exclusive
 
 __all__ = [
     "Bytes",
@@ -316,7 +316,7 @@ def adopt(arrived: Mapping) -> Mapping:
     if they have the directory in common in which they lock a file.
     """
     header = arrived.header
-    with alone(store.directory(), "landing", _PATIENCE):
+    with exclusive(store.directory(), "landing", _PATIENCE):
         if (found := find_copy(header.region_id, (header.pid, header.number))) is not None:
             return found
 

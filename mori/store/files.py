@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from mori.errors import StoreError, UnsafeRegionError
-from mori.store import directories, limits
+from mori.store import limits
 from mori.store.base import (
     FILES,
     HEADER,
@@ -36,7 +36,7 @@ from mori.store.base import (
     parse_label,
     unpack_header,
 )
-from mori.store.locks import lock
+from mori.store.locks import is_own_directory, lock, make_directory, own_directories
 from mori.store.processes import descriptors, processes
 
 __all__ = ["FilesStore"]
@@ -152,15 +152,15 @@ class FilesStore:
     def _home(self) -> str:
         """Return the directory that new regions go to, made now if it is not there."""
         if not self._homes():
-            self._own = [directories.make(self._dir)]
+            self._own = [make_directory(self._dir)]
         return self._own[0]
 
     def _homes(self) -> list[str]:
         """Return the directories that regions of this user are in, as far as they are known."""
-        return self._own if self._own and directories.is_own(self._own[0]) else self._look()
+        return self._own if self._own and is_own_directory(self._own[0]) else self._look()
 
     def _look(self) -> list[str]:
-        self._own = directories.own(self._dir)
+        self._own = own_directories(self._dir)
         return self._own
 
     def publish(self, draft: Draft) -> Held | None:

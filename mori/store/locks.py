@@ -1,20 +1,99 @@
-"""Locks on open files of this user's: what another user may open, he may lock, for as long as he likes."""
+"""Locks between processes of one user, and the user's own directory in which they lie.
+
+What another user may open, he may lock, for as long as he likes. So each user has a directory inside a shared
+one, such as /dev/shm, where nobody else has a name: whatever others put beside it costs nothing. Only where
+another user has taken its name before is it one of a random name, which is found by looking through the names
+of the shared one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from typing import Final
 
-from mori.store import directories
+from mori.errors import StoreError
 from mori.store.base import Owner, opened
 
-__all__ = ["alone", "lock"]
+__all__ = ["exclusive", "is_own_directory", "lock", "make_directory", "own_directories"]
 
 _PAUSE: Final = 0.005
+
+
+def is_own_directory(path: str) -> bool:
+    """Return whether a path is a directory, and no link to one, that this user alone can look into."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def own_directories(shared: str) -> list[str]:
+    """Return this user's directories in a shared one: none before the first was made, and then that one.
+
+    Several, the first to be used for what is new, only where another user has taken the name and several
+    processes began at once.
+    """
+    first = _first(shared)
+    if is_own_directory(first):
+        return [first]
+    if os.path.lexists(first):
+        with contextlib.suppress(OSError):
+            named = (os.path.join(shared, name) for name in os.listdir(shared))
+            return sorted(path for path in named if path.startswith(f"{first}-") and is_own_directory(path))
+    return []
+
+
+def make_directory(shared: str) -> str:
+    """Return the first of this user's directories in a shared one, made now if there is none.
+
+    Raises
+    ------
+    StoreError
+        If what is made there is not this user's alone; it is removed again.
+    """
+    if found := own_directories(shared):
+        return found[0]
+    path = _first(shared)
+    try:
+        _mkdir(path)
+    except FileExistsError:
+        if found := own_directories(shared):  # another process of this user has just made it
+            return found[0]
+        path = f"{path}-{os.urandom(8).hex()}"
+        _mkdir(path)
+    if not is_own_directory(path):
+        raise _unkept(shared, path)
+    return own_directories(shared)[0]
+
+
+def _mkdir(path: str) -> None:
+    os.mkdir(path, 0o700)
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)  # a umask such as 177 has left its user out, too
+
+
+def _unkept(shared: str, path: str) -> StoreError:
+    """Remove a directory that is not as it was asked for; return the error that says so."""
+    status = os.lstat(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+    return StoreError(
+        store=f"files:{shared}",
+        found=f"a directory made there for user {os.geteuid()} alone (mode 700) belongs to user "
+        f"{status.st_uid} and has mode {stat.S_IMODE(status.st_mode):o}, so that this file system (such as "
+        "vfat, or what a network or a virtual machine shares) does not keep other users out",
+        remedy="Set MORI_STORE=files:DIR to a directory on a file system with owners and modes",
+    )
+
+
+def _first(shared: str) -> str:
+    return os.path.join(shared, f"mori-{os.geteuid()}")
 
 
 def lock(fd: int, how: int) -> bool:
@@ -27,7 +106,7 @@ def lock(fd: int, how: int) -> bool:
 
 
 @contextlib.contextmanager
-def alone(shared: str, name: str, seconds: float) -> Iterator[None]:
+def exclusive(shared: str, name: str, seconds: float) -> Iterator[None]:
     """Keep this user's other processes, and threads, from doing the same at once.
 
     Parameters
@@ -43,7 +122,7 @@ def alone(shared: str, name: str, seconds: float) -> Iterator[None]:
     pid = os.getpid()
     owner: Owner | None = None
     with contextlib.suppress(OSError):
-        path = os.path.join(directories.make(shared), f"{name}.lock")
+        path = os.path.join(make_directory(shared), f"{name}.lock")
         owner = _wait(path, time.monotonic() + seconds)
     try:
         yield

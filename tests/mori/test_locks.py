@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mori.store.locks import alone, lock
+from mori.store.locks import exclusive, lock
 from tests import stored
 from tests.fresh import started_python
 
@@ -22,18 +22,18 @@ Wait = Callable[[Callable[[], object]], None]
 
 _MANY = """
 import os, sys
-from mori.store.locks import alone
+from mori.store.locks import exclusive
 shared, inside = sys.argv[1:]
 for _ in range(200):
-    with alone(shared, "this", 50):
+    with exclusive(shared, "this", 50):
         os.mkdir(inside)  # an error if another one is inside
         os.rmdir(inside)
 """
 
 _ONE = """
 import sys
-from mori.store.locks import alone
-with alone(sys.argv[1], "this", 50):
+from mori.store.locks import exclusive
+with exclusive(sys.argv[1], "this", 50):
     print("inside", flush=True)
     sys.stdin.read()
 """
@@ -72,7 +72,7 @@ def test_processes_keep_each_other_out_and_leave_no_file(tmp_path: Path) -> None
 
 def test_who_waited_for_a_file_that_was_unlinked_keeps_the_next_one_out(tmp_path: Path, wait: Wait) -> None:
     with ExitStack() as first, started_python(_ONE, tmp_path) as second:
-        first.enter_context(alone(str(tmp_path), "this", 0))
+        first.enter_context(exclusive(str(tmp_path), "this", 0))
         wait(lambda: has_open(second, file(tmp_path)))
         first.close()
         assert says_inside(second)
@@ -85,7 +85,7 @@ def test_who_has_waited_for_long_enough_goes_on_and_leaves_the_lock_to_its_holde
     with started_python(_ONE, tmp_path) as holder:
         assert says_inside(holder)
         begin = time.monotonic()
-        with alone(str(tmp_path), "this", 0.2):
+        with exclusive(str(tmp_path), "this", 0.2):
             assert 0.2 <= time.monotonic() - begin < 5
         assert is_locked(file(tmp_path))
         holder.communicate("")
@@ -93,16 +93,16 @@ def test_who_has_waited_for_long_enough_goes_on_and_leaves_the_lock_to_its_holde
 
 
 def test_threads_of_one_process_keep_each_other_out(tmp_path: Path) -> None:
-    with alone(str(tmp_path), "this", 0):
+    with exclusive(str(tmp_path), "this", 0):
         begin = time.monotonic()
-        with alone(str(tmp_path), "this", 0.2):  # a lock of the process's would let it in at once
+        with exclusive(str(tmp_path), "this", 0.2):  # a lock of the process's would let it in at once
             assert time.monotonic() - begin >= 0.2
-        with alone(str(tmp_path), "that", 5):
+        with exclusive(str(tmp_path), "that", 5):
             assert time.monotonic() - begin < 5
 
 
 def test_where_no_file_can_be_made_it_is_done_all_the_same(tmp_path: Path) -> None:
-    with alone(str(tmp_path / "missing"), "this", 5):
+    with exclusive(str(tmp_path / "missing"), "this", 5):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -113,29 +113,29 @@ def test_what_a_killed_process_left_goes_with_the_next_use(tmp_path: Path) -> No
         killed.kill()
         killed.wait()
         assert file(tmp_path).exists()
-        with alone(str(tmp_path), "this", 0):
+        with exclusive(str(tmp_path), "this", 0):
             assert is_locked(file(tmp_path))
     assert os.listdir(stored.home(tmp_path)) == []
 
 
 def test_an_error_inside_unlocks(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), alone(str(tmp_path), "this", 0):
+    with pytest.raises(KeyError), exclusive(str(tmp_path), "this", 0):
         raise KeyError
     assert os.listdir(stored.home(tmp_path)) == []
 
 
 def test_a_file_that_was_removed_meanwhile_is_not_taken_from_the_next_one(tmp_path: Path) -> None:
     with ExitStack() as first, ExitStack() as second:
-        first.enter_context(alone(str(tmp_path), "this", 0))
+        first.enter_context(exclusive(str(tmp_path), "this", 0))
         file(tmp_path).unlink()
-        second.enter_context(alone(str(tmp_path), "this", 0))
+        second.enter_context(exclusive(str(tmp_path), "this", 0))
         first.close()
         assert is_locked(file(tmp_path))
 
 
 def test_a_forked_child_does_not_keep_the_lock_that_its_parent_gives_up(tmp_path: Path, wait: Wait) -> None:
     with started_python(_ONE, tmp_path) as waiting:
-        with alone(str(tmp_path), "this", 50):
+        with exclusive(str(tmp_path), "this", 50):
             wait(lambda: has_open(waiting, file(tmp_path)))
             pid = os.fork()
             if not pid:
@@ -152,7 +152,7 @@ def test_a_forked_child_does_not_keep_the_lock_that_its_parent_gives_up(tmp_path
 
 def test_a_forked_child_that_leaves_the_block_does_not_unlock_it(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        stack.enter_context(alone(str(tmp_path), "this", 0))
+        stack.enter_context(exclusive(str(tmp_path), "this", 0))
         pid = os.fork()
         if not pid:
             stack.close()
