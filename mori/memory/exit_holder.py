@@ -1,4 +1,4 @@
-"""The keeper: a process that has nothing but descriptors, until a grace is over.
+"""The exit holder: a process that has nothing but descriptors, until a grace is over.
 
 It holds what a child process has passed on as its last act, for as long as the reference may be on its way.
 It is nobody's child, has none of its creator's other files, and frees what it was the last to hold.
@@ -12,13 +12,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from mori.store.base import Held
+if TYPE_CHECKING:
+    from mori.store.base import Held
 
-__all__ = ["hold_after_exit", "reap"]
 
-_NAME: Final = "mori-keeper"
+__all__ = ["hold_after_exit", "reap_holders"]
+
+_NAME: Final = "mori-holder"
 _REAP_EVERY: Final = 1.0  # seconds
 
 # The shell and its sleep take 0.3 MB, Python 2.5 MB: it comes only in the end, for what has to be unlinked.
@@ -81,10 +83,11 @@ def _absolute(held: Held) -> str:
 _reaped = -_REAP_EVERY
 
 
-def reap() -> None:
-    """Have the keepers that are over leave the table of processes, in the first process of a container.
+def reap_holders() -> None:
+    """Remove exit holders that have ended from the table of processes, in the first process of a container.
 
-    It adopts them. An init reaps whatever it adopts; a program that was started as the first does not.
+    That process adopts them. An init reaps whatever it adopts; a program that was started as the first does
+    not.
     """
     global _reaped
     if time.monotonic() - _reaped < _REAP_EVERY:

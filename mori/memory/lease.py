@@ -2,20 +2,76 @@
 
 Invariant: a lease is given back exactly once: when nothing refers to it any more, after its grace if a
 reference to its region was pickled, or at the end of the process.
+
+No descriptor is closed that is another file's by then. A program may close descriptors that it does not know,
+as one does that becomes a daemon, and their numbers are soon used again.
+
+At the end, the kernel closes descriptors by itself; a file has to be unlinked by its last holder, and what is
+in its grace is left to another process. Children of multiprocessing end by `os._exit`, after their finalizers
+and without `atexit`, so both are arranged for.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
+import time
+import weakref
 from collections.abc import Callable
 
-from mori.memory.exit import arrange, at_exit, at_exit_of_child
-from mori.memory.grace import TIMER
-from mori.memory.release import Files, Release, files_of
+from mori import settings
+from mori._fork import in_child
+from mori._imports import imported
+from mori.memory.exit_holder import hold_after_exit, reap_holders
+from mori.memory.grace import TIMER, has_ended
 from mori.store.base import Held, Store, forsake
 
-__all__ = ["Lease", "expire_graces"]
+__all__ = ["Lease", "Release", "expire_graces"]
+
+_Files = list[tuple[int, int] | None]
+"""Device and inode of each file that is held; None for a descriptor that is closed."""
+
+
+class Release:
+    """What is left of a lease when it has no users: calling it gives the region back."""
+
+    __slots__ = ("_files", "held", "home")
+
+    def __init__(self, held: Held, home: Store, files: _Files | None) -> None:
+        self.held = held
+        self.home = home
+        self._files = files  # None if a signal came before they were known
+
+    def __call__(self) -> None:
+        now = _files_of(self.held)
+        files = now if self._files is None else self._files
+        own = []
+        for owner, then, is_now in zip(self.held.owners, files, now, strict=True):
+            if then is not None and then == is_now:
+                own.append(owner)
+            elif not owner.closed:
+                forsake(owner)
+        self.home.release(self.held._replace(owners=tuple(own)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its descriptors are still those of the region."""
+        return self._files is not None and None not in self._files and _files_of(self.held) == self._files
+
+
+def _files_of(held: Held) -> _Files:
+    """Return the files that descriptors are open for now."""
+    files: _Files = []
+    for fd in held.fds:
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            files.append(None)
+        else:
+            files.append((status.st_dev, status.st_ino))
+    return files
 
 
 class Lease:
@@ -28,19 +84,19 @@ class Lease:
 
     def __init__(self, held: Held, home: Store) -> None:
         self._held: Held | None
-        self._files: Files | None
+        self._files: _Files | None
         # At once: whatever interrupts the rest, it is given back.
         self.home, self._pickled_by, self._files, self._held = home, 0, None, held
         self.is_recycled = held.pages != 0
         """Whether its pages may be written again when nobody holds them any more."""
         statuses = held.statuses
-        self._files = [(now.st_dev, now.st_ino) for now in statuses] if statuses else files_of(held)
+        self._files = [(now.st_dev, now.st_ino) for now in statuses] if statuses else _files_of(held)
         if TIMER.entries:
             TIMER.catch_up()
         if TIMER.arranged_in != (process := os.getpid()) or process == 1:
-            arrange()
+            _arrange()
         if held.path is not None:
-            at_exit[id(self)] = self
+            _of_files[id(self)] = self
 
     @property
     def held(self) -> Held:
@@ -75,7 +131,7 @@ class Lease:
         if self._pickled_by != process:
             self._pickled_by = process
             if needed:
-                at_exit_of_child[id(self)] = self
+                _passed_on[id(self)] = self
 
     def let_go(self) -> None:
         """Give it back to the store now, whoever still refers to it."""
@@ -106,8 +162,93 @@ class Lease:
             release()
 
 
+_of_files: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
+"""Leases, by their ids, that have to be given back when this process ends: those of files."""
+_passed_on: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
+"""Leases of regions that this process has pickled references to."""
+
+
 def expire_graces() -> None:
     """Give back everything that only a grace keeps."""
     TIMER.expire(everything=True)
     TIMER.expire(everything=True)  # what was called may have dropped leases, which have a grace then
     TIMER.wake()
+
+
+_is_registered = False
+_children_arrange = False
+_child = 0  # the process that has a finalizer
+
+
+def _arrange() -> None:
+    """Arrange for the end of this process, once; in process 1, clear up, too, what has ended."""
+    global _is_registered
+    process = os.getpid()
+    if process == 1:
+        reap_holders()
+    if TIMER.arranged_in == process:
+        return
+    if not _is_registered:
+        _is_registered = True
+        atexit.register(_at_exit)
+    TIMER.arranged_in = process
+    _have_children_arrange()
+    module = imported("multiprocessing.process")
+    if module is not None and module.parent_process() is not None:
+        _arrange_in_child()
+
+
+@in_child
+def _have_children_arrange() -> None:
+    # A child of multiprocessing drops the finalizers that it inherited, or had before it knew that it is
+    # one, and then calls this; for any other it stays without effect.
+    global _children_arrange
+    util = imported("multiprocessing.util")
+    if util is not None and not _children_arrange and _is_registered:
+        _children_arrange = True
+        util.register_after_fork(TIMER, _arrange_in_child)
+
+
+def _arrange_in_child(_: object = None) -> None:
+    from multiprocessing import util
+
+    global _child
+    _child = os.getpid()
+    # After the feeders of queues (-5), which pickle what was put in last.
+    util.Finalize(None, _end_child, exitpriority=-100)
+
+
+def _at_exit() -> None:
+    # From Python 3.13 a child's finalizers are called at exit, too: after this, and after what queues send.
+    if _child != os.getpid() or has_ended():
+        TIMER.ended = os.getpid()
+        _release_all()
+
+
+def _end_child() -> None:
+    """Give everything back; another process holds for its grace what this one has passed on itself."""
+    if has_ended():  # arranged for twice
+        return
+    TIMER.ended = os.getpid()
+    with TIMER.closing:
+        with contextlib.suppress(ValueError):  # a setting that is wrong: share() has told the user
+            _leave_to_holder(settings.grace())
+        _release_all()
+
+
+def _leave_to_holder(grace: float) -> None:
+    now = time.monotonic()
+    left = [(due - now, release) for due, release in [*TIMER.entries] if isinstance(release, Release)]
+    leases = [lease for ref in _passed_on.valuerefs() if (lease := ref()) is not None]
+    left += [(grace, release) for lease in leases if (release := lease.in_grace()) is not None]
+    whole = [release.held for _, release in left if release.is_whole]
+    if whole and (longest := max(seconds for seconds, _ in left)) > 0:
+        hold_after_exit(whole, longest)
+
+
+def _release_all() -> None:
+    for ref in _of_files.valuerefs():  # a list: other threads may still be opening regions
+        if (lease := ref()) is not None:
+            with contextlib.suppress(OSError):
+                lease.let_go()
+    TIMER.expire(everything=True)

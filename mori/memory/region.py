@@ -316,7 +316,7 @@ def adopt(arrived: Mapping) -> Mapping:
     if they have the directory in common in which they lock a file.
     """
     header = arrived.header
-    with exclusive(store.directory(), "landing", _PATIENCE):
+    with exclusive(store.directory(), "adopt", _PATIENCE):
         if (found := find_copy(header.region_id, (header.pid, header.number))) is not None:
             return found
 

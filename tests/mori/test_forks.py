@@ -365,7 +365,7 @@ def test_children_of_a_fork_server_hold_and_pass_on_and_the_server_holds_nothing
 ) -> None:
     names = run_python(_FORKSERVER).split()
     assert len(names) == 2
-    wait(lambda: _files() == [])  # they have passed both on, so their keepers have them for the grace
+    wait(lambda: _files() == [])  # they have passed both on, so their exit holders have them for the grace
     wait(lambda: all(_is_gone(name) for name in names))
 
 

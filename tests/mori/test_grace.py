@@ -1,6 +1,6 @@
 """`pool.submit(f, mori.share(x))` with nothing kept: the grace carries it, 200 times out of 200.
 
-What a process passes on as its last act is carried by a keeper.
+What a process passes on as its last act is carried by an exit holder.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ print(mori.shared_name(passed_on), took)
 """
 
 
-def test_a_keeper_delays_no_exit_and_has_nothing_but_what_was_passed_on(
+def test_an_exit_holder_delays_no_exit_and_has_nothing_but_what_was_passed_on(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MORI_GRACE", "300")
@@ -176,7 +176,7 @@ def test_a_keeper_delays_no_exit_and_has_nothing_but_what_was_passed_on(
     assert float(took) < 10
     (entry,) = [entry for entry in mori.regions() if entry.name == name]
     groups = {os.getpgid(pid) for pid in entry.holders}
-    assert len(groups) == 1  # one keeper, and the parent's end has not made another
+    assert len(groups) == 1  # one exit holder, and the parent's end has not made another
     (group,) = groups
     for pid in entry.holders:
         opened = [link for _, link in descriptors(pid)]

@@ -15,7 +15,7 @@ import mori
 from mori import store as stores
 from mori.memory import lease, region
 from mori.store.base import format_name
-from mori.store.locks import alone
+from mori.store.locks import exclusive
 from mori.wire import reference
 from tests import stored
 from tests.users import directory_for_all, locked_by_another_user
@@ -97,9 +97,9 @@ def test_another_user_who_locks_what_he_can_keeps_nobody_waiting(kind: str, monk
         received(message)
         dropped()
         common = Path(stores.directory())
-        lock = stored.home(common) / "landing.lock"
+        lock = stored.home(common) / "adopt.lock"
         with ExitStack() as stack:
-            with alone(str(common), "landing", 0):
+            with exclusive(str(common), "adopt", 0):
                 assert lock.exists()
                 paths = (Path("/proc/self/ns/pid"), common, lock.parent, lock)
                 locked = stack.enter_context(locked_by_another_user(*paths))

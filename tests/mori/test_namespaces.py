@@ -239,7 +239,7 @@ print("reaped")
 """
 
 
-def test_the_first_process_of_a_container_reaps_the_keepers_that_it_adopts_and_nobody_else(
+def test_the_first_process_of_a_container_reaps_the_exit_holders_that_it_adopts_and_nobody_else(
     store: str,
 ) -> None:
     assert run_unshared("true", _FIRST, "--pid") == "reaped"

@@ -85,7 +85,7 @@ def test_a_region_outlives_the_reader_that_passed_it_on(
         assert third(lambda data: _keep(pickle.loads(data)) is None, data)  # a slice has no name
     finally:
         reader.close() if end == "exits" else reader.kill()
-    # The reader has pickled it, so when it exits its keeper has it for the grace.
+    # The reader has pickled it, so when it exits its exit holder has it for the grace.
     wait(lambda: [e.holders for e in mori.regions() if e.name == name] == [(third.process.pid,)])
     last = pickle.loads(data)  # which says to look in a process that is gone
     assert last.sum() == 499500 - 45
@@ -217,7 +217,7 @@ def test_a_region_passes_through_a_chain_of_25_processes_that_each_end_before_th
     assert found == ["4999950000", "made"]
     limit = time.monotonic() + 30
     while stored.names() or not _is_gone(name):
-        assert time.monotonic() < limit, "a keeper has it for longer than twice the grace"
+        assert time.monotonic() < limit, "an exit holder has it for longer than twice the grace"
         time.sleep(0.1)
 
 
