@@ -26,11 +26,12 @@ _OF_VICTIM = """
 import os, pickle, sys
 import numpy, mori
 from attacks.trying import become
+from mori.memory import mapping as mappings
 from mori.memory import region
 first = mori.share(numpy.arange(3))  # imports what it takes: that user may not be able to
 become(65534)
 shared = mori.share(numpy.arange(1000))
-mapping = region.held_by(shared)
+mapping = mappings.held_by(shared)
 said = [mori.shared_name(shared), pickle.dumps(shared), mapping.lease.fd, mapping.address, os.getpid()]
 sys.stdout.buffer.write(pickle.dumps(said))
 sys.stdout.flush()

@@ -14,7 +14,7 @@ import numpy as np
 
 import mori
 from attacks.trying import attempt, row
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PUNCH_HOLE = 0x01 | 0x02  # keeps the size
@@ -34,7 +34,7 @@ class Target:
     """A shared array, as an attacker in a process that has it sees it."""
 
     def __init__(self, array: Any) -> None:
-        mapping = region.held_by(array)
+        mapping = mappings.held_by(array)
         assert mapping is not None
         assert mapping.lease is not None
         self.array, self.address, self.nbytes = array, mapping.address, mapping.nbytes

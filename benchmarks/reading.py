@@ -27,7 +27,7 @@ import pandas as pd
 
 import mori
 from benchmarks.operations import OPERATIONS, build, evaluate, small
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 __all__ = ["Reading", "can_measure", "measure"]
 
@@ -81,7 +81,7 @@ def _settle() -> None:
     """Map every page of every region, and give back what is free."""
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    for mapping in region.live():
+    for mapping in mappings.live():
         if libc.madvise(mapping.address, mapping.nbytes, _MADV_POPULATE_READ):
             int(mapping.bytes()[::4096].sum())  # a kernel before 5.14
     gc.collect()
@@ -91,7 +91,7 @@ def _settle() -> None:
 def own_bytes(result: Any) -> int:
     """Return the bytes of a result that lie in no region."""
     if isinstance(result, np.ndarray):
-        return 0 if region.held_by(result) is not None else result.nbytes
+        return 0 if mappings.held_by(result) is not None else result.nbytes
     if isinstance(result, pd.DataFrame):
         columns = (result.iloc[:, i] for i in range(result.shape[1]))
         return sum(map(_own_values, columns)) + own_bytes(result.index)

@@ -22,6 +22,7 @@ from mori.format.atoms import NAMED, VALUES
 from mori.format.node import Node, open_node, root_of
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
+from mori.memory.mapping import Mapping, live, over
 from mori.objects import array, array_codec, hashing
 from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
@@ -276,9 +277,9 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
     return parsed, node, ()
 
 
-def _live(name: Name) -> region.Mapping | None:
+def _live(name: Name) -> Mapping | None:
     wanted = (name.pid, name.number)
-    return next((found for found in region.live() if found.shared and found.name[:2] == wanted), None)
+    return next((found for found in live() if found.shared and found.name[:2] == wanted), None)
 
 
 def prune_shared() -> list[str]:
@@ -367,7 +368,7 @@ def frombuffer(buffer: Any) -> Any:
             raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")
         if not view.nbytes:
             raise CorruptRegionError(name="in a buffer", found="it is empty")
-    return open_node(root_of(region.over(buffer)))
+    return open_node(root_of(over(buffer)))
 
 
 def materialize(x: Any) -> Any:

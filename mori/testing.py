@@ -26,7 +26,8 @@ from mori.format import codec, layout, writer
 from mori.format.codec import Encoded, Late
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
-from mori.memory import lease, region
+from mori.memory import lease
+from mori.memory.mapping import live, over
 
 __all__ = ["check_codec"]
 
@@ -132,11 +133,11 @@ class _Rules:
                 settings.append("memfd")
             for setting in settings:
                 with _store(setting):
-                    alive = len(region.live())
+                    alive = len(live())
                     self.check_store(setting)
                     gc.collect()
                     lease.expire_graces()
-                    left = len(region.live()) - alive
+                    left = len(live()) - alive
                     self.need(left <= 0, f"the region stays alive when the object has gone ({setting})")
 
     def check_store(self, setting: str) -> None:
@@ -180,7 +181,7 @@ class _Rules:
             data = _to_bytes(plan)
             tracemalloc.start()
             try:
-                repr(open_node(root_of(region.over(data))))
+                repr(open_node(root_of(over(data))))
             except CorruptRegionError as error:
                 taken = isinstance(error.__cause__, MemoryError)
                 self.need(not taken, f"decode must not allocate by a number that it has not compared ({how})")

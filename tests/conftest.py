@@ -20,7 +20,8 @@ import pandas as pd  # noqa: F401  (what it opens and starts is no test's)
 import psutil
 import pytest
 
-from mori.memory import lease, region
+from mori.memory import lease
+from mori.memory import mapping as mappings
 from tests import sizes, stored
 from tests.worker import Worker
 
@@ -140,7 +141,7 @@ def _links(pid: int) -> Iterator[str]:
 
 def _what_there_is() -> set[str]:
     """Return regions, descriptors, threads, children, and the files of the store."""
-    found = {f"mapped: {mapping.name}" for mapping in region.live()}
+    found = {f"mapped: {mapping.name}" for mapping in mappings.live()}
     found |= {f"{thread.name} ({thread.ident})" for thread in threading.enumerate()}
     found |= {*_links(os.getpid())}
     for pid in _children():

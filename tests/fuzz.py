@@ -150,9 +150,10 @@ def _renamed(data: bytes, **fields: int) -> bytes:
 def _opened_landed(data: bytes) -> Any:
     """Open a region that has come as bytes, as a worker of Dask and a node of Ray do."""
     from mori.format.node import open_node, root_of
+    from mori.memory import mapping as mappings
     from mori.memory import region
 
-    return open_node(root_of(region.adopt(region.over(_renamed(data)))))
+    return open_node(root_of(region.adopt(mappings.over(_renamed(data)))))
 
 
 def _opened_file(is_named: bool, data: bytes) -> Any:

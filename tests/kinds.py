@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.classes import Fit, Metered, Point
 
 N: Final = 30_000
@@ -257,6 +257,6 @@ def is_equal(name: str, x: Any) -> bool:
 
 def look(name: str, x: Any) -> tuple[str, bool, bool]:
     """Return what a task sees of a kind: its type, whether a region is mapped, whether it is equal."""
-    seen = type(x).__name__, any(mapping.shared for mapping in region.live()), is_equal(name, x)
+    seen = type(x).__name__, any(mapping.shared for mapping in mappings.live()), is_equal(name, x)
     gc.collect()
     return seen

@@ -28,7 +28,8 @@ import pandas as pd
 
 import mori
 from mori import settings
-from mori.memory import lease, pool, region
+from mori.memory import lease, pool
+from mori.memory import mapping as mappings
 from mori.store.processes import descriptors
 
 PROCESSES = 4
@@ -221,7 +222,7 @@ def be_busy(me: int, seconds: float, inboxes: list[Any], barrier: Barrier, repor
             "done": dict(busy.done),
             "faults": busy.faults[:3],
             "grown": _private() - warm,
-            "mapped": [str(mapping.name) for mapping in region.live()],
+            "mapped": [str(mapping.name) for mapping in mappings.live()],
             "held": [link for _, link in descriptors(os.getpid()) if "mori_" in link],
             "threads": sorted(each.name for each in threading.enumerate() if "mori" in each.name),
         }

@@ -20,7 +20,7 @@ from mori.format.layout import Codec as Id
 from mori.format.node import root_of
 from mori.format.origins import node_of
 from mori.format.plan import measure
-from mori.memory import region
+from mori.memory.mapping import over
 
 __all__ = ["FrameCodec", "SeriesCodec"]
 
@@ -57,7 +57,7 @@ class _Polars(RebuiltCodec):
         if node_of(obj) is None:
             return obj
         plan = measure(obj)
-        return root_of(region.over(writer.to_bytes(plan, writer.header_of(plan)))).decode()
+        return root_of(over(writer.to_bytes(plan, writer.header_of(plan)))).decode()
 
 
 class FrameCodec(_Polars):

@@ -18,7 +18,7 @@ from mori.codecs.meta import from_json, to_json
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
-from mori.memory.region import writable
+from mori.memory.mapping import writable
 
 __all__ = ["TensorCodec"]
 

@@ -17,8 +17,7 @@ from mori.errors import CorruptRegionError
 from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
 from mori.format.layout import Codec as Id
-from mori.memory.mapping import address_of
-from mori.memory.region import Bytes, Mapping, held_by
+from mori.memory.mapping import Bytes, Mapping, address_of, held_by
 from mori.store.base import MAX_STEPS, Name, format_name
 
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]

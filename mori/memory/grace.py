@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from mori import settings
-
 __all__ = ["TIMER", "call_later", "has_ended"]
 
 _LONGEST = 3600.0  # seconds of one wait: no system takes any number of them
@@ -23,7 +21,7 @@ _LONGEST = 3600.0  # seconds of one wait: no system takes any number of them
 class GraceTimer:
     """Calls what is due, on a thread that runs while there is anything to wait for.
 
-    `keep` is called from finalizers, at any moment of any thread, so it may not wait for a lock: to append to
+    `call` is called from finalizers, at any moment of any thread, so it may not wait for a lock: to append to
     a list is one step, and `SimpleQueue.put` is reentrant. An entry is taken from the list, and called, with
     `closing` held, so that the end of the process and a fork miss none.
 
@@ -39,17 +37,6 @@ class GraceTimer:
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread: one will do
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-
-    def keep(self, release: Callable[[], object]) -> bool:
-        """Call something after a grace; return whether there is one."""
-        try:
-            seconds = settings.grace()
-        except ValueError:  # share() has told the user; a finalizer cannot
-            return False
-        if not seconds:
-            return False
-        self.call(release, seconds)
-        return True
 
     def call(self, action: Callable[[], object], seconds: float) -> None:
         """Call something after some seconds."""

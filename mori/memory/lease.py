@@ -158,7 +158,13 @@ class Lease:
         if held is None:
             return
         release = Release(held, self.home, self._files)
-        if not (self.needs_grace and TIMER.keep(release)):
+        seconds = 0.0
+        if self.needs_grace:
+            with contextlib.suppress(ValueError):  # share() has told the user; a finalizer cannot
+                seconds = settings.grace()
+        if seconds:
+            TIMER.call(release, seconds)
+        else:
             release()
 
 

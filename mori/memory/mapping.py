@@ -15,14 +15,13 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from operator import is_, itemgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mori._fork import in_child
 from mori.errors import CorruptRegionError, UnsafeRegionError
-from mori.memory.lease import Lease
 from mori.memory.mmap import PAGE, map_files
 from mori.store.base import (
     ALIGNMENT,
@@ -33,11 +32,13 @@ from mori.store.base import (
     Held,
     Name,
     Owner,
-    Store,
     is_out_of_descriptors,
     opened,
     unpack_header,
 )
+
+if TYPE_CHECKING:
+    from mori.memory.lease import Lease
 
 __all__ = [
     "Bytes",
@@ -162,30 +163,26 @@ class Mapping:
         return None if reopener is None else reopener(self)
 
 
-def mapped(held: Held, home: Store, header: Header, *, is_new: bool) -> Mapping:
+def mapped(lease: Lease, header: Header, *, is_new: bool) -> Mapping:
     """Return the mapping of a region that was just opened or written; one that is known already is enough.
 
-    If it cannot be mapped, it is let go.
+    The lease is given back if it is not needed, or if the region cannot be mapped.
     """
     with _lock:  # two threads may have opened it at once
-        if is_new or (mapping := _mappings.get(header.region_id)) is None:
-            return _map(Lease(held, home), held, header)
-    home.release(held)
-    return mapping
-
-
-def _map(lease: Lease, held: Held, header: Header) -> Mapping:
-    try:
-        address, owner = _map_held(
-            held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED
-        )
-    except OSError:
-        lease.let_go()
-        raise
-    mapping = Mapping(header, address, lease, owner)
-    _mappings[header.region_id] = mapping
-    _place(mapping)
-    return mapping
+        if not is_new and (known := _mappings.get(header.region_id)) is not None:
+            lease.let_go()
+            return known
+        try:
+            address, owner = _map_held(
+                lease.held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED
+            )
+        except OSError:
+            lease.let_go()
+            raise
+        mapping = Mapping(header, address, lease, owner)
+        _mappings[header.region_id] = mapping
+        _place(mapping)
+        return mapping
 
 
 def _place(mapping: Mapping) -> None:

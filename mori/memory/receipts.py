@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Final
 
-from mori import settings, store
+from mori import settings
 from mori._fork import in_child
 from mori.errors import StoreWarning
 from mori.memory.grace import call_later, has_ended
@@ -250,14 +250,17 @@ def cancel(sent: list[Sent]) -> None:
     _receipts.cancel(sent)
 
 
-def leave(kind: int, pid: int, stamp: bytes) -> None:
-    """Leave the receipt for a reference with the process that has sent it, if that is still there."""
+def leave(home: Store, pid: int, stamp: bytes) -> None:
+    """Leave the receipt for a reference with the process that has sent it, if that is still there.
+
+    `home` is the store that its region is in.
+    """
     global _last
     if (pid, stamp) == _last:
         return
     (number,) = _STAMP.unpack(stamp)
     with contextlib.suppress(OSError):
-        sheet = store.of_kind(kind).open_receipts(pid, number >> 12 & 0xFFFFFF, number >> 36)
+        sheet = home.open_receipts(pid, number >> 12 & 0xFFFFFF, number >> 36)
         if sheet is None:
             return
         try:

@@ -17,7 +17,7 @@ from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import mapping, pool, receipts
 from mori.memory.lease import Lease, expire_graces
-from mori.memory.mapping import Bytes, Mapping, Reopener, at, held_by, live, over, used, writable
+from mori.memory.mapping import Mapping
 from mori.memory.mmap import PAGE, huge_pages
 from mori.memory.parallel_write import Sink, write_segments
 from mori.store import limits
@@ -39,26 +39,16 @@ from mori.store.base import (
 from mori.store.locks import exclusive
 
 __all__ = [
-    "Bytes",
-    "Mapping",
-    "Reopener",
-    "Sink",
     "Unsealed",
     "adopt",
-    "at",
     "begin",
     "create",
     "find",
     "find_copy",
-    "held_by",
     "lease",
-    "live",
     "located",
-    "over",
     "publish",
-    "used",
     "watch",
-    "writable",
 ]
 
 P = ParamSpec("P")
@@ -154,7 +144,7 @@ def publish(unsealed: Unsealed) -> Mapping | None:
     if held is None:
         home.discard(draft)
         return None
-    made = mapping.mapped(held, home, header, is_new=True)
+    made = mapping.mapped(Lease(held, home), header, is_new=True)
     _tell(is_new=True)
     return made
 
@@ -347,7 +337,7 @@ def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
 
 def _find(home: Store, where: Where) -> Mapping | None:
     found = _open(home, where)
-    return None if found is None else mapping.mapped(found[0], home, found[1], is_new=False)
+    return None if found is None else mapping.mapped(Lease(found[0], home), found[1], is_new=False)
 
 
 def _fault(header: Header, held: Held, where: Where) -> str | None:

@@ -29,6 +29,7 @@ from mori.format.layout import Codec as Id
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import region
+from mori.memory.mapping import Mapping
 from mori.memory.mmap import map_files, map_pages
 from mori.objects.array import SharedArray
 from mori.store.base import opened
@@ -66,7 +67,7 @@ class _Room:
         finally:
             file.close()
 
-    def seal(self) -> region.Mapping | None:
+    def seal(self) -> Mapping | None:
         """Publish the region; None where it cannot be sealed and has to be copied.
 
         Arrays over this memory write to private copies of its pages from then on.

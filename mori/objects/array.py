@@ -24,8 +24,7 @@ from mori.errors import ReadOnlyViewError
 from mori.format.atoms import NUMPY, VALUES
 from mori.format.codec import Strides
 from mori.format.node import Node, decode, node_of_memory
-from mori.memory.mapping import address_of
-from mori.memory.region import Mapping, held_by
+from mori.memory.mapping import Mapping, address_of, held_by
 from mori.objects.array_writes import written
 from mori.wire import reference, transport
 

@@ -14,8 +14,7 @@ from mori.codecs.masked import MaskedArrayCodec
 from mori.errors import ReadOnlyViewError
 from mori.format.codec import register
 from mori.format.node import Node
-from mori.memory.mapping import address_of
-from mori.memory.region import held_by
+from mori.memory.mapping import address_of, held_by
 from mori.objects.array import SharedArray, give_memory, shared_of
 from mori.objects.array_writes import written
 from mori.wire import reference, transport

@@ -17,8 +17,8 @@ from typing import Any, Final
 from mori._imports import imported
 from mori.memory import receipts
 from mori.memory.lease import Lease
+from mori.memory.mapping import Mapping
 from mori.memory.receipts import Sent
-from mori.memory.region import Mapping
 from mori.wire.reference import load, with_receipt
 from mori.wire.transport import Transport, transport_var
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -27,8 +27,7 @@ from mori._imports import imported, importing
 from mori.errors import MoriError
 from mori.format import origins
 from mori.format.node import root_of
-from mori.memory import region
-from mori.memory.mapping import address_of
+from mori.memory.mapping import Mapping, address_of, at
 from mori.wire import messages, reference, transport
 from mori.wire.compare import is_unchanged
 
@@ -69,7 +68,7 @@ def reduce_array(array: npt.NDArray[Any], protocol: int) -> Any:
     return (function, arguments) if function is reference.load else None
 
 
-def _mapping_of(array: npt.NDArray[Any]) -> region.Mapping | None:
+def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
     if array.dtype.hasobject or array.dtype.kind == "T" or not array.size:
         return None
     base: object = array
@@ -77,12 +76,12 @@ def _mapping_of(array: npt.NDArray[Any]) -> region.Mapping | None:
         if base.flags.owndata:
             return None
         base = base.base
-    if isinstance(base, region.Mapping):
+    if isinstance(base, Mapping):
         return base
     if isinstance(base, bytes):
         return None
     low, high = _bounds(array)
-    return region.at(low, high - low)
+    return at(low, high - low)
 
 
 def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
@@ -141,7 +140,7 @@ def reduce_opened(obj: Any) -> Any:
     return reference.by_reference(node.mapping, node.offset)
 
 
-def _refer(reducers: Mapping[type, _Reduce], cls: type, protocol: int, *, is_engine: bool) -> _Reduce:
+def _refer(reducers: dict[type, _Reduce], cls: type, protocol: int, *, is_engine: bool) -> _Reduce:
     """Return a reducer of a class that refers to what was opened, and does as before with all else."""
     usual = reducers.get(cls)
 
@@ -172,7 +171,7 @@ def _tell(
     register: Callable[..., Any],
     protocol: int,
     dumps: Callable[[Any], Any],
-    reducers: Mapping[type, _Reduce],
+    reducers: dict[type, _Reduce],
 ) -> None:
     """Tell a pickler of plain arrays, and of other classes, now or later."""
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final
 
+from mori import store
 from mori.errors import CorruptRegionError, RegionNotFoundError
 from mori.format import layout, writer
 from mori.format.codec import Range, Strides
@@ -22,7 +23,7 @@ from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
-from mori.memory.mapping import Bytes, Mapping
+from mori.memory.mapping import Bytes, Mapping, at, over
 from mori.store.base import FILES, MEMFD, Name, Where, format_name
 from mori.wire import destination, engines
 from mori.wire.lost import Lost
@@ -159,7 +160,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     """
     try:
         engines.load_adapters()
-        mapping = region.over(buffer, header)
+        mapping = over(buffer, header)
         for call in _receivers:
             mapping = call(mapping)
         return open_node(root_of(mapping))
@@ -178,7 +179,7 @@ def refer_to_memory(address: int, nbytes: int) -> tuple[bytes, int, int] | None:
 
     None, too, where the transport of the pickle under way wants bytes, or references of its own.
     """
-    mapping = region.at(address, nbytes)
+    mapping = at(address, nbytes)
     if mapping is None or not is_wanted(mapping):
         return None
     function, arguments = by_reference(mapping, mapping.header.root)[:2]
@@ -213,7 +214,7 @@ def load(payload: bytes) -> Any:
         if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
             payload, receipt = _with_receipt_taken(payload)
             mapping = mapping_of(payload)
-            receipts.leave(payload[0] & _KIND, _WHOLE.unpack_from(payload)[4], receipt)
+            receipts.leave(store.of_kind(payload[0] & _KIND), _WHOLE.unpack_from(payload)[4], receipt)
         else:
             mapping = mapping_of(payload)
         return _load(mapping, payload)

@@ -12,7 +12,7 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 pytestmark = pytest.mark.each_store
 
@@ -131,7 +131,7 @@ def test_an_exception_gives_it_back_too(store: str) -> None:
         a[...] = 1
         raise ZeroDivisionError
     assert a.size == 0
-    assert region.live() == []
+    assert mappings.live() == []
 
 
 def test_one_that_is_dropped_is_freed(store: str) -> None:

@@ -19,6 +19,7 @@ from mori.format.codec import Range, Strides
 from mori.format.layout import Codec as Id
 from mori.format.node import node_at, open_node, root_of
 from mori.format.plan import measure
+from mori.memory import mapping as mappings
 from mori.memory import region
 from tests.fresh import run_python
 from tests.regions import bytes_of, region_of
@@ -447,15 +448,15 @@ def test_a_reader_of_all_elements_keeps_none_of_them():
 
 
 def test_elements_keep_the_region_and_nothing_else_does():
-    mori_regions = len(region.live())
+    mori_regions = len(mappings.live())
     shared = mori.share(floats())
     element, other = shared[1], shared[2]
     other[0] = 1
     del shared, other
-    assert len(region.live()) == mori_regions + 1
+    assert len(mappings.live()) == mori_regions + 1
     assert element.tolist() == [1.0, 2.0, 3.0]
     del element
-    assert len(region.live()) == mori_regions
+    assert len(mappings.live()) == mori_regions
 
 
 def _write(shared, number: int) -> list:
@@ -488,7 +489,7 @@ def _damaged(plain, change) -> bytes:
 
 
 def _opened(data: bytes):
-    return open_node(root_of(region.over(data)))
+    return open_node(root_of(mappings.over(data)))
 
 
 def _number(place: int, buffer: int, number: int):
@@ -518,7 +519,7 @@ def test_offsets_and_shapes_that_lead_elsewhere_are_refused(views, plain, place,
 
 def test_a_damaged_offset_is_found_in_memory_that_is_not_trusted(views):
     data = _damaged(_RAGGED, _number(50, 1, 10**9))
-    shared = open_node(root_of(region.adopt(region.over(data))))
+    shared = open_node(root_of(region.adopt(mappings.over(data))))
     with pytest.raises(mori.CorruptRegionError):
         list(shared)
 

@@ -28,7 +28,7 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.test_memory import _name, _run
 
 MB = 1 << 20
@@ -114,7 +114,7 @@ def buffers_of(obj: Any) -> Iterator[pa.Buffer]:
 
 
 def is_mapped(obj: Any) -> bool:
-    return all(region.at(buffer.address, buffer.size) for buffer in buffers_of(obj))
+    return all(mappings.at(buffer.address, buffer.size) for buffer in buffers_of(obj))
 
 
 def same(got: Any, expected: Any) -> bool:
@@ -230,7 +230,7 @@ def test_a_dictionary_that_chunks_share_is_written_once(store: str) -> None:
     chunk = pa.DictionaryArray.from_arrays(pa.array([0, 999]), words)
     shared = mori.share(pa.chunked_array([chunk] * 20))
     assert shared.chunk(19).to_pylist() == chunk.to_pylist()
-    assert sum(mapping.nbytes for mapping in region.live()) < 120_000
+    assert sum(mapping.nbytes for mapping in mappings.live()) < 120_000
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_array_outlives_what_it_was_taken_from(store: str) -> None:
     del tree
     gc.collect()
     assert column.to_pylist() == ["a", None, "ccc"]
-    assert len(region.live()) == 1
+    assert len(mappings.live()) == 1
 
 
 def test_a_table_is_known_as_shared_and_shared_once(store: str) -> None:

@@ -12,6 +12,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from mori.memory import mapping as mappings
 from mori.memory import region
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -118,4 +119,4 @@ def test_a_reference_never_opens_another_region_of_that_name(store, monkeypatch,
 
 
 def shared_number(array) -> int:
-    return region.held_by(array).header.number
+    return mappings.held_by(array).header.number

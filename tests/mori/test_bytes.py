@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 DATA = bytes(range(256)) * 40
 KINDS = [bytes, bytearray, memoryview]
@@ -193,7 +193,7 @@ def test_shared_bytes_are_shared_again_inside_another_object(store: str) -> None
     gc.collect()
     assert (tree["x"], tree["y"]) == (DATA, DATA[1:5])
     assert type(mori.materialize(tree)["x"]) is bytearray
-    assert len(region.live()) == 1
+    assert len(mappings.live()) == 1
 
 
 def test_copies_are_private_and_exact() -> None:
@@ -227,4 +227,4 @@ def test_without_python_holding_it_the_region_stays_for_a_memoryview(store: str)
     view = memoryview(mori.share(DATA))
     gc.collect()
     assert view == DATA
-    assert len(region.live()) == 1
+    assert len(mappings.live()) == 1

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import mori
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori import classes as c
 from tests.regions import bytes_of
 
@@ -31,7 +31,7 @@ def reopened(obj: object, change: Any = None) -> Any:
     plan = measure(obj)
     if change is not None:
         plan.meta = json.dumps(change(json.loads(plan.meta))).encode()
-    return open_node(root_of(region.over(bytes_of(plan))))
+    return open_node(root_of(mappings.over(bytes_of(plan))))
 
 
 def below() -> c.Below:
@@ -253,7 +253,7 @@ def test_dropping_instances_frees_the_region_without_a_garbage_collection(store:
     gc.disable()
     try:
         for touch in (False, True):
-            before = len(region.live())
+            before = len(mappings.live())
             x = mori.share(plain)
             part = x[0].data[2].x
             fit = x[0]
@@ -262,9 +262,9 @@ def test_dropping_instances_frees_the_region_without_a_garbage_collection(store:
                 x[2].a.append(2)
                 part["k"] = 5
             del x, part
-            assert len(region.live()) == before + 1
+            assert len(mappings.live()) == before + 1
             del fit
-            assert len(region.live()) == before
+            assert len(mappings.live()) == before
     finally:
         gc.enable()
 

@@ -22,7 +22,7 @@ import mori
 from mori.format import codec
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
-from mori.memory import region
+from mori.memory import mapping as mappings
 from mori.testing import check_codec
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.regions import bytes_of
@@ -82,7 +82,7 @@ def test_an_object_of_a_registered_class_is_shared_by_its_codec(store: str, work
     assert mori.is_shared(shared)
     assert mori.share(shared) is shared
     assert not shared.points.flags.writeable
-    assert region.held_by(shared.points) is not None
+    assert mappings.held_by(shared.points) is not None
     name = mori.shared_name(shared)
 
     def read(name: str, module: str) -> float:
@@ -92,7 +92,7 @@ def test_an_object_of_a_registered_class_is_shared_by_its_codec(store: str, work
     assert worker(read, name, __name__) == track.points.sum()
     private = mori.materialize(shared)
     assert equal(private, track)
-    assert region.held_by(private.points) is None
+    assert mappings.held_by(private.points) is None
     assert private.points.flags.writeable
 
 
@@ -160,7 +160,7 @@ def test_a_codec_that_is_missing_is_named() -> None:
 def test_a_name_that_is_none_is_damage(name: bytes, length: int | None) -> None:
     before = {*sys.modules}
     with pytest.raises((mori.CorruptRegionError, ImportError)) as caught:
-        open_node(root_of(region.over(_renamed(name, length))))
+        open_node(root_of(mappings.over(_renamed(name, length))))
     assert type(caught.value) is mori.CorruptRegionError or name == b"tests"
     assert not {*sys.modules} - before
 

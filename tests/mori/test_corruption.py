@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 import mori
 from mori.format import codec, layout
 from mori.format.node import open_node, root_of
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests import sizes
 from tests.fuzz import FAULTS, fuzz
 from tests.mori import classes
@@ -216,7 +216,7 @@ REGIONS = {name: region for name, _, region in _REGIONS}
 
 
 def open_bytes(data: bytes) -> Any:
-    return open_node(root_of(region.over(data)))
+    return open_node(root_of(mappings.over(data)))
 
 
 # really using an object

@@ -10,6 +10,7 @@ pytestmark = pytest.mark.each_store
 
 _CLOSED = """
 import os, pickle, sys, time, numpy, mori
+from mori.memory import mapping as mappings
 from mori.memory import region
 def made(number):
     shared = mori.share(numpy.arange(number))
@@ -17,7 +18,7 @@ def made(number):
         pickle.dumps(shared)
     return shared
 first, second = made(10), made(20)
-name, fd = mori.shared_name(second), region.held_by(first).lease.fd
+name, fd = mori.shared_name(second), mappings.held_by(first).lease.fd
 os.closerange(fd, fd + 1)
 log = os.open("/dev/null", os.O_WRONLY)            # what the program opens next
 assert log == fd

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import mori
 from mori.format import layout, writer
 from mori.format.plan import measure
-from mori.memory import lease, region
+from mori.memory import lease
+from mori.memory import mapping as mappings
 from mori.objects.array import SharedArray
 from mori.wire import reference
 from mori.wire.lost import Lost
@@ -84,7 +85,7 @@ def stays_inside(got: Any) -> None:
         if isinstance(got, SharedArray) and got.dtype.hasobject:  # rebuilt, in memory of its own
             got.tolist()
         elif isinstance(got, SharedArray):
-            mapping = region.held_by(got)
+            mapping = mappings.held_by(got)
             assert mapping is not None
             low, high = _byte_bounds(got)
             assert mapping.address <= low <= high <= mapping.address + mapping.nbytes
@@ -139,11 +140,11 @@ def test_what_is_no_reference_is_refused(payload: Any) -> None:
 
 def test_a_node_inside_an_arrays_elements_is_none(shared: dict[str, Any]) -> None:
     inner = mori.share(np.arange(3))
-    mapping = region.held_by(inner)
+    mapping = mappings.held_by(inner)
     assert mapping is not None
     outer = mori.share(np.array(mapping.bytes()))  # the bytes of a region, a root node among them
     whole = _payload(outer)
-    start = region.held_by(outer).nbytes - outer.nbytes  # type: ignore[union-attr]
+    start = mappings.held_by(outer).nbytes - outer.nbytes  # type: ignore[union-attr]
     with pytest.raises(mori.CorruptRegionError):
         reference.load(whole[:-8] + struct.pack("<Q", start + 64))
 
@@ -214,7 +215,7 @@ def test_a_damaged_file_is_refused(
     damage(path)
     with pytest.raises(error):
         mori.map_shared("/mori_7_1")
-    assert (7, 1) not in [mapping.name[:2] for mapping in region.live()]
+    assert (7, 1) not in [mapping.name[:2] for mapping in mappings.live()]
 
 
 def test_a_reference_to_a_damaged_file_is_refused(files: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.classes import Fit
 
 KINDS = {
@@ -77,7 +77,7 @@ def test_what_is_deeper_than_pickle_follows_is_refused_by_its_path_and_leaves_no
     assert caught.value.path.startswith(f"obj[{place}]")
     assert len(caught.value.path) < 50
     gc.collect()
-    assert region.live() == []
+    assert mappings.live() == []
     while not isinstance(obj, np.ndarray):  # level by level: not every Python frees so many at once
         obj = inner(obj)
 
@@ -282,4 +282,4 @@ def test_a_part_that_fails_leaves_nothing_of_what_was_met_before(store):
     with pytest.raises(mori.NotShareableError) as caught:
         mori.share([array, array, {"k": [array, threading.Lock()]}])
     assert caught.value.path == "obj[2]['k'][1]"
-    assert region.live() == []
+    assert mappings.live() == []

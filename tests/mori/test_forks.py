@@ -99,6 +99,7 @@ def test_when_both_sides_of_a_fork_drop_at_once_nothing_is_left(store: str) -> N
 
 _THREADS = """
 import gc, os, pickle, random, signal, sys, threading, time, numpy, mori
+from mori.memory import mapping as mappings
 from mori.memory import lease, region
 from mori.store.processes import descriptors
 kept = mori.share({"x": numpy.arange(1000)})
@@ -157,7 +158,7 @@ lease.expire_graces()
 gc.collect()
 assert faults == [], faults
 assert forked == 45
-assert len(region.live()) == 1
+assert len(mappings.live()) == 1
 held = [link for _, link in descriptors(os.getpid()) if "mori_" in link]
 assert len(held) == 1, held
 print(name)

@@ -14,7 +14,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests import stored
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -55,7 +55,7 @@ def test_a_region_is_opened_where_it_lies() -> None:
     assert array.sum() == 499500  # the buffer is kept
     again = pickle.loads(pickle.dumps(array))
     assert again.tolist() == [*range(1000)]
-    assert region.live() == []
+    assert mappings.live() == []
 
 
 @pytest.mark.parametrize("shift", range(9))

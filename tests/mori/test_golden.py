@@ -17,7 +17,7 @@ import pytest
 import mori
 from mori.format import layout
 from mori.format.node import open_node, root_of
-from mori.memory import region
+from mori.memory import mapping as mappings
 from mori.store.base import format_name
 from tests.mori import damage
 
@@ -118,7 +118,7 @@ def test_every_kind_of_node_has_a_file() -> None:
 def test_a_golden_file_opens_as_what_it_was_written_from(path: Path) -> None:
     if path.stem in make.NEEDS:
         pytest.importorskip(make.NEEDS[path.stem])
-    got = open_node(root_of(region.over(path.read_bytes())))
+    got = open_node(root_of(mappings.over(path.read_bytes())))
     check(got, make.OBJECTS[path.stem]())
     check(mori.materialize(got) if isinstance(got, np.ndarray) else got, make.OBJECTS[path.stem]())
 
@@ -135,6 +135,6 @@ def test_an_object_is_written_as_its_golden_file(name: str) -> None:
 def test_a_region_in_the_store_differs_by_its_header_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORI_GRACE", "0")
     shared = mori.share(make.OBJECTS["containers"]())
-    (mapping,) = (one for one in region.live() if format_name(one.name) == mori.shared_name(shared))
+    (mapping,) = (one for one in mappings.live() if format_name(one.name) == mori.shared_name(shared))
     golden = (make.DIRECTORY / "containers.mori").read_bytes()
     assert bytes(mapping.bytes())[layout.HEADER.size :] == golden[layout.HEADER.size :]

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import mori
-from mori.memory import mmap, region
+from mori.memory import mapping as mappings
+from mori.memory import mmap
 from mori.store import memfd
 from mori.store.limits import HUGE
 from tests.mori.pandas_versions import str_frame
@@ -41,7 +42,7 @@ def test_what_is_written_through_huge_pages_is_equal_and_sealed(worker: Any, rng
     for data in (rng.random(_COUNT), frame, [str(n) for n in range(_COUNT)]):
         shared = mori.share(data)
         assert writable_mappings() == []
-        mapping = next(one for one in region.live() if one.shared)
+        mapping = next(one for one in mappings.live() if one.shared)
         assert mapping.trusted
         assert mapping.lease is not None
         assert os.fstat(mapping.lease.fd).st_size == mapping.nbytes
@@ -86,6 +87,6 @@ def test_segments_lie_where_huge_pages_fit(rng: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(memfd, "_LEAST_SEGMENT", HUGE)
     monkeypatch.setattr(memfd, "_cpus", lambda: 3)
     x = mori.share(rng.random(_COUNT))
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     assert mapping.header.segment_nbytes % HUGE == 0 == mapping.address % HUGE

@@ -29,7 +29,7 @@ import mori
 from mori.codecs.hashes import UnequalError, hashes_of_array, stable_hash, stable_hashes
 from mori.codecs.streams import Blocks
 from mori.format.node import open_node, root_of
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.regions import region_of
 
 pytestmark = pytest.mark.usefixtures("views")
@@ -114,7 +114,7 @@ class Shout(str):
 
 
 def opened(obj: object) -> Any:
-    return open_node(root_of(region.over(region_of(obj))))
+    return open_node(root_of(mappings.over(region_of(obj))))
 
 
 def is_indexed(shared: Any) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import mori
 from mori import store as stores
 from mori.memory import lease, region
+from mori.memory import mapping as mappings
 from mori.store.base import format_name
 from mori.store.locks import exclusive
 from mori.wire import reference
@@ -67,7 +68,7 @@ def test_what_arrives_in_several_processes_at_once_lands_once_under_its_own_id(
         array.sum(),
         mori.shared_name(array),
     )
-    (region_id,) = {one.header.region_id for one in region.live() if format_name(one.name) == name}
+    (region_id,) = {one.header.region_id for one in mappings.live() if format_name(one.name) == name}
     del array
     wait(lambda: not region.located(region_id))
     seen = []
@@ -134,7 +135,7 @@ def test_bytes_that_are_damaged_do_not_land(store):
 def test_what_is_no_whole_region_does_not_land(store, damage):
     _, (data,) = sent(mori.share(np.arange(10_000.0)))
     with pytest.raises(mori.CorruptRegionError):
-        region.adopt(region.over(damage(data)))
+        region.adopt(mappings.over(damage(data)))
 
 
 def test_a_reference_that_is_none_has_no_mapping():

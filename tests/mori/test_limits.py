@@ -462,13 +462,14 @@ def test_where_the_system_refuses_memfds_regions_go_to_files_with_one_warning(nu
 
 _MADE = """
 import os, subprocess, sys, warnings, numpy, mori
+from mori.memory import mapping as mappings
 from mori.memory import region
 warnings.simplefilter("error")
 os.environ["MORI_STORE"] = "memfd"
 x = mori.share(numpy.arange(200_000))
 said = f"import mori; print(mori.map_shared({mori.shared_name(x)!r})[-1])"
 print(subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True).stdout.strip())
-print(os.readlink(f"/proc/self/fd/{region.held_by(x).lease.fd}"))
+print(os.readlink(f"/proc/self/fd/{mappings.held_by(x).lease.fd}"))
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import mori
 from mori.format.node import Node
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.pandas_versions import NAN_STRINGS
 
 
@@ -230,12 +230,12 @@ def test_what_is_remembered_of_an_opening_keeps_no_region(store, kind):
     payload = pickle.dumps(shared)
     name = mori.shared_name(shared)
     opened = [shared, *(pickle.loads(payload) for _ in range(3))]
-    assert name in {f"/mori_{one.name.pid:x}_{one.name.number:x}" for one in region.live()}
+    assert name in {f"/mori_{one.name.pid:x}_{one.name.number:x}" for one in mappings.live()}
     del shared
     gc.disable()
     try:
         opened.clear()
-        assert name not in {f"/mori_{one.name.pid:x}_{one.name.number:x}" for one in region.live()}
+        assert name not in {f"/mori_{one.name.pid:x}_{one.name.number:x}" for one in mappings.live()}
     finally:
         gc.enable()
 

@@ -22,7 +22,7 @@ from pandas.api.extensions import ExtensionArray, ExtensionDtype
 from pandas.arrays import NumpyExtensionArray
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.pandas_versions import IS_LEGACY, NA_STRINGS, NAN_STRINGS
 
 DAYS = pd.date_range("2024-03-30", periods=4, freq="D")
@@ -246,7 +246,7 @@ MAPPED = [
 @pytest.mark.parametrize("array", MAPPED, ids=lambda array: str(array.dtype))
 def test_a_column_is_mapped_and_not_read(array: ExtensionArray) -> None:
     for shared in (mori.share(pd.Series(array)), mori.share(pd.DataFrame({"a": array}))["a"]):
-        found = [size and region.at(address, size) for address, size in _buffers(shared.array)]
+        found = [size and mappings.at(address, size) for address, size in _buffers(shared.array)]
         assert all(mapping is not None for mapping in found)
         assert found or array.dtype == pd.ArrowDtype(pa.null())
 

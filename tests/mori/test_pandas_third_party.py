@@ -13,7 +13,7 @@ import pytest
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 
 @register_extension_dtype
@@ -132,7 +132,7 @@ def assert_lengths(array: Any, expected: LengthArray) -> None:
 def lies_in_region(array: LengthArray) -> bool:
     places = [each.__array_interface__["data"][0] for each in (array.whole, array.rest)]
     return all(
-        region.at(place, each.nbytes) for place, each in zip(places, (array.whole, array.rest), strict=True)
+        mappings.at(place, each.nbytes) for place, each in zip(places, (array.whole, array.rest), strict=True)
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.memory import lease, region
+from mori.memory import lease
+from mori.memory import mapping as mappings
 from tests import stored
 from tests.fresh import run_python
 from tests.worker import Worker
@@ -259,13 +260,13 @@ def test_a_weak_reference_sees_the_end_and_does_not_put_it_off(store: str) -> No
 
 def test_a_mapping_is_not_given_to_another_thread_once_its_pages_are_being_unmapped(store: str) -> None:
     shared = mori.share(np.arange(10))
-    number = region.held_by(shared).header.number  # type: ignore[union-attr]
+    number = mappings.held_by(shared).header.number  # type: ignore[union-attr]
     seen: list[list[int]] = []
 
     def look(frame: Any, event: str, arg: object) -> None:
         # Where another thread may come in: a finalizer has begun.
         if event == "call" and frame.f_code.co_name == "__del__":
-            seen.append([mapping.header.number for mapping in region.live()])
+            seen.append([mapping.header.number for mapping in mappings.live()])
 
     sys.setprofile(look)
     try:

@@ -21,7 +21,7 @@ import mori
 from mori.format import codec, origins
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.mori.pandas_versions import NAN_STRINGS
 from tests.regions import bytes_of, region_of
 
@@ -183,7 +183,7 @@ def test_what_has_nothing_to_map_or_does_not_pickle_is_returned_itself(store: st
     obj = make if make is dict.keys else make()
     assert mori.share(obj) is obj
     assert not mori.is_shared(obj)
-    assert region.live() == []
+    assert mappings.live() == []
 
 
 def test_a_constant_inside_a_container_is_not_taken_for_shared(store: str) -> None:
@@ -228,7 +228,7 @@ def test_materialize_gives_private_memory_back(store: str) -> None:
     name = mori.shared_name(shared)
     del shared
     gc.collect()
-    assert region.live() == []
+    assert mappings.live() == []
     assert name is not None
 
 
@@ -257,14 +257,14 @@ def test_a_part_that_does_not_pickle_is_named_by_its_path(store: str, obj: Any, 
         mori.share(obj)
     assert caught.value.path.startswith(path)
     assert "does not pickle" in str(caught.value)
-    assert region.live() == []
+    assert mappings.live() == []
 
 
 def test_a_stream_that_asks_for_a_part_that_is_not_there_is_refused() -> None:
     plan = measure(codec.Pickled(Model()))
     assert len(plan.children) == 3
     plan.children.pop()
-    node = root_of(region.over(bytes_of(plan)))
+    node = root_of(mappings.over(bytes_of(plan)))
     with pytest.raises(mori.CorruptRegionError, match="no part"):
         open_node(node)
 
@@ -274,7 +274,7 @@ def test_damage_to_the_stream_is_noticed_before_it_is_unpickled() -> None:
     place = data.index(b"Model")
     data[place] ^= 1
     with pytest.raises(mori.CorruptRegionError, match="checksum"):
-        open_node(root_of(region.over(bytes(data))))
+        open_node(root_of(mappings.over(bytes(data))))
 
 
 def test_a_shared_object_is_not_pickled_twice_into_another_region(store: str) -> None:
@@ -285,7 +285,7 @@ def test_a_shared_object_is_not_pickled_twice_into_another_region(store: str) ->
     gc.collect()
     assert mori.is_shared(other["model"].coef)
     assert mori.map_shared(name)["model"].total() == other["model"].total()
-    assert len(region.live()) == 1
+    assert len(mappings.live()) == 1
 
 
 def test_what_pickles_needs_no_cloudpickle(store, monkeypatch):

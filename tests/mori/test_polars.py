@@ -17,7 +17,7 @@ from polars.testing import assert_frame_equal, assert_series_equal  # noqa: E402
 from polars.testing.parametric import dataframes  # noqa: E402
 
 import mori  # noqa: E402
-from mori.memory import region  # noqa: E402
+from mori.memory import mapping as mappings  # noqa: E402
 from tests.mori.test_arrow import buffers_of  # noqa: E402
 from tests.mori.test_memory import _name, _run  # noqa: E402
 
@@ -87,7 +87,7 @@ def test_a_series_of_every_dtype_comes_back(store: str, name: str) -> None:
 def test_its_buffers_lie_in_the_region(store: str, name: str) -> None:
     shared = mori.share(COLUMNS[name])
     table = shared.to_frame().to_arrow(compat_level=NEWEST)
-    mapped = [region.at(buffer.address, buffer.size) is not None for buffer in buffers_of(table)]
+    mapped = [mappings.at(buffer.address, buffer.size) is not None for buffer in buffers_of(table)]
     assert all(mapped) or name in PARTLY
     if name == "enum" and not any(mapped) and tuple(map(int, pl.__version__.split(".")[:2])) < (2, 1):
         pytest.skip(f"polars {pl.__version__} copies the codes of an Enum that it is given by Arrow")
@@ -166,7 +166,7 @@ def test_a_materialized_frame_has_memory_of_its_own(store: str) -> None:
     assert not mori.is_shared(copy)
     del shared
     gc.collect()
-    assert region.live() == []
+    assert mappings.live() == []
     assert_frame_equal(copy.drop("o"), frame().drop("o"))
     assert copy["o"].to_list() == frame()["o"].to_list()
 
@@ -176,7 +176,7 @@ def test_an_object_that_does_not_pickle_is_named(store: str) -> None:
     with pytest.raises(mori.NotShareableError) as caught:
         mori.share({"k": bad})
     assert caught.value.path.startswith("obj['k']['o']")
-    assert region.live() == []
+    assert mappings.live() == []
 
 
 def test_a_column_outlives_its_frame_and_by_value_everything_travels(store: str) -> None:

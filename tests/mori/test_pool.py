@@ -22,6 +22,7 @@ import mori
 from mori import store as stores
 from mori.format import layout, writer
 from mori.format.plan import measure
+from mori.memory import mapping as mappings
 from mori.memory import parallel_write, pool, region
 from mori.memory.lease import expire_graces
 from mori.store.base import Where, format_name, parse_name
@@ -46,7 +47,7 @@ def pooled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def file_of(x: Any) -> int:
     """Return the inode of the file that a shared array lies in."""
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     assert mapping.lease is not None
     return os.fstat(mapping.lease.fd).st_ino
@@ -117,7 +118,7 @@ def test_in_segments_they_are_written_again_too(
     for count in (_COUNT, _COUNT - 1000, _COUNT // 2 + 60_000, _COUNT):
         data = rng.random(count)
         x = mori.share(data)
-        mapping = region.held_by(x)
+        mapping = mappings.held_by(x)
         assert mapping is not None
         assert mapping.lease is not None
         assert len(mapping.lease.held.fds) == 3
@@ -320,7 +321,7 @@ def test_a_part_of_it_keeps_its_pages(wait: Any, rng: Any) -> None:
 
 def test_nobody_can_write_to_it_and_its_owner_would_have_to_undo_a_protection(rng: Any) -> None:
     x = mori.share(rng.random(_COUNT))
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     assert mapping.lease is not None
     fd = os.open(f"/proc/self/fd/{mapping.lease.fd}", os.O_RDWR)
@@ -428,7 +429,7 @@ def test_they_are_listed_while_they_hold_a_region_and_not_when_they_are_free(
     x = mori.share(rng.random(_COUNT))
     name = mori.shared_name(x)
     (entry,) = [entry for entry in mori.regions() if entry.name == name]
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     assert (entry.nbytes, entry.owner, entry.holders, entry.region_id) == (
         mapping.nbytes,

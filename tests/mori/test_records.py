@@ -14,7 +14,7 @@ import mori
 from mori.codecs.containers import SMALL
 from mori.format.layout import Codec as Id
 from mori.format.node import open_node, root_of
-from mori.memory import region
+from mori.memory import mapping as mappings
 from tests.regions import exact, region_of
 
 N = 1500  # several blocks, and a last one that is not full
@@ -87,7 +87,7 @@ def tables(draw):
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_records_are_written_are_what_is_read(plain, data):
     plain = plain * (1 + SMALL // len(plain)) if data.draw(st.booleans()) else plain
-    shared = open_node(root_of(region.over(region_of(plain))))
+    shared = open_node(root_of(mappings.over(region_of(plain))))
     start, stop = data.draw(st.integers(0, len(plain))), data.draw(st.integers(0, len(plain)))
     assert exact(shared[start:stop], plain[start:stop])
     assert exact([*shared], plain)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 pytestmark = [pytest.mark.each_store, pytest.mark.each_start]
 
@@ -24,7 +24,7 @@ def test_a_region_is_listed_with_what_there_is_to_know(store: str, worker: Any) 
     start = time.time()
     x = mori.share(np.arange(1000))
     entry = _of(x)
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     assert entry.nbytes == mapping.nbytes
     assert entry.owner == os.getpid()

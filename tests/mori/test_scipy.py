@@ -17,7 +17,7 @@ sparse = pytest.importorskip("scipy.sparse")
 import mori  # noqa: E402
 from mori.format.node import open_node, root_of  # noqa: E402
 from mori.format.plan import measure  # noqa: E402
-from mori.memory import region  # noqa: E402
+from mori.memory import mapping as mappings  # noqa: E402
 from tests.mori.test_memory import _name, _run  # noqa: E402
 from tests.regions import bytes_of  # noqa: E402
 
@@ -56,7 +56,7 @@ def test_each_class_comes_back_with_its_arrays_in_the_region(store: str, name: s
     shared = mori.share(expected)
     assert same(shared, expected)
     for array in arrays_of(shared).values():
-        assert region.held_by(array) is not None
+        assert mappings.held_by(array) is not None
         assert mori.is_shared(array)
     assert (shared.toarray() == expected.toarray()).all()
     assert (shared @ np.ones(2) == expected @ np.ones(2)).all()
@@ -156,7 +156,7 @@ def test_any_matrix_comes_back(name: str, rows: int, columns: int, density: floa
 def _region(obj: object, **changed: Any) -> Any:
     plan = measure(obj)
     plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
-    return root_of(region.over(bytes_of(plan)))
+    return root_of(mappings.over(bytes_of(plan)))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import mori
 from mori import store as stores
 from mori.format import layout, writer
 from mori.format.plan import measure
+from mori.memory import mapping as mappings
 from mori.memory import parallel_write, region
-from mori.memory.region import Mapping
+from mori.memory.mapping import Mapping
 from mori.store import memfd
 from mori.store.base import Where, format_label
 from mori.wire import reference
@@ -51,7 +52,7 @@ def many_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mapping_of(x: Any) -> Mapping:
-    mapping = region.held_by(x)
+    mapping = mappings.held_by(x)
     assert mapping is not None
     return mapping
 
@@ -160,7 +161,7 @@ def test_a_reader_holds_all_of_it_and_passes_it_on(worker: Any, third: Any, rng:
 
     worker(keep, x)
     del x
-    wait(lambda: not [one for one in region.live() if one.shared])
+    wait(lambda: not [one for one in mappings.live() if one.shared])
     assert third(lambda name: float(mori.map_shared(name).sum()), name) == total
     (entry,) = [entry for entry in mori.regions() if entry.name == name]
     assert entry.nbytes > 800_000
@@ -209,7 +210,7 @@ def test_segments_that_are_not_what_the_header_says_are_refused(fields: Any, fou
 def test_private_copies_of_its_pages_reach_over_segments(rng: Any) -> None:
     x = mori.share(rng.integers(0, 255, 800_000, dtype=np.uint8))
     plain = np.array(x)
-    mine = region.writable(np.asarray(x)[5000:790_000])
+    mine = mappings.writable(np.asarray(x)[5000:790_000])
     assert np.array_equal(mine, plain[5000:790_000])
     mine[:] = 7
     assert np.array_equal(x, plain)

@@ -22,8 +22,9 @@ import pytest
 import mori
 from mori import store as stores
 from mori.format import layout, writer
+from mori.memory import mapping as mappings
 from mori.memory import region
-from mori.memory.region import Mapping
+from mori.memory.mapping import Mapping
 from mori.store.base import Where, format_label
 from tests import stored
 from tests.fresh import run_python, started_python
@@ -50,7 +51,7 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def _mapping(shared: object) -> Mapping:
-    mapping = region.held_by(shared)  # type: ignore[arg-type]
+    mapping = mappings.held_by(shared)  # type: ignore[arg-type]
     assert mapping is not None
     return mapping
 

@@ -21,7 +21,7 @@ import mori  # noqa: E402
 from mori.codecs.torch import _DTYPES  # noqa: E402
 from mori.format.node import open_node, root_of  # noqa: E402
 from mori.format.plan import measure  # noqa: E402
-from mori.memory import region  # noqa: E402
+from mori.memory import mapping as mappings  # noqa: E402
 from tests.mori.test_memory import MB, _name, _run  # noqa: E402
 from tests.regions import bytes_of  # noqa: E402
 
@@ -183,7 +183,7 @@ def test_a_meta_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
     plan = measure(torch.zeros(2, 3))
     plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
     with pytest.raises(mori.CorruptRegionError):
-        open_node(root_of(region.over(bytes_of(plan))))
+        open_node(root_of(mappings.over(bytes_of(plan))))
 
 
 _READ = """

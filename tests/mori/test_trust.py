@@ -21,6 +21,7 @@ from mori.format import layout, writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import lease, region
+from mori.memory import mapping as mappings
 from mori.store.base import format_name
 from mori.wire import reference
 from tests.mori.damage import scatter
@@ -92,12 +93,12 @@ def _damaged(obj: Any) -> bytes:
     return bytes(next(filter(_refused, (scatter(data, random.Random(n).randrange) for n in range(1000)))))
 
 
-def _name(mapping: region.Mapping) -> str:
+def _name(mapping: mappings.Mapping) -> str:
     return format_name(mapping.name)
 
 
 def _landed(data: bytes) -> str:
-    mapping = region.adopt(region.over(data))
+    mapping = region.adopt(mappings.over(data))
     _kept.append(mapping)
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mapping))
@@ -145,7 +146,7 @@ def test_what_landed_damaged_is_refused_by_every_process_however_often_it_lands(
 
 def _is_trusted(name: str) -> bool:
     shared = mori.map_shared(name)
-    (mapping,) = [one for one in region.live() if _name(one) == name]
+    (mapping,) = [one for one in mappings.live() if _name(one) == name]
     del shared
     return mapping.trusted
 
@@ -156,7 +157,7 @@ def test_only_what_was_encoded_on_this_host_and_sealed_is_trusted(memfd: None, t
     assert name is not None
     assert _is_trusted(name)
     assert third(_is_trusted, name)
-    landed = region.adopt(region.over(bytes(_bytes_of(np.arange(1000.0)))))
+    landed = region.adopt(mappings.over(bytes(_bytes_of(np.arange(1000.0)))))
     assert not _is_trusted(_name(landed))
     assert not third(_is_trusted, _name(landed))
     again = mori.share(mori.materialize(open_node(root_of(landed))))
@@ -176,7 +177,7 @@ def test_nothing_in_a_file_or_a_buffer_is_trusted(
     header = layout.unpack_header(path.read_bytes())
     assert isinstance(header, layout.Header)
     assert header.flags == layout.ENCODED
-    assert not region.over(path.read_bytes()).trusted
+    assert not mappings.over(path.read_bytes()).trusted
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ def memfd(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_views_of_missing_strings_that_lead_outside_are_refused_for_polars() -> None:
     pl = pytest.importorskip("polars")
     data = _bytes_of(pl.DataFrame({"s": ["a", None], "l": [[None], ["b"]]}))
-    node = root_of(region.over(data)).child(0)
+    node = root_of(mappings.over(data)).child(0)
     for place, view in ((0, 1), (1, 0)):  # the second string, and the first of those in lists
         buffers = node.child(place).child(0) if len(node.child(place)) else node.child(place)
         views = next(buffer for buffer in buffers.buffers() if buffer.nbytes == 32)

@@ -13,12 +13,13 @@ def test_threads_may_drop_and_open_the_same_region_at_once():
     code = """
         import pickle, sys, threading, time
         import numpy, mori
+        from mori.memory import mapping as mappings
         from mori.memory import region
 
         sys.setswitchinterval(1e-5)
         first = mori.share(numpy.arange(100_000))
         reference = pickle.dumps(first)
-        (mapping,) = region.live()
+        (mapping,) = mappings.live()
         hold = mapping.lease  # keeps the region, and no mapping
         del first, mapping
         wrong = []
@@ -34,7 +35,7 @@ def test_threads_may_drop_and_open_the_same_region_at_once():
             thread.start()
         for thread in threads:
             thread.join()
-        print(len(wrong), len(region.live()))
+        print(len(wrong), len(mappings.live()))
     """
     assert run_python(code) == "0 0"
 
@@ -43,6 +44,7 @@ def test_a_finalizer_in_a_cycle_may_read_what_goes_with_it():
     code = """
         import gc
         import mori
+        from mori.memory import mapping as mappings
         from mori.memory import region
 
         class Reader:
@@ -55,7 +57,7 @@ def test_a_finalizer_in_a_cycle_may_read_what_goes_with_it():
         gc.disable()
         Reader(mori.share(list(range(100_000))))
         gc.collect()
-        print(len(region.live()))
+        print(len(mappings.live()))
     """
     assert run_python(code).split() == ["4999950000", "0", "0"]
 
@@ -64,6 +66,7 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
     code = """
         import random
         import numpy, mori
+        from mori.memory import mapping as mappings
         from mori.memory import region
 
         chance = random.Random(1)
@@ -75,17 +78,17 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
         for number, array in held.items():
             start, nbytes = array.__array_interface__["data"][0], array.nbytes
             for place, length in ((start, nbytes), (start + nbytes - 1, 1), (start, 0)):
-                found = region.at(place, length)
-                assert found is region.held_by(array), number
-            mapping = region.at(start, nbytes)
-            assert region.at(mapping.address, mapping.nbytes) is mapping
-            assert region.at(mapping.address, mapping.nbytes + 1) is None
-            assert region.at(mapping.address - 1, 2) is None
+                found = mappings.at(place, length)
+                assert found is mappings.held_by(array), number
+            mapping = mappings.at(start, nbytes)
+            assert mappings.at(mapping.address, mapping.nbytes) is mapping
+            assert mappings.at(mapping.address, mapping.nbytes + 1) is None
+            assert mappings.at(mapping.address - 1, 2) is None
         del mapping, found
         places = [array.__array_interface__["data"][0] for array in held.values()]
         held.clear()
         del array
-        print([region.at(place, 1) for place in places if region.at(place, 1)])
+        print([mappings.at(place, 1) for place in places if mappings.at(place, 1)])
     """
     assert run_python(code) == "[]"
 
@@ -93,6 +96,7 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
 def test_to_find_an_address_not_every_mapping_is_looked_at():
     code = """
         import numpy, mori
+        from mori.memory import mapping as mappings
         from mori.memory import region, mapping
 
         held = [mori.share(numpy.arange(10)) for _ in range(300)]
@@ -102,8 +106,8 @@ def test_to_find_an_address_not_every_mapping_is_looked_at():
         mapping._placed = [(start, number, lambda ref=ref: looked.append(1) or ref())
                            for start, number, ref in places]
         for array in held:
-            region.at(array.__array_interface__["data"][0], 80)
-        region.at(1, 1), region.at(id(held), 1)
+            mappings.at(array.__array_interface__["data"][0], 80)
+        mappings.at(1, 1), mappings.at(id(held), 1)
         print(len(looked) <= 302)
     """
     assert run_python(code) == "True"
@@ -123,6 +127,7 @@ def test_who_opens_a_memfd_makes_none():
 
 _MAPPED_MEANWHILE = """
 import sys, numpy, mori
+from mori.memory import mapping as mappings
 from mori.memory import mapping, region
 
 def at_each_line(act, step):
@@ -147,7 +152,7 @@ def at_each_line(act, step):
             return line
 
 def is_found(array):
-    found = region.at(array.__array_interface__["data"][0], array.nbytes)
+    found = mappings.at(array.__array_interface__["data"][0], array.nbytes)
     return found is not None and mori.shared_name(array) == f"/mori_{found.name.pid:x}_{found.name.number:x}"
 
 kept = [mori.share(numpy.arange(9)) for _ in range(8)]

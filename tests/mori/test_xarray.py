@@ -16,7 +16,7 @@ xr = pytest.importorskip("xarray")
 from xarray.testing.strategies import variables  # noqa: E402
 
 import mori  # noqa: E402
-from mori.memory import region  # noqa: E402
+from mori.memory import mapping as mappings  # noqa: E402
 from tests.mori.test_memory import MB, _name, _run  # noqa: E402
 
 
@@ -85,9 +85,9 @@ def test_data_and_indexes_lie_in_the_region(store: str) -> None:
     shared = mori.share(dataset())
     for name in ("a", "s", "c", "z"):
         assert mori.is_shared(shared[name].variable._data)
-    assert region.held_by(np.asarray(shared.indexes["x"]._data._ndarray)) is not None
-    assert region.held_by(shared["a"].values) is not None
-    assert region.held_by(shared["a"][3:7].values) is not None
+    assert mappings.held_by(np.asarray(shared.indexes["x"]._data._ndarray)) is not None
+    assert mappings.held_by(shared["a"].values) is not None
+    assert mappings.held_by(shared["a"][3:7].values) is not None
     assert not isinstance((shared["a"] + 1).values, mori.SharedArray)
     assert float(shared["a"].mean()) == float(dataset()["a"].mean())
 

@@ -12,7 +12,7 @@ from distributed import Client, futures_of, wait
 
 import mori
 import mori_dask
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 VALUES = np.random.default_rng(1).random((600, 400))
 FRAME = pd.DataFrame(
@@ -70,10 +70,10 @@ def test_chunks_are_views_of_the_region(client: Client):
     shared = mori.share(VALUES)
     x = mori_dask.from_array(shared, chunks=(300, 400)).persist()
     wait(x)
-    name = region.held_by(np.asarray(shared)).name
+    name = mappings.held_by(np.asarray(shared)).name
 
     def where(chunk):
-        return region.held_by(np.asarray(chunk)).name
+        return mappings.held_by(np.asarray(chunk)).name
 
     for future in futures_of(x):
         assert client.submit(where, future).result() == name

@@ -12,6 +12,7 @@ from distributed import Client, LocalCluster, wait
 
 import mori
 import mori_dask
+from mori.memory import mapping as mappings
 from mori.memory import region
 from mori.wire import reference
 from mori_dask import arrivals
@@ -107,7 +108,7 @@ def test_what_comes_as_bytes_lands_from_the_least_on_and_never_if_that_is_off(cl
     def arrive(data: bytes) -> tuple[bool, bool]:
         with dask.config.set({"mori.dask.land-bytes": least}):
             x = reference.receive(bytearray(data))
-        mapping = region.held_by(np.asarray(x))
+        mapping = mappings.held_by(np.asarray(x))
         return mapping.shared, region.find_copy(mapping.header.region_id, (0, 0)) is not None
 
     assert arrivals._adopt in reference._receivers

@@ -18,7 +18,7 @@ from distributed import Client, Queue, Variable, get_client, wait
 
 import mori
 import mori_dask
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 _FEW = 60_000  # bytes of everything that is sent meanwhile, where references are
 _ELEMENTS = 200_000
@@ -27,7 +27,7 @@ _ELEMENTS = 200_000
 def look(x):
     """Return what a task sees: whether it is shared, under which name, and its sum."""
     values = x.to_numpy() if isinstance(x, pd.DataFrame) else np.asarray(x)
-    mapping = region.held_by(values)
+    mapping = mappings.held_by(values)
     return (
         mori.is_shared(x) or (mapping is not None and mapping.shared),
         mori.shared_name(x),

@@ -26,7 +26,7 @@ from distributed.protocol.serialize import Serialized, deserialize, families, se
 import mori
 import mori_dask
 from mori.format.layout import MAGIC
-from mori.memory import region
+from mori.memory import mapping as mappings
 from mori.store.base import format_name
 from mori.wire import reference
 from mori.wire.transport import use_transport
@@ -309,7 +309,7 @@ def test_what_is_relayed_is_held_and_mapped_by_nobody(monkeypatch: pytest.Monkey
     assert sum(memoryview(frame).nbytes for frame in frames) < 2000
     held = distributed.protocol.loads(frames, deserialize=False)
     del shared
-    assert not [one for one in region.live() if format_name(one.name) == name]
+    assert not [one for one in mappings.live() if format_name(one.name) == name]
     passed = distributed.protocol.dumps(
         held, context={"recipient": {**here["recipient"]["mori"], "mori": {}}}
     )
@@ -364,6 +364,7 @@ def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_an
         import numpy as np
         from distributed.protocol import dumps, loads
         from distributed.protocol.pickle import dumps as pickled
+        from mori.memory import mapping as mappings
         from mori.memory import region
 
         class Sharing:
@@ -371,11 +372,11 @@ def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_an
                 return list, ((mori.share(np.arange(5000.0)),),)
 
         buffers = []
-        assert not region.used.ever
+        assert not mappings.used.ever
         first = pickled([np.ones(3000), Sharing()], buffer_callback=buffers.append)
-        assert region.used.ever
+        assert mappings.used.ever
         own, (shared,) = pickle.loads(first, buffers=buffers)
-        region.used.ever = False
+        mappings.used.ever = False
         frames = dumps([Sharing()])
         print(len(buffers), own.sum(), shared.sum() == np.arange(5000.0).sum(), mori.is_shared(shared),
               sum(map(len, frames)) > 40_000, loads(frames)[0][0][-1])

@@ -12,7 +12,7 @@ from distributed import Client, Future, get_client, wait
 
 import mori
 import mori_dask
-from mori.memory import region
+from mori.memory import mapping as mappings
 from mori.store import current
 from tests.mori_dask.conftest import wait_until
 
@@ -170,7 +170,7 @@ def test_gather_brings_references(client: Client):
 def test_what_cannot_be_shared_is_named_and_nothing_is_scattered(client: Client):
     import threading
 
-    before = {mapping.header.region_id for mapping in region.live()}  # some are on their way out
+    before = {mapping.header.region_id for mapping in mappings.live()}  # some are on their way out
     with pytest.raises(mori.NotShareableError, match=r"obj\['a'\]"):
         mori_dask.scatter(client, [{"a": threading.Lock(), "b": np.arange(1000)}])
-    assert {mapping.header.region_id for mapping in region.live()} <= before
+    assert {mapping.header.region_id for mapping in mappings.live()} <= before

@@ -11,11 +11,11 @@ from distributed import Client, LocalCluster
 from distributed.security import Security
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 
 
 def look(x):
-    mapping = region.held_by(np.asarray(x))
+    mapping = mappings.held_by(np.asarray(x))
     return mapping is not None and mapping.shared, mori.shared_name(x), float(np.asarray(x).sum())
 
 

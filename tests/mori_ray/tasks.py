@@ -13,7 +13,7 @@ import ray
 from ray.util.metrics import Metric
 
 import mori
-from mori.memory import region
+from mori.memory import mapping as mappings
 from mori.store.base import format_name
 
 
@@ -65,7 +65,7 @@ class AsyncKeeper:
 
 def mapped() -> set[str]:
     """Return the regions of a store that this process has mapped."""
-    return {format_name(mapping.name) for mapping in region.live()}
+    return {format_name(mapping.name) for mapping in mappings.live()}
 
 
 def place_of(array: Any) -> str:
