@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from mori.codecs.meta import to_json
 from mori.codecs.objects import encode_objects
 from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled, Strides
 from mori.format.layout import Codec as Id
-from mori.format.node import Node
+
+if TYPE_CHECKING:
+    from mori.format.node import Node
 
 __all__ = [
     "CLASSES",

@@ -21,7 +21,7 @@ import zlib
 from bisect import bisect_right
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -34,9 +34,11 @@ from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Codec as Id
-from mori.format.node import Node
 from mori.format.survey import Common, Contents, Survey
 from mori.store.base import MAX_STEPS
+
+if TYPE_CHECKING:
+    from mori.format.node import Node
 
 __all__ = [
     "LEAST",

@@ -32,6 +32,8 @@ class PlanNode:
 
     __slots__ = ("alignment", "back", "buffers", "children", "codec", "extent", "flags", "meta", "table")
     is_alias = False
+    target: PlanNode | None = None
+    """What an alias refers to."""
 
     def __init__(self, number: int, meta: bytes, buffers: Sequence[Buffer]) -> None:
         self.codec = number

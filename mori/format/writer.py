@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mori.format import layout
 from mori.format.codec import Buffer, Late
-from mori.format.plan import AliasNode, PlanNode
-from mori.memory import region
-from mori.memory.mapping import Mapping
-from mori.memory.parallel_write import Sink
 
-__all__ = ["ROOT", "create", "header_of", "region_nbytes", "to_bytes", "write"]
+if TYPE_CHECKING:
+    from mori.format.plan import PlanNode
+    from mori.memory.parallel_write import Sink
+
+__all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "write", "writing"]
 
 ROOT: Final = layout.align(layout.HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
@@ -28,9 +28,9 @@ def region_nbytes(root: PlanNode) -> int:
     return ROOT + root.extent
 
 
-def create(root: PlanNode) -> Mapping:
-    """Write a plan into a new region of the store; raises what `region.create` does."""
-    return region.create(ROOT + root.extent, partial(write, root), ROOT)
+def writing(root: PlanNode) -> tuple[int, Callable[[layout.Header, Sink], None], int]:
+    """Return what `region.create` takes to write a plan: its size, what writes it, and where its root is."""
+    return ROOT + root.extent, partial(write, root), ROOT
 
 
 def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> layout.Header:
@@ -60,7 +60,7 @@ def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
         meta = node.meta
         if node.flags & layout.ALIASED:
             starts[id(node)] = start
-        if isinstance(node, AliasNode):
+        if node.target is not None:
             meta = layout.CHILD.pack(start - starts[id(node.target)])
         count = len(node.children)
         out.put(
