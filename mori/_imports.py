@@ -1,5 +1,7 @@
 """Modules that are imported already, by this thread or another, and those that mori imports at need.
 
+It is the one place where mori imports what a name in a region stands for (`find_object`).
+
 What stands in `sys.modules` may be half of a module: another thread is in the middle of importing it, and
 names that it will have are still missing. Invariant: a fork in one thread waits until what mori imports in
 others is whole, since its child would wait for that for ever.
@@ -14,7 +16,9 @@ import threading
 import time
 from typing import Any, Final
 
-__all__ = ["imported", "importing", "load"]
+from mori.errors import ClassNotFoundError
+
+__all__ = ["find_object", "imported", "importing", "load"]
 
 _LIMIT: Final = 30.0  # seconds, since what is imported may itself wait for the thread that forks
 _PAUSE: Final = 0.002
@@ -34,6 +38,27 @@ def load(name: str) -> Any:
         return module
     with importing:
         return importlib.import_module(name)
+
+
+def find_object(module: object, name: object) -> Any:
+    """Return the class, function or constant of a name.
+
+    Raises
+    ------
+    ClassNotFoundError
+        If there is no such thing here.
+    """
+    asked = f"{module}.{name}"[:200]
+    parts = (*str(module).split("."), *str(name).split("."))
+    if not (isinstance(module, str) and isinstance(name, str) and all(part.isidentifier() for part in parts)):
+        raise ClassNotFoundError(cls=asked, found="that is no name of a class")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ClassNotFoundError(cls=asked, found=f"{type(error).__name__}: {error}"[:300]) from error
+    return found
 
 
 class _Importing:

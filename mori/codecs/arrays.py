@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
-from mori.codecs.meta import from_json, to_json
 from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain, is_named, is_plain
 from mori.format import codec
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 from mori.format.refcounts import held_twice
 from mori.format.survey import Survey
 from mori.memory.mapping import address_of

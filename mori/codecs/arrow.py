@@ -20,9 +20,9 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
-from mori.codecs.meta import from_json, to_json
 from mori.format.codec import Buffers, Encoded, RebuiltCodec, register
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 
 __all__ = ["ARRAYS", "ArrayCodec", "ChunkedCodec", "TableCodec"]
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 from mori.codecs import arrays, packed, strings
 from mori.codecs.faults import path_to
 from mori.codecs.index import build
-from mori.codecs.kinds import kinds_of
 from mori.codecs.streams import encode_blocks, encode_object
 from mori.format import codec
+from mori.format.atoms import kinds_of
 from mori.format.codec import Buffers, BuiltinCodec, ContainerCodec, Encoded, register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.hashes import PROBE, UnequalError, hashes_of_array, stable_hash, stable_hashes
-from mori.codecs.kinds import PIECE, pieces_of
+from mori.format.atoms import PIECE, pieces_of
 from mori.format.codec import CHANGED
 
 __all__ = ["FEWEST", "Index", "build"]

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from mori.codecs.meta import from_json, to_json
 from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 
 __all__ = ["MaskedArrayCodec"]
 

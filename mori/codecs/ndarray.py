@@ -2,6 +2,10 @@
 
 A dtype is plain data, so no bytes can make it anything but a dtype; one that plain data cannot tell
 (metadata, a dtype of another library) is a pickled child.
+
+Arrays of Python objects, and of numpy's variable-width strings, are rebuilt when they are opened. Objects are
+one pickled list, so that they keep their types and the arrays among them lie in the region; arrays with
+objects in their fields, and strings, are pickled whole.
 """
 
 from __future__ import annotations
@@ -12,15 +16,14 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.meta import to_json
-from mori.codecs.objects import encode_objects
 from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled, Strides
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 
 if TYPE_CHECKING:
     from mori.format.node import Node
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSES",
     "NdarrayCodec",
+    "ObjectsCodec",
     "dtype_from_plain",
     "dtype_to_plain",
     "is_named",
@@ -128,7 +132,7 @@ class NdarrayCodec(BuiltinCodec):
     def encode(self, obj: npt.NDArray[Any]) -> Encoded | None:
         dtype = obj.dtype
         if dtype.hasobject or dtype.kind == "T":
-            return encode_objects(obj)
+            return _encode_objects(obj)
         array = obj.view(np.ndarray)
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         children: tuple[object, ...] = ()
@@ -222,3 +226,39 @@ def view_of(node: Node, view: Strides, dtype: np.dtype[Any]) -> npt.NDArray[Any]
         raise ValueError(f"bytes {first} to {last} of {buffer.nbytes}")
     except (ValueError, TypeError, KeyError, MemoryError, RecursionError) as error:
         raise node.decode_error(f"a reference asks for a view that leaves it ({error})") from error
+
+
+def _encode_objects(obj: npt.NDArray[Any]) -> Encoded:
+    """Take an array apart whose elements are no plain bytes; it keeps its class."""
+    meta: list[Any] = [obj.dtype.kind, obj.shape]
+    content: object = obj
+    if type(obj) is np.ndarray and obj.dtype.kind == "O" and not obj.dtype.metadata:
+        order = _order_of(obj)
+        meta.append(order)
+        content = list(obj.view(np.ndarray).ravel(order))
+    return Encoded(to_json(meta), (), (Pickled(content),), codec=Id.OBJECT_ARRAY)
+
+
+def _order_of(array: npt.NDArray[Any]) -> Literal["C", "F"]:
+    return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+
+
+def _filled(objects: Any, shape: list[int], order: str) -> npt.NDArray[Any]:
+    if type(objects) is not list or math.prod(shape) != len(objects):
+        raise ValueError(f"{type(objects).__name__} for {shape} objects")
+    flat = np.fromiter(objects, object, len(objects))
+    return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+class ObjectsCodec(BuiltinCodec):
+    """An array whose elements are objects, or hold some."""
+
+    id = Id.OBJECT_ARRAY
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
+        kind, shape, *order = from_json(meta)
+        (content,) = children
+        array = _filled(content, shape, *order) if order else content
+        if not isinstance(array, np.ndarray) or [array.dtype.kind, list(array.shape)] != [kind, shape]:
+            raise ValueError(f"{type(array).__name__} for an array of {shape}")
+        return array

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
-from mori.codecs.kinds import kinds_of, pieces_of
-from mori.codecs.meta import from_json, to_json
+from mori.format.atoms import kinds_of, pieces_of
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 from mori.format.survey import LONG
 
 __all__ = [

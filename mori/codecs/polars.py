@@ -13,10 +13,10 @@ import polars as pl
 import pyarrow as pa
 
 from mori.codecs.arrow_buffers import check_missing
-from mori.codecs.meta import from_json, to_json
 from mori.format import codec, writer
 from mori.format.codec import Buffers, Encoded, Pickled, RebuiltCodec
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 from mori.format.node import root_of
 from mori.format.origins import node_of
 from mori.format.plan import measure

@@ -1,6 +1,7 @@
-"""None, numbers, strings, bytes and numpy scalars: one tag and their value, in the meta.
+"""None, numbers, strings and bytes: one tag and their value, in the meta; long bytes stand in a buffer.
 
-Exact types only: True is not 1 and 1 is not 1.0.
+Exact types only: True is not 1 and 1 is not 1.0. bytes that are shorter than `LONG` are scalars, and a short
+bytearray goes by pickle: both come back as what they were.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from mori.codecs.binary import encode_bytes
-from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
+from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain
 from mori.format import codec
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
 from mori.format.survey import LONG
 
-__all__ = ["ScalarCodec"]
+__all__ = ["KINDS", "BytesCodec", "ScalarCodec"]
 
 _IN_META: Final = 1 << 16  # bytes; the checksum of the meta is computed at every opening
 _FLOAT: Final = struct.Struct("<d")
@@ -47,7 +48,7 @@ class ScalarCodec(BuiltinCodec):
             meta = b"s" + obj.encode("utf-8", "surrogatepass")
         elif cls is bytes:
             if len(obj) >= LONG:
-                return encode_bytes(obj)
+                return _encode_bytes(obj)
             meta = b"b" + obj
         elif cls.__module__ == "numpy" and obj.dtype.kind in "biufcmM":
             meta = b"g" + dtype_to_plain(obj.dtype).encode() + b"\0" + obj.tobytes()
@@ -76,6 +77,41 @@ class ScalarCodec(BuiltinCodec):
 
     def has_mapped(self, children: int, buffers: int) -> bool:
         return False
+
+
+KINDS: Final = (bytes, bytearray, memoryview)
+"""What a node of this codec was, by the byte in its meta."""
+
+
+def _encode_bytes(obj: bytes | bytearray | memoryview) -> Encoded:
+    """Take something apart whose elements are bytes."""
+    return Encoded(bytes([KINDS.index(type(obj))]), (np.asarray(memoryview(obj).cast("B")),), codec=Id.BYTES)
+
+
+class BytesCodec(BuiltinCodec):
+    """A bytearray, or a memoryview; ScalarCodec hands long bytes over."""
+
+    id = Id.BYTES
+
+    def encode(self, obj: bytearray | memoryview | npt.NDArray[np.uint8]) -> Encoded | None:
+        if isinstance(obj, np.ndarray):  # SharedBytes
+            return Encoded(bytes([KINDS.index(obj._kind)]), (obj.view(np.ndarray),))  # type: ignore[attr-defined]
+        if type(obj) is bytearray:
+            return _encode_bytes(obj) if len(obj) >= LONG else None
+        assert type(obj) is memoryview
+        if obj.ndim == 1 and obj.format in ("B", "c"):
+            return _encode_bytes(obj if obj.contiguous else memoryview(obj.tobytes()))
+        array = NdarrayCodec().encode(np.asarray(obj))
+        if array is None:
+            raise TypeError(f"a memoryview of {obj.format!r} holds no plain elements")
+        return array._replace(codec=Id.NDARRAY)  # of numbers: it comes back as an array of them
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[np.uint8]:
+        (kind,) = meta
+        (data,) = buffers
+        if kind >= len(KINDS) or len(children):
+            raise ValueError(f"bytes of the kind {kind} with {len(children)} parts")
+        return data
 
 
 codec.register(

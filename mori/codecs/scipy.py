@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 from scipy import sparse
 
-from mori.codecs.meta import from_json, to_json
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 
 __all__ = ["CompressedCodec", "CoordinatesCodec", "DiagonalsCodec"]
 

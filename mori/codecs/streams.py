@@ -26,14 +26,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mori import _progress as progress
-from mori._imports import importing
+from mori._imports import find_object, importing
 from mori.codecs.faults import fault_in, path_to
-from mori.codecs.meta import from_json, to_json
-from mori.codecs.names import find_object
 from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 from mori.format.survey import Common, Contents, Survey
 from mori.store.base import MAX_STEPS
 

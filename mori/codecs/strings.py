@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.meta import from_json
 from mori.codecs.packed import Pieces, column_meta, cut, laid_out, validity_of
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json
 
 __all__ = ["Strings", "StringsCodec", "pack"]
 

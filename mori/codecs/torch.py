@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from mori.codecs.meta import from_json, to_json
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, RebuiltCodec
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 from mori.memory.mapping import writable
 
 __all__ = ["TensorCodec"]

@@ -346,18 +346,11 @@ class _Library(NamedTuple):
 _LIBRARIES: Final = (
     _Library("mori.codecs.named", (), (Id.NAMED,)),
     _Library(
-        "mori.codecs.builtin",
+        "mori.codecs.scalars",
         ("builtins", "numpy", "mori"),
         (
             *(Id.SCALAR, Id.NDARRAY, Id.LIST, Id.TUPLE, Id.DICT, Id.PICKLE, Id.STRINGS, Id.PACKED, Id.ALIAS),
-            *(
-                Id.BLOCKS,
-                Id.ARRAYS,
-                Id.SET,
-                Id.FROZENSET,
-                Id.BYTES,
-                Id.OBJECT_ARRAY,
-            ),
+            *(Id.BLOCKS, Id.ARRAYS, Id.SET, Id.FROZENSET, Id.BYTES, Id.OBJECT_ARRAY),
         ),
     ),
     _Library("mori.objects.masked", ("numpy.ma", "numpy.ma.core"), (Id.NUMPY_MASKED,)),

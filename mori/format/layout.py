@@ -1,17 +1,19 @@
 """The byte format, version 1: structs, constants, and the checks of their fields.
 
-Pure: packs and unpacks, holds no memory. docs/format.md has the same tables; a test compares them.
-Everything is little-endian. A region is a header and one tree of nodes; a node is position
-independent, so the bytes of any part, behind a header, are a region again.
+Pure: packs and unpacks, holds no memory. docs/format.md has the same tables; a test compares them. Everything
+is little-endian. A region is a header and one tree of nodes; a node is position independent, so the bytes of
+any part, behind a header, are a region again. The meta of most nodes is plain data as compact JSON.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import struct
 import zlib
 from collections.abc import Sequence
 from itertools import starmap
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from mori.store.base import (
     ALIGNMENT,
@@ -46,9 +48,11 @@ __all__ = [
     "Header",
     "Record",
     "align",
+    "from_json",
     "head_nbytes",
     "pack_head",
     "pack_header",
+    "to_json",
     "unpack_header",
 ]
 
@@ -161,3 +165,20 @@ def pack_head(
     parts += starmap(BUFFER.pack, buffers)
     body = b"".join(parts)
     return _CRC.pack(zlib.crc32(body)) + body
+
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+_SHORT: Final = 256  # bytes
+
+
+def to_json(plain: object) -> bytes:
+    """Return plain data as bytes."""
+    return _encode(plain).encode()
+
+
+def from_json(meta: bytes) -> Any:
+    """Read what `to_json` wrote; nobody may change it: short ones, which columns repeat, are remembered."""
+    return (_read if len(meta) <= _SHORT else json.loads)(meta)
+
+
+_read = functools.lru_cache(maxsize=1024)(json.loads)

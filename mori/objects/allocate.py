@@ -22,10 +22,10 @@ from typing import Any, Final, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.meta import to_json
 from mori.codecs.ndarray import NdarrayCodec
 from mori.format import layout, writer
 from mori.format.layout import Codec as Id
+from mori.format.layout import to_json
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import region

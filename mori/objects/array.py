@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.codecs.arrays import ArraysCodec
-from mori.codecs.ndarray import NdarrayCodec, dtype_to_plain, is_plain
-from mori.codecs.objects import ObjectsCodec
+from mori.codecs.ndarray import NdarrayCodec, ObjectsCodec, dtype_to_plain, is_plain
 from mori.errors import ReadOnlyViewError
 from mori.format.atoms import NUMPY, VALUES
 from mori.format.codec import Strides

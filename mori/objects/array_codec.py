@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori._imports import load
-from mori.codecs.ndarray import CLASSES, NdarrayCodec, name_class, view_of
-from mori.codecs.objects import ObjectsCodec
+from mori.codecs.ndarray import CLASSES, NdarrayCodec, ObjectsCodec, name_class, view_of
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node
 from mori.memory.mapping import Mapping, Reopener, address_of

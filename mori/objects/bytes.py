@@ -13,8 +13,8 @@ from typing import Any, Final, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.binary import KINDS, BytesCodec
 from mori.codecs.ndarray import view_of
+from mori.codecs.scalars import KINDS, BytesCodec
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of

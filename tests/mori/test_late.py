@@ -7,7 +7,7 @@ import pytest
 
 import mori
 from mori.codecs import packed
-from mori.codecs.kinds import PIECE
+from mori.format.atoms import PIECE
 from mori.memory import region
 
 pytestmark = pytest.mark.usefixtures("views")

@@ -1,6 +1,6 @@
 """pandas: frames, series, indexes and the arrays inside them. Importing it registers their codecs."""
 
-from mori.codecs.pandas import arrays, axes, columns, frames, strings, subclasses, times
+from mori.codecs.pandas import arrays, axes, frames, strings, subclasses, times
 from mori.codecs.pandas.frames import FIRST_BLOCK, places_of
 from mori.codecs.pandas.versions import (
     ARROW_ARRAYS,
@@ -16,7 +16,6 @@ __all__ = [
     "STRING_ARRAYS",
     "arrays",
     "axes",
-    "columns",
     "create_dataframe_from_blocks",
     "frames",
     "pa",

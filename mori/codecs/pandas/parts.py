@@ -10,8 +10,8 @@ import pandas as pd
 from pandas.api.extensions import ExtensionArray
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
-from mori.codecs.meta import to_json
 from mori.format.codec import Codec, Encoded, Pickled
+from mori.format.layout import to_json
 
 __all__ = ["Parts", "as_child", "bare", "extra", "need", "need_array", "pack"]
 

@@ -1,4 +1,4 @@
-"""Arrow-backed strings, as Arrow's large_string lays them out."""
+"""Arrow-backed columns: strings, as Arrow's large_string lays them out, and chunked arrays of any type."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from mori.codecs.meta import from_json, to_json
-from mori.codecs.pandas.parts import Parts
+from mori.codecs.pandas.parts import Parts, need
 from mori.codecs.pandas.versions import has_nan, pa, string_dtype
 from mori.format.codec import Buffer, Buffers, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json, to_json
 
-__all__ = ["StringCodec"]
+__all__ = ["ArrowColumnCodec", "StringCodec"]
 
 
 class StringCodec(Parts):
@@ -67,3 +68,19 @@ class StringCodec(Parts):
         # O(1) on trusted memory; what came from elsewhere, or could have been changed, is read through once.
         array.validate(full=not buffers.trusted)
         return string_dtype(nan=plain["na"] != "NA").__from_arrow__(array)
+
+
+class ArrowColumnCodec(Parts):
+    """An ArrowExtensionArray: its chunked array."""
+
+    id = Id.ARROW_COLUMN
+
+    def encode(self, obj: Any) -> Encoded:
+        return Encoded(b"", (), (obj.__arrow_array__(),))
+
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
+        if pa is None:
+            raise ImportError("this region holds columns in Arrow's layout: install mori[arrow]")
+        (array,) = children
+        need(isinstance(array, pa.ChunkedArray), f"{type(array).__name__} for a column of Arrow")
+        return pd.arrays.ArrowExtensionArray(array)

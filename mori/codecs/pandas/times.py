@@ -13,11 +13,11 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BaseOffset
 
-from mori.codecs.meta import from_json
 from mori.codecs.pandas.parts import Parts, extra, need, pack
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded
 from mori.format.layout import Codec as Id
+from mori.format.layout import from_json
 
 __all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
 

@@ -96,7 +96,7 @@ class _StringCodec(_Columns, codecs.strings.StringCodec):
     """Columns of strings."""
 
 
-class _ArrowColumnCodec(_Columns, codecs.columns.ArrowColumnCodec):
+class _ArrowColumnCodec(_Columns, codecs.strings.ArrowColumnCodec):
     """Columns of any type of Arrow."""
 
 
