@@ -28,9 +28,9 @@ from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Name, Where, format_name, parse_name
-from mori.wire import engines, picklers
+from mori.wire import picklers
 from mori.wire.compare import is_by_reference
-from mori.wire.transport import transport_var, use_transport
+from mori.wire.transport import load_adapters, transport_var, use_transport
 
 __all__ = [
     "by_value",
@@ -96,7 +96,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     >>> int(x.sum()), len(pickle.dumps(x, 5)) <= 100
     (499999500000, True)
     """
-    engines.load_adapters()
+    load_adapters()
     if strings not in (None, "arrow"):
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
     if isinstance(obj, _UNCHANGED) or is_shared(obj):
@@ -362,7 +362,7 @@ def frombuffer(buffer: Any) -> Any:
     >>> int(mori.frombuffer(buffers[0])[-1])
     999
     """
-    engines.load_adapters()
+    load_adapters()
     with memoryview(buffer) as view:
         if not view.contiguous:
             raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")

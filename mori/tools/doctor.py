@@ -25,7 +25,7 @@ import mori
 from mori import settings, store
 from mori.errors import MoriError, readable_size
 from mori.store import limits
-from mori.wire.engines import ADAPTERS
+from mori.wire.transport import ADAPTERS
 
 __all__ = ["Check", "examine"]
 

@@ -25,9 +25,9 @@ from mori.memory import receipts, region
 from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping, at, over
 from mori.store.base import FILES, MEMFD, Name, Where, format_name
-from mori.wire import destination, engines
+from mori.wire import destination
 from mori.wire.lost import Lost
-from mori.wire.transport import Transport, current, is_wanted, transport_var, use_transport
+from mori.wire.transport import Transport, current, is_wanted, load_adapters, transport_var, use_transport
 
 __all__ = [
     "by_reference",
@@ -159,7 +159,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     It lies in the buffer, which is kept, unless an adapter has landed it in the store.
     """
     try:
-        engines.load_adapters()
+        load_adapters()
         mapping = over(buffer, header)
         for call in _receivers:
             mapping = call(mapping)
@@ -210,7 +210,7 @@ def load(payload: bytes) -> Any:
         If its region is gone or damaged. An engine's deserializer gets a `Lost` object instead.
     """
     try:
-        engines.load_adapters()
+        load_adapters()
         if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
             payload, receipt = _with_receipt_taken(payload)
             mapping = mapping_of(payload)
@@ -320,7 +320,7 @@ def mapping_of(payload: bytes) -> Mapping:
 def load_from(mapping: Mapping, payload: bytes) -> Any:
     """Return the object of a reference out of a mapping of its region; a `Lost` one if that is damaged."""
     try:
-        engines.load_adapters()
+        load_adapters()
         return _load(mapping, payload)
     except Exception as error:
         return Lost(error, (load, (payload,)))

@@ -1,27 +1,37 @@
 """Transports: how the pickle under way carries shared objects: by reference, by value, or as an adapter says.
 
-The transport is a context variable, so what is pickled inside of what is pickled goes the same way. Where
+The transport is a context variable, so it applies to what is pickled inside of what is pickled, too. Where
 nobody has chosen one, it follows from who pickles.
+
+An engine serializes by rules of its own, so its adapter has to choose before a shared object is handed to the
+engine: the adapter is imported as soon as both are there.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from mori.memory.lease import Lease
-from mori.memory.mapping import Mapping
-from mori.wire import destination, engines
+from mori._imports import imported, load
+from mori.wire import destination
+
+if TYPE_CHECKING:
+    from mori.memory.lease import Lease
+    from mori.memory.mapping import Mapping
 
 __all__ = [
+    "ADAPTERS",
     "LeasingTransport",
     "Transport",
     "TransportLike",
     "is_by_value",
     "is_set",
     "is_wanted",
+    "load_adapters",
     "transport_var",
     "use_transport",
 ]
@@ -99,7 +109,7 @@ def is_wanted(region: Mapping) -> bool:
 
     Not so if an engine is found in the middle of its own dump: its adapter has not said yet where that goes.
     """
-    if not region.shared or engines.load_adapters():
+    if not region.shared or load_adapters():
         return False
     by = current()
     return by == "reference" if isinstance(by, str) else by.accepts(region)
@@ -113,3 +123,43 @@ def is_by_value() -> bool:
 def is_set() -> bool:
     """Return whether anybody, such as an adapter, has chosen the transport of the pickle under way."""
     return transport_var.get(None) is not None
+
+
+ADAPTERS: Final = {"distributed": "mori_dask", "ray": "mori_ray"}
+_loaded: set[str] = set()
+_broken: set[str] = set()  # engines whose adapter cannot be imported
+
+
+def load_adapters() -> bool:
+    """Import the adapters of the engines that this process has imported.
+
+    Returns
+    -------
+    bool
+        Whether an engine may be in the middle of a dump without an adapter that knows where it goes: one
+        was imported only now, or could not be.
+    """
+    new = False
+    for engine, adapter in ADAPTERS.items():
+        if engine in _loaded or engine not in sys.modules:  # nearly always, and this is asked all the time
+            continue
+        if (module := imported(engine)) is not None:
+            # Loaded only when it is ready: until then other threads wait here, for the import's own lock.
+            fault: Exception | None = None
+            try:
+                load(adapter)
+            except Exception as error:
+                fault = error
+                _broken.add(engine)
+            _loaded.add(engine)
+            new = True
+            if fault is not None:
+                warnings.warn(
+                    f"{adapter} does not work with the {engine} {getattr(module, '__version__', '')} that is "
+                    f"installed ({type(fault).__name__}: {fault}). Shared objects go by value in this "
+                    f"process: right everywhere, but copied. Install a supported version: "
+                    f"pip install 'mori[{adapter.removeprefix('mori_')}]'",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+    return new or bool(_broken)
