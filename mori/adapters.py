@@ -201,7 +201,7 @@ def is_copy(reference: bytes, region: Region) -> bool:
 def array_classes() -> tuple[type, ...]:
     """Return the classes that stand for numpy's arrays: engines often have ways of their own for these."""
     from mori.objects.array import SharedArray
-    from mori.objects.array_subclasses import SharedMatrix, SharedRecords
+    from mori.objects.array_codec import SharedMatrix, SharedRecords
     from mori.objects.masked import SharedMaskedArray
 
     return SharedArray, SharedMaskedArray, SharedRecords, SharedMatrix

@@ -23,7 +23,7 @@ from mori.format.node import Node, open_node, root_of
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
 from mori.memory.mapping import Mapping, live, over
-from mori.objects import array, array_codec, hashing
+from mori.objects import array, hashing
 from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
@@ -48,7 +48,6 @@ _UNCHANGED: Final = tuple(cls for cls in (*VALUES, *NAMED, MethodType, np.generi
 
 region.watch(picklers.register_picklers)
 region.watch(hashing.meet)
-array_codec.subclass(SharedArray)
 
 
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:

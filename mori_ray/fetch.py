@@ -65,7 +65,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Region:
     missing = partial(RegionNotFetchedError, name=name, node=node.hex())
     if not hooks.may_wait():
         raise missing(found="the thread by which Ray receives may not wait for it. Use ray.get, not await")
-    with _alone(payload):
+    with _exclusive(payload):
         if (found := _copy_here(payload)) is not None:  # another process was here before
             return found
         there = NodeAffinitySchedulingStrategy(node.hex(), soft=False)
@@ -98,7 +98,7 @@ def _adopted(data: object) -> Region:
     return adapters.map_bytes(data)
 
 
-def _alone(payload: bytes) -> AbstractContextManager[None]:
+def _exclusive(payload: bytes) -> AbstractContextManager[None]:
     """Keep other processes of this node from fetching the same region at once, within limits."""
     region_id, _ = adapters.reference_to_region(payload)
     return adapters.exclusive(f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 at most that killed ones leave

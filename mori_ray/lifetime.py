@@ -42,7 +42,7 @@ class Session:
         )
         self._captured: set[Lease] = set()
         self._node = b""
-        self._alone = False
+        self._has_one_node = False
         self._looked = -_LOOK_EVERY
         self._label = announce("ray", self.node.hex())
 
@@ -58,13 +58,13 @@ class Session:
             self._node = bytes.fromhex(ray.get_runtime_context().get_node_id())
         return self._node
 
-    def is_alone(self) -> bool:
+    def has_one_node(self) -> bool:
         """Whether the cluster has a single node, as of the last second."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_EVERY:
-            self._alone = sum(node["Alive"] for node in ray.nodes()) == 1
+            self._has_one_node = sum(node["Alive"] for node in ray.nodes()) == 1
             self._looked = now
-        return self._alone
+        return self._has_one_node
 
     def token_of(self, mapping: Region) -> tuple[bytes, bytes]:
         """Return id and owner of the token of a region that has been lent."""

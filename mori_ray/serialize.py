@@ -34,7 +34,7 @@ class _Put(adapters.Transport):
         return session is not None and self._is_better(session, mapping) and self._keeps(session, mapping)
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return session.is_alone()
+        return session.has_one_node()
 
     def _keeps(self, session: Session, mapping: Region) -> bool:
         return session.lend(mapping)
@@ -56,7 +56,7 @@ class _Argument(_Put):
     """The transport of arguments: another node fetches the region, once."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return mapping.nbytes > _SMALL or session.is_alone()
+        return mapping.nbytes > _SMALL or session.has_one_node()
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         session = lifetime.session()
@@ -69,14 +69,14 @@ class _LoopArgument(_Argument):
     """The transport of what an event loop opens: to fetch would keep that waiting."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return session.is_alone()
+        return session.has_one_node()
 
 
 class _Closure(_Put):
     """The transport of functions: their regions are kept for the session."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return mapping.nbytes > _SMALL or session.is_alone()
+        return mapping.nbytes > _SMALL or session.has_one_node()
 
     def _keeps(self, session: Session, mapping: Region) -> bool:
         session.capture(mapping)

@@ -56,17 +56,17 @@ def _counts(objects: list[Any]) -> Iterator[int]:
     return map(sys.getrefcount, objects)
 
 
-def _alone() -> int:
+def _unshared_count() -> int:
     """Return what `_counts` gives for an object that one list refers to."""
     return next(iter(_counts([object()])))
 
 
-_ALONE: Final = _alone()
+_UNSHARED_COUNT: Final = _unshared_count()
 
 
 def held_twice(objects: list[Any], holders: int) -> list[Any]:
     """Return those of the objects in a list that more than `holders` refer to besides the list."""
-    few = _ALONE + holders
+    few = _UNSHARED_COUNT + holders
     if max(_counts(objects), default=0) <= few:
         return []
     are_held = list(map(few.__lt__, _counts(objects)))  # at once: compress holds the one it looks at
@@ -80,7 +80,7 @@ def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) ->
     one of them refers to and another, too, is held by neither: then the references from inside are counted,
     as a garbage collection counts them.
     """
-    if max(_counts(objects), default=0) > _ALONE:
+    if max(_counts(objects), default=0) > _UNSHARED_COUNT:
         return _is_reached(objects, known)
     if is_flat:
         return False
@@ -92,7 +92,7 @@ def is_held(objects: list[Any], *, is_flat: bool, known: Container[int] = ()) ->
         level = _referents(level, kinds, known)
         if not level:
             return False
-        if max(_counts(level)) > _ALONE + 1:
+        if max(_counts(level)) > _UNSHARED_COUNT + 1:
             del level  # it holds what is counted
             return _is_reached(objects, known)
 
@@ -115,7 +115,7 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
         order = order + level
     one = None
     counts = list(_counts(order))
-    if any(count > inside[id(order[number])] + _ALONE for number, count in enumerate(counts)):
+    if any(count > inside[id(order[number])] + _UNSHARED_COUNT for number, count in enumerate(counts)):
         return True
     return _any_has_held_parts(order, types_of(order))
 

@@ -67,9 +67,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     __array_priority__ = -100.0
 
     _ordinary: ClassVar[type[npt.NDArray[Any]]] = np.ndarray  # what derived arrays are
-    _alone: bool = (
-        False  # stands for itself, not for a part of an array that the user holds: may become private
-    )
+    _is_standalone: bool = False  # no view of an array that the user holds: it may become private
     _is_reshaped: bool = False  # its shape, strides or dtype were assigned to
     _before: object = None  # the memory that it was over before it became private
     _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
@@ -257,7 +255,7 @@ for _name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"):
 def as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view(cls if isinstance(array, SharedArray) else cls._ordinary)
     if isinstance(view, SharedArray):
-        view._alone = True
+        view._is_standalone = True
     return view
 
 
@@ -348,7 +346,7 @@ def make_writeable(array: Any) -> None:
     mapping = held_by(array)
     if mapping is None and array._rebuilt is None:
         return  # read-only for another reason; numpy will say so
-    if not array._alone:
+    if not array._is_standalone:
         raise ReadOnlyViewError
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     plain: Any = array.view(array._ordinary)

@@ -1,19 +1,16 @@
-"""What numpy's functions and methods write to: which of their arguments has to be private first.
-
-Pure: says where, and touches nothing.
-"""
+"""What numpy's functions and methods write to: which of their arguments has to be private first."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from mori._imports import load
 
-__all__ = ["written"]
+__all__ = ["add_writers", "written"]
 
 # The argument that a function is there to write to.
 _FIRST: Final[dict[Any, str]] = {
@@ -64,3 +61,19 @@ def _place_of_out(function: Any) -> int | None:
         if one.name == "out" and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
     )
     return next(places, None)
+
+
+def add_writers(cls: type, ordinary: Any, names: Iterable[str], make_private: Callable[[Any], None]) -> None:
+    """Give a class the methods of numpy's class that write to the array, which is made private first."""
+    for name in names:
+        if hasattr(ordinary, name):
+            setattr(cls, name, _writer(getattr(ordinary, name), name, make_private))
+
+
+def _writer(plain: Any, name: str, make_private: Callable[[Any], None]) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        make_private(self)
+        return plain(self, *args, **kwargs)
+
+    method.__name__, method.__doc__ = name, plain.__doc__
+    return method

@@ -158,7 +158,7 @@ def _hand_out(node: Node, array: npt.NDArray[Any]) -> SharedBytes:
         raise node.decode_error("a reference takes it for something else")
     shared = array.view(SharedBytes)
     shared._kind = KINDS[node.meta[0]]
-    shared._alone = True
+    shared._is_standalone = True
     return shared
 
 

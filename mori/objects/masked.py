@@ -16,7 +16,7 @@ from mori.format.codec import register
 from mori.format.node import Node
 from mori.memory.mapping import address_of, held_by
 from mori.objects.array import SharedArray, give_memory, shared_of
-from mori.objects.array_writes import written
+from mori.objects.array_writes import add_writers, written
 from mori.wire import reference, transport
 
 __all__ = ["SharedMaskedArray"]
@@ -56,7 +56,7 @@ class SharedMaskedArray(_MaskedArray):
     """
 
     _mori: _Origin | None = None
-    _mori_alone: bool = False
+    _mori_is_standalone: bool = False
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
@@ -170,7 +170,7 @@ def _of_parts(data: Any, mask: Any, fill: Any, hard: bool, info: dict[Any, Any])
     made._mask = mask if mask is np.ma.nomask else np.asarray(mask)
     made._fill_value, made._hardmask, made._optinfo = fill, hard, info
     if isinstance(made, SharedMaskedArray):
-        made._mori_alone = True
+        made._mori_is_standalone = True
     return made
 
 
@@ -180,7 +180,7 @@ def _make_private(array: Any) -> None:
         if isinstance(array, SharedArray):
             array.setflags(write=True)
         return
-    if not array._mori_alone:
+    if not array._mori_is_standalone:
         raise ReadOnlyViewError
     plain = np.ndarray.view(array, np.ndarray)
     fortran = plain.flags.f_contiguous and not plain.flags.c_contiguous
@@ -214,20 +214,7 @@ class _Kept:
         return None
 
 
-def _writer(name: str) -> Callable[..., Any]:
-    plain = getattr(_MaskedArray, name)
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        _make_private(self)
-        return plain(self, *args, **kwargs)
-
-    method.__name__, method.__doc__ = name, plain.__doc__
-    return method
-
-
-for _name in _WRITERS:
-    if hasattr(_MaskedArray, _name):
-        setattr(SharedMaskedArray, _name, _writer(_name))
+add_writers(SharedMaskedArray, _MaskedArray, _WRITERS, _make_private)
 
 
 def _open(node: Node, masked: Any) -> Any:
@@ -240,7 +227,7 @@ def _open(node: Node, masked: Any) -> Any:
     shared._mori = _Origin(
         node, _span(shared), shared._mask, shared._fill_value, bool(shared._hardmask), info
     )
-    shared._mori_alone = True
+    shared._mori_is_standalone = True
     return shared
 
 

@@ -156,7 +156,7 @@ class _Arrays:
     def _hand_out(self, index: int, array: Any) -> None:
         # As attributes, they would be looked at whether that writes to the array.
         attributes = array.__dict__
-        attributes["_alone"] = True
+        attributes["_is_standalone"] = True
         attributes["_home"] = self._home, index
         handed = self._handed
         handed[index] = weakref.ref(array)
