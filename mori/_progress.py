@@ -24,9 +24,8 @@ _EVERY: Final = 0.2  # seconds between two looks of a line of text
 _current: ContextVar[Meter | None] = ContextVar("mori_progress", default=None)
 
 
-def meter() -> Meter | None:
-    """Return the meter of the call under way, None where nobody wants to see it."""
-    return _current.get()
+meter: Final = _current.get
+"""Returns the meter of the call under way, None where nobody wants to see it."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from mori import store
-from mori._imports import imported, importing
+from mori._imports import imported, importing, load
 from mori._progress import Meter, meter, shown
 from mori.codecs.streams import LEAST
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
@@ -23,7 +23,7 @@ from mori.format.node import Node, open_node, root_of
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
 from mori.memory.mapping import Mapping, live, over
-from mori.objects import array, hashing
+from mori.objects import array
 from mori.objects.array import SharedArray
 from mori.objects.containers import Small, View
 from mori.objects.materialize import private_copy
@@ -47,7 +47,7 @@ __all__ = [
 _UNCHANGED: Final = tuple(cls for cls in (*VALUES, *NAMED, MethodType, np.generic) if cls is not bytes)
 
 region.watch(picklers.register_picklers)
-region.watch(hashing.meet)
+picklers.when_imported("joblib.hashing", lambda module: load("mori.objects.hashing").patch(module))
 
 
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
@@ -98,7 +98,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     load_adapters()
     if strings not in (None, "arrow"):
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
-    if isinstance(obj, _UNCHANGED) or is_shared(obj):
+    if isinstance(obj, _UNCHANGED) or (type(obj) is not np.ndarray and is_shared(obj)):
         return obj
     if not progress and meter() is None:
         return _share(obj, strings, None)
@@ -107,7 +107,6 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
 
 
 def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
-    by = codec.for_type(type(obj))
     objects: Any = None
 
     def prepare(frame: Any, path: str) -> Any:
@@ -123,24 +122,25 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
     try:
         plan = measure(obj, prepare)
     except NotShareableError:
-        if by is None:  # of a class that mori does not know: it is the user's to know what pickles
+        if (
+            codec.for_type(type(obj)) is None
+        ):  # of a class that mori does not know: it is the user's to know what pickles
             return obj
         raise
     finally:
         transport_var.reset(token)
         if objects is not None:
             objects.warn()
-    written_by = codec.for_id(plan.codec)
-    is_container = isinstance(by, codec.ContainerCodec)
-    has_mapped = is_container or (
-        written_by is not None and written_by.has_mapped(len(plan.children), len(plan.buffers))
-    )
-    if not has_mapped and not _is_worth_a_reference(obj, plan):
+    if not (
+        codec.TABLE[plan.codec].has_mapped(len(plan.children), len(plan.buffers))
+        or isinstance(codec.for_type(type(obj)), codec.ContainerCodec)
+        or _is_worth_a_reference(obj, plan)
+    ):
         return obj
 
     if shown_by is not None:
         shown_by.writing(writer.region_nbytes(plan))
-    return root_of(region.create(*writer.writing(plan))).reopen()
+    return root_of(region.create(*writer.writing(plan))).open_first()
 
 
 def _is_worth_a_reference(obj: object, plan: PlanNode) -> bool:
@@ -237,7 +237,9 @@ def map_shared(name: object) -> Any:
     if found is None:
         return None
     parsed, node, rest = found
-    part = node.reopen()
+    part = node.mapping.reopen(node.offset)
+    if part is None:
+        part = node.open_first()
     for depth, number in enumerate(rest, len(parsed.path) - len(rest) + 1):
         by = codec.for_type(type(part))
         try:

@@ -29,22 +29,25 @@ def look_in(source: Source) -> None:
 def _find(name: str) -> tuple[str, str] | None:
     """Return where a setting was found, as the user knows it, and its text."""
     variable = f"MORI_{name.upper()}"
-    if (text := os.environ.get(variable)) is not None:
-        return variable, text
-    for source in _sources:
-        if (found := source(name)) is not None:
-            return found
+    try:
+        return variable, os.environ[variable]
+    except KeyError:
+        for source in _sources:
+            if (found := source(name)) is not None:
+                return found
     return None
 
 
 def grace() -> float:
     """Seconds for which a pickled reference outlasts its last user here (``MORI_GRACE``, 10)."""
-    return _seconds("grace")
+    found = _find("grace")
+    return 10.0 if found is None else _seconds(*found)
 
 
 def pool_seconds() -> float:
     """Seconds for which the pages of freed regions are kept (``MORI_POOL_SECONDS``, 10)."""
-    return _seconds("pool_seconds")
+    found = _find("pool_seconds")
+    return 10.0 if found is None else _seconds(*found)
 
 
 def pool() -> int:
@@ -60,11 +63,7 @@ def pool() -> int:
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit or " "))
 
 
-def _seconds(name: str) -> float:
-    found = _find(name)
-    if found is None:
-        return 10.0
-    setting, text = found
+def _seconds(setting: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:

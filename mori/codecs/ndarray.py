@@ -144,10 +144,9 @@ class NdarrayCodec(BuiltinCodec):
             return None  # of another library, and not such that its elements are bytes for certain
         else:
             form, children = {"child": dtype.itemsize}, (Pickled(dtype),)
-        plain = [form, array.shape, order]
-        if (name := _names.get(type(obj))) is not None:
-            plain.append(name)
-        return Encoded(to_json(plain), (array,), children)
+        name = _names.get(type(obj))
+        plain = (form, array.shape, order) if name is None else (form, array.shape, order, name)
+        return Encoded((_json if type(form) is str else to_json)(plain), (array,), children)
 
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> npt.NDArray[Any]:
         form, shape, order, rest = (_read if len(meta) <= _SHORT else _read.__wrapped__)(meta)
@@ -162,6 +161,9 @@ class NdarrayCodec(BuiltinCodec):
 
     def step(self, obj: Any, index: int) -> str:
         return "" if obj.dtype.hasobject else ".dtype"
+
+
+_json: Final = functools.lru_cache(maxsize=1024)(to_json)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -437,9 +437,8 @@ def _meet(cls: type) -> None:
         sys.modules[module].load(name)
 
 
-def known(key: int | type | str) -> Codec | None:
-    """Return the codec of an id, of an exact type or of a name, without looking for one."""
-    return TABLE.get(key)
+known: Final = TABLE.get
+"""Returns the codec of an id, of an exact type or of a name; None where none has been registered yet."""
 
 
 def for_id(number: int) -> Codec | None:

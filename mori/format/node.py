@@ -186,17 +186,15 @@ class Node:
 
     def open(self) -> Any:
         """Return the object that a user holds of it."""
-        by = codec.TABLE.get(self.record.codec)
-        return (self.codec if by is None else by).open(self)
+        return (codec.known(self.record.codec) or self.codec).open(self)
 
-    def reopen(self) -> Any:
-        """Return the object that a user holds of it, without reading it where one was opened before."""
-        found = self.mapping.reopen(self.offset)
-        if found is None:
-            found = self.open()
-            if (reopener := self.codec.reopener(self, found)) is not None:
-                self.mapping.remember(self.offset, reopener)
-        return found
+    def open_first(self) -> Any:
+        """Return the object that a user holds of it, and have the mapping remember how to open it again."""
+        by = codec.known(self.record.codec) or self.codec
+        obj = by.open(self)
+        if (reopener := by.reopener(self, obj)) is not None:
+            self.mapping.remember(self.offset, reopener)
+        return obj
 
     def children(self) -> Sequence[Any]:
         """Return its children, each opened when it is asked for."""

@@ -53,17 +53,17 @@ class PlanNode:
         cursor += layout.CHILD.size * len(self.children)
         table = []
         for buffer in self.buffers:
-            cursor = layout.align(cursor)
+            cursor += -cursor % layout.ALIGNMENT
             nbytes = buffer.nbytes if isinstance(buffer, np.ndarray) else buffer_nbytes(buffer)
             table.append((cursor, nbytes))
             cursor += nbytes
         self.table = tuple(table)
         for child in self.children:
             self.alignment = max(self.alignment, child.alignment)
-            cursor = layout.align(cursor, child.alignment)
+            cursor += -cursor % child.alignment
             child.back = cursor
             cursor += child.extent
-        self.extent = layout.align(cursor, layout.SMALL_ALIGNMENT)
+        self.extent = cursor + -cursor % layout.SMALL_ALIGNMENT
 
 
 class AliasNode(PlanNode):
@@ -133,7 +133,8 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
         survey = Survey(apart, nodes)
         walk = _Measure(survey, prepare)
         root = walk.run(obj)
-        walk.look_for_columned()
+        if columned := survey.columned:
+            survey.again |= {key: columned[key] for key in columned.keys() & walk.met.keys()}
         if not (survey.again or survey.late):
             break
         nodes |= survey.late
@@ -159,7 +160,7 @@ class _Measure:
         self._prepare = prepare
         self._levels: list[_Level] = []
         self._above: set[int] = set()
-        self._met: dict[int, _Met] = {}
+        self.met: dict[int, _Met] = {}
         self._number = 0
 
     def run(self, obj: object) -> PlanNode:
@@ -184,15 +185,10 @@ class _Measure:
             level.nodes.append(self._enter(child))
         return root
 
-    def look_for_columned(self) -> None:
-        """Take note of the arrays that stand in a column and have a node, too."""
-        columned = self._survey.columned
-        self._survey.again |= {key: columned[key] for key in columned.keys() & self._met.keys()}
-
     def _enter(self, obj: Any) -> PlanNode:
-        by = codec.for_type(type(obj))
+        by = codec.known(type(obj)) or codec.for_type(type(obj))
         is_scalar = by is not None and by.is_value
-        if not is_scalar and (alias := self._alias(obj)) is not None:
+        if not is_scalar and id(obj) in self.met and (alias := self._alias(obj)) is not None:
             return alias
         if id(obj) in self._above:
             raise NotShareableError(
@@ -204,7 +200,12 @@ class _Measure:
             is_ready = self._levels and self._levels[-1].codec.is_prepared
             taken = obj if is_ready else self._prepare(obj, self._path())
         try:
-            encoded = None if by is None else self._encoded(by, taken)
+            encoded = None
+            if isinstance(by, codec.ContainerCodec):
+                self._survey.meet(taken)
+                encoded = by.encode_in(taken, self._survey, is_root=not self._levels)
+            elif by is not None:
+                encoded = by.encode(taken)
             is_large = is_scalar and (encoded is None or encoded.codec is not None)
             if is_large and (alias := self._alias(obj)) is not None:
                 return alias
@@ -224,7 +225,8 @@ class _Measure:
             node.close()
             return node
         self._number += 1
-        self._remember(obj, node, encoded)
+        if self._levels:
+            self._remember(obj, node, encoded)
         if not encoded.children:
             node.close()
             return node
@@ -232,15 +234,9 @@ class _Measure:
         self._levels.append(_Level(obj, by, node, encoded.children, self._number))
         return node
 
-    def _encoded(self, by: Codec, obj: Any) -> codec.Encoded | None:
-        if not isinstance(by, codec.ContainerCodec):
-            return by.encode(obj)
-        self._survey.meet(obj)
-        return by.encode_in(obj, self._survey, is_root=not self._levels)
-
     def _alias(self, obj: object) -> PlanNode | None:
         """Return an alias to what was written of an object; None if it was not, or is still above."""
-        met = self._met.get(id(obj))
+        met = self.met.get(id(obj))
         if met is None or id(obj) in self._above:
             return None
         level = self._levels[-1]
@@ -251,14 +247,12 @@ class _Measure:
 
     def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> None:
         """Take note of an object that may be met again."""
-        if not self._levels:
-            return
         level = self._levels[-1]
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
         by = level.codec
         makes_parts = by.makes_parts and level.node.codec == by.id  # not where it is small, in one stream
         if tells and not makes_parts and _is_whole(level, node):
-            self._met[id(obj)] = _Met(obj, node, self._number)
+            self.met[id(obj)] = _Met(obj, node, self._number)
 
     def _path(self) -> str:
         return "obj" + "".join(map(_step, self._levels))

@@ -51,8 +51,7 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
 
 def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
     """Give the bytes of a region to `put`, in order."""
-    out = _Gatherer(put)
-    out.put(0, layout.pack_header(header))
+    out = _Gatherer(put, layout.pack_header(header))
     starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]
     while pending:
@@ -80,18 +79,16 @@ def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
         for number in range(len(node.children) - 1, -1, -1):
             child = node.children[number]
             pending.append((child, start + child.back, child.back, number))
-    if out.position < ROOT + root.extent:
-        out.pad(ROOT + root.extent)
-    out.flush()
+    out.finish(ROOT + root.extent)
 
 
 class _Gatherer:
     """Puts small pieces together, so that a million nodes are not a million system calls."""
 
-    def __init__(self, put: Sink) -> None:
-        self.position = 0
+    def __init__(self, put: Sink, head: bytes) -> None:
+        self.position = len(head)
         self._put = put
-        self._small = bytearray()
+        self._small = bytearray(head)
 
     def pad(self, offset: int) -> None:
         self._small += bytes(offset - self.position)
@@ -109,6 +106,11 @@ class _Gatherer:
         else:
             self.flush()
             self._put(data, borrowed=borrowed)
+
+    def finish(self, nbytes: int) -> None:
+        self._small += bytes(nbytes - self.position)
+        if self._small:
+            self._put(self._small)
 
     def flush(self) -> None:
         if self._small:

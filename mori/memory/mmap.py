@@ -71,7 +71,14 @@ def map_files(
     `start` is a multiple of the page size. Returns the address, and what the addresses belong to. Raises
     LimitError if that is refused; then nothing is mapped.
     """
-    address, owner = _reserved(nbytes)
+    # More addresses than that where huge pages fit in, which begin at multiples of their size.
+    slack = HUGE if nbytes >= HUGE else 0
+    try:
+        owner = mmap.mmap(-1, nbytes + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0)
+    except OSError as error:
+        raise limits.mapping_error(nbytes, error.errno or 0) from error
+    address: int = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    address += -address % HUGE if slack else 0
     done = 0
     while done < nbytes:
         number, offset = divmod(start + done, segment_nbytes) if segment_nbytes else (0, start)
@@ -79,17 +86,6 @@ def map_files(
         map_pages(fds[number], piece, protection, flags, address + done, offset)
         done += piece
     return address, owner
-
-
-def _reserved(nbytes: int) -> tuple[int, mmap.mmap]:
-    """Return an address from which on so many bytes are free, where huge pages fit in, and their owner."""
-    slack = HUGE if nbytes >= HUGE else 0
-    try:
-        owner = mmap.mmap(-1, nbytes + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0)
-    except OSError as error:
-        raise limits.mapping_error(nbytes, error.errno or 0) from error
-    address: int = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
-    return address + -address % HUGE if slack else address, owner
 
 
 def protect(address: int, nbytes: int, protection: int) -> None:

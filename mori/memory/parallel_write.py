@@ -18,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
+from mori.memory.mmap import huge_pages
+from mori.store.base import Draft, Header
 
 __all__ = ["Sink", "write_segments"]
 
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
 _TEMPORARIES: Final = 4  # that wait to be written: a MB each, as a rule
 _HEAD: Final = 64
-_ALONE: Final = 1 << 24  # bytes that one thread copies
+_PER_THREAD: Final = 1 << 24  # bytes that one thread copies
 
 
 class Sink(Protocol):
@@ -34,42 +36,34 @@ class Sink(Protocol):
         """Write them, or see to it. What is `borrowed` costs no memory while it waits."""
 
 
-def write_segments(
-    write: Callable[[Sink], None],
-    fds: Sequence[int],
-    segment_nbytes: int,
-    memory: npt.NDArray[np.uint8] | None = None,
-) -> None:
-    """Write a region's bytes to its files.
+def write_segments(write: Callable[[Header, Sink], None], draft: Draft, header: Header) -> None:
+    """Write a region's bytes to the files of its draft, or to their pages where it has these.
 
     Parameters
     ----------
     write : callable
-        Gives all of the bytes, in order, to the sink that it gets.
-    fds : sequence of int
-        Of its empty files, which are not closed here.
-    segment_nbytes : int
-        Bytes of each file but the last; without meaning where there is one.
-    memory : ndarray of uint8, optional
-        Their pages, to be written to in their stead.
+        Gets the header and a sink, and gives that all of the bytes, in order.
 
     Raises
     ------
     OSError
         The first that a file gave, from here or from the sink.
     """
-    if memory is not None:
-        copying = _Copying(memory, len(fds))
-        write(copying)
-        copying.finish()
+    fds = draft.held.fds
+    if draft.memory is not None:
+        _write_pages(write, header, draft.memory, len(fds))
+        return
+    if draft.is_huge:
+        with huge_pages(fds[0], header.nbytes) as memory:
+            _write_pages(write, header, memory, len(fds))
         return
     if len(fds) == 1:
-        write(_InOrder(fds[0]))
+        write(header, _InOrder(fds[0]))
         return
-    segments = _SegmentWriter(fds, segment_nbytes)
+    segments = _SegmentWriter(fds, draft.segment_nbytes)
     try:
         segments.start()
-        write(segments)
+        write(header, segments)
     except BaseException as error:
         segments.stop(error)
         raise
@@ -77,6 +71,14 @@ def write_segments(
         segments.join()
     if segments.error is not None:
         raise segments.error
+
+
+def _write_pages(
+    write: Callable[[Header, Sink], None], header: Header, memory: npt.NDArray[np.uint8], threads: int
+) -> None:
+    copying = _Copying(memory, threads)
+    write(header, copying)
+    copying.finish()
 
 
 def _write(fd: int, view: memoryview, position: int, meter: _progress.Meter | None) -> int:
@@ -129,7 +131,7 @@ class _Copying:
 
 def _copy(target: npt.NDArray[np.uint8], source: npt.NDArray[np.uint8], most: int) -> None:
     """Copy bytes, by several threads if there are many; none of them copies any more when this ends."""
-    count = max(min(most, source.nbytes // _ALONE), 1)
+    count = max(min(most, source.nbytes // _PER_THREAD), 1)
     bounds = [source.nbytes * number // count for number in range(count + 1)]
     pieces = [_Piece(target[start:stop], source[start:stop]) for start, stop in itertools.pairwise(bounds)]
     given: list[_Piece] = []

@@ -290,9 +290,8 @@ _store: RecyclingStore | None = None
 _starting = threading.Lock()
 
 
-def takes(home: Store, nbytes: int) -> bool:
-    """Say whether a region of this size is to have pages that are written again."""
-    most = settings.pool()  # first: a wrong setting is an error, whatever the size
+def takes(home: Store, nbytes: int, most: int) -> bool:
+    """Return whether a region of this size is to have recycled pages, of which there may be `most` bytes."""
     return home.kind == MEMFD and _LEAST <= nbytes <= most and _works()
 
 

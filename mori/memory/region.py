@@ -18,7 +18,7 @@ from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import mapping, pool, receipts
 from mori.memory.lease import Lease, expire_graces
 from mori.memory.mapping import Mapping
-from mori.memory.mmap import PAGE, huge_pages
+from mori.memory.mmap import PAGE
 from mori.memory.parallel_write import Sink, write_segments
 from mori.store import limits
 from mori.store.base import (
@@ -96,20 +96,13 @@ def create(
     """
     home = store.current()
     flags = ENCODED if region_id is None else 0
-    new = Header(os.urandom(16) if region_id is None else region_id, nbytes, root, 0, 0, 0, flags)
-    if pool.takes(home, nbytes):
+    if (most := settings.pool()) and pool.takes(home, nbytes, most):
         home = pool.current()
 
-    def fill(draft: Draft, header: Header) -> None:
-        fds, give = draft.held.fds, partial(write, header)
-        if draft.is_huge:
-            with huge_pages(fds[0], nbytes) as memory:
-                write_segments(give, fds, 0, memory)
-        else:
-            write_segments(give, fds, draft.segment_nbytes, draft.memory)
+    fill = partial(write_segments, write)
 
     def attempt() -> Mapping:
-        while (found := publish(_begin(home, new, nbytes, fill))) is None:
+        while (found := publish(_begin(home, nbytes, root, fill, flags, region_id, nbytes))) is None:
             continue  # its name was taken meanwhile
         return found
 
@@ -119,12 +112,11 @@ def create(
 def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
     """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
     home = store.current()
-    new = Header(os.urandom(16), nbytes, root, 0, 0, 0, ENCODED)
 
     def fill(draft: Draft, header: Header) -> None:
         write(draft.held.fds[0], header)
 
-    return _with_room(home, nbytes, lambda: _begin(home, new, 0, fill))
+    return _with_room(home, nbytes, lambda: _begin(home, nbytes, root, fill))
 
 
 def publish(unsealed: Unsealed) -> Mapping | None:
@@ -145,18 +137,14 @@ def publish(unsealed: Unsealed) -> Mapping | None:
         home.discard(draft)
         return None
     made = mapping.mapped(Lease(held, home), header, is_new=True)
-    _tell(is_new=True)
+    for call in _watchers:
+        call(True)
     return made
 
 
 def watch(call: Callable[[bool], None]) -> None:
-    """Have a function called after each region that is mapped, and told whether it was created here."""
+    """Call a function after each region that is mapped, with whether it was created here."""
     _watchers.append(call)
-
-
-def _tell(is_new: bool) -> None:
-    for call in _watchers:
-        call(is_new)
 
 
 def _with_room(home: Store, nbytes: int, attempt: Callable[[], T]) -> T:
@@ -224,13 +212,22 @@ def _make_room() -> None:
     pool.give_back()
 
 
-def _begin(home: Store, header: Header, nbytes: int, fill: Callable[[Draft, Header], None]) -> Unsealed:
+def _begin(
+    home: Store,
+    nbytes: int,
+    root: int,
+    fill: Callable[[Draft, Header], None],
+    flags: int = ENCODED,
+    region_id: bytes | None = None,
+    size: int = 0,
+) -> Unsealed:
+    """Return a new region that `fill` has filled; in one file where the store is not told its size."""
     draft: Draft | None = None
+    region_id = region_id or os.urandom(16)
     try:
         while draft is None:  # a number that is taken is passed over
-            draft = home.create(next(_numbers), header.region_id, nbytes)
-        segment_nbytes = draft.segment_nbytes
-        header = header._replace(pid=draft.pid, number=draft.number, segment_nbytes=segment_nbytes)
+            draft = home.create(next(_numbers), region_id, size)
+        header = Header(region_id, nbytes, root, draft.pid, draft.number, draft.segment_nbytes, flags)
         fill(draft, header)
         return Unsealed(home, draft, header)
     except BaseException:
@@ -253,7 +250,8 @@ def find(where: Where, kind: int) -> Mapping | None:
         return found
     home = store.of_kind(kind)
     found = _twice(_find, home, where)
-    _tell(is_new=False)
+    for call in _watchers:
+        call(False)
     return found
 
 

@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from mori._imports import imported
 from mori.objects.array import SharedArray
 from mori.objects.bytes import SharedBytes
 from mori.objects.materialize import private_copy
 
-__all__ = ["meet"]
-
-_HASHING: Final = "joblib.hashing"
-_met: set[str] = set()
+__all__ = ["patch"]
 
 
-def meet(is_new: bool) -> None:
-    """Have joblib hash plain objects, if it is there."""
-    if not _met and _HASHING in sys.modules and (module := imported(_HASHING)) is not None:
-        _met.add(_HASHING)
-        for cls in (module.Hasher, module.NumpyHasher):
-            cls.save = _saving_plain(cls.save)
+def patch(module: Any) -> None:
+    """Patch `joblib.hashing` so that it hashes the plain equal of a shared object."""
+    for cls in (module.Hasher, module.NumpyHasher):
+        cls.save = _saving_plain(cls.save)
 
 
 def _saving_plain(usual: Callable[..., None]) -> Callable[..., None]:
@@ -36,7 +30,7 @@ def _saving_plain(usual: Callable[..., None]) -> Callable[..., None]:
     def save(self: Any, obj: Any, *args: Any) -> None:
         cls = type(obj)
         if _is_ours(cls.__mro__):
-            # What is met twice is saved once: its plain equal stands for it in the pickler's memo.
+            # What stands there twice is saved once: its plain equal stands for it in the pickler's memo.
             plain = vars(self).setdefault("_mori_plain", {})
             if id(obj) not in plain:
                 plain[id(obj)] = obj, _plain(obj)

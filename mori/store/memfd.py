@@ -147,7 +147,7 @@ class MemfdStore:
     def prepare(self) -> None:
         """Find out whether memfds can be made. StoreError if they cannot."""
         try:
-            _new_file("mori").close()
+            new_memfd("mori", _FLAGS).close()
         except OSError as error:
             # What has no descriptor left has its own error, when a region is made.
             if not is_out_of_descriptors(error):
@@ -185,7 +185,7 @@ class MemfdStore:
         owners = []
         for segment in range(segments):
             name = file_name(label, region_id, segment, segments)
-            owners.append(_new_file(name))
+            owners.append(new_memfd(name, _FLAGS))
             os.fchmod(owners[-1].fileno(), 0o600)
         return tuple(owners)
 
@@ -221,7 +221,7 @@ class MemfdStore:
         held.close()
 
     def create_receipts(self, number: int) -> Held:
-        held = Held.of([_new_file(_RECEIPTS.format(number))])
+        held = Held.of([new_memfd(_RECEIPTS.format(number), _FLAGS)])
         os.fchmod(held.fds[0], 0o600)
         os.posix_fallocate(held.fds[0], 0, RECEIPTS_NBYTES)  # who writes there needs no memory for it
         return held
@@ -351,10 +351,6 @@ class MemfdStore:
                 raise
             return None
         return owner, link, status
-
-
-def _new_file(name: str) -> Owner:
-    return new_memfd(name, _FLAGS)
 
 
 def segments_of(nbytes: int) -> tuple[int, int]:

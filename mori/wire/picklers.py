@@ -31,14 +31,12 @@ from mori.memory.mapping import Mapping, address_of, at
 from mori.wire import messages, reference, transport
 from mori.wire.compare import is_unchanged
 
-__all__ = ["guard", "reduce_array", "reduce_opened", "refer_in_engines", "register_picklers"]
+__all__ = ["guard", "reduce_array", "reduce_opened", "refer_in_engines", "register_picklers", "when_imported"]
 
-_LOKY: Final = ("joblib.externals.loky.backend.reduction", "loky.backend.reduction")
-_JOBLIB: Final = "joblib._memmapping_reducer"
 _MULTIPROCESSING: Final = "multiprocessing.reduction"
-_COPYREG: Final = "copyreg"
 _Reduce = Callable[[Any], Any]
-_met: set[str] = set()
+_is_registered = False  # with the pickler of multiprocessing
+_is_in_copyreg = False
 _guarded: dict[type, Callable[[Any], bool]] = {}
 
 
@@ -156,8 +154,9 @@ def _refer(reducers: dict[type, _Reduce], cls: type, protocol: int, *, is_engine
 
 def refer_in_engines() -> None:
     """Tell all picklers of the classes of which something was opened, for dumps whose transport is set."""
-    if not _met & {_COPYREG}:
-        _met.add(_COPYREG)
+    global _is_in_copyreg
+    if not _is_in_copyreg:
+        _is_in_copyreg = True
         table = copyreg.dispatch_table
         origins.watch(
             lambda cls: copyreg.pickle(cls, _refer(table, cls, pickle.DEFAULT_PROTOCOL, is_engine=True))
@@ -196,10 +195,19 @@ def guard(refers: Callable[[Any], bool], *classes: type) -> None:
             tell(cls)
 
 
+_patches: Final[dict[str, Callable[[Any], object]]] = {}
+
+
+def when_imported(name: str, patch: Callable[[Any], object]) -> None:
+    """Call a function with a module, once, when a region is mapped and the module is there."""
+    _patches[name] = patch
+
+
 def register_picklers(is_new: bool) -> None:
     """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
+    global _is_registered
     # A reducer is not told the protocol: Python's own is what the first pickles with, 5 what the second.
-    if _MULTIPROCESSING not in _met and (is_new or _MULTIPROCESSING in sys.modules):
+    if not _is_registered and (is_new or _MULTIPROCESSING in sys.modules):
         with importing:
             from multiprocessing.reduction import ForkingPickler
 
@@ -210,17 +218,20 @@ def register_picklers(is_new: bool) -> None:
             ForkingPickler._extra_reducers,  # type: ignore[attr-defined]
         )
         setattr(ForkingPickler, "dump", messages.cover(ForkingPickler.dump))  # noqa: B010
-        _met.add(_MULTIPROCESSING)  # now: until then another thread registers it, too
-    for name in (*_LOKY, _JOBLIB):
-        if name in _met or name not in sys.modules:
-            continue
-        if (module := imported(name)) is not None:
-            _met.add(name)
-            if name != _JOBLIB:
-                _tell(module.register, 5, module.dumps, module._dispatch_table)
-                module.dump = messages.cover(module.dump)
-            elif (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
-                _before_dumping(cls)
+        _is_registered = True  # now: until then another thread registers it, too
+    for name in _patches.keys() & sys.modules.keys():
+        if (module := imported(name)) is not None and (patch := _patches.pop(name, None)) is not None:
+            patch(module)
+
+
+def _patch_loky(module: Any) -> None:
+    _tell(module.register, 5, module.dumps, module._dispatch_table)
+    module.dump = messages.cover(module.dump)
+
+
+def _patch_joblib(module: Any) -> None:
+    if (cls := getattr(module, "ArrayMemmapForwardReducer", None)) is not None:
+        _before_dumping(cls)
 
 
 def _before_dumping(cls: Any) -> None:
@@ -232,3 +243,8 @@ def _before_dumping(cls: Any) -> None:
         return usual(self, array) if found is None else found
 
     cls.__call__ = call
+
+
+for _name in ("joblib.externals.loky.backend.reduction", "loky.backend.reduction"):
+    when_imported(_name, _patch_loky)
+when_imported("joblib._memmapping_reducer", _patch_joblib)

@@ -332,7 +332,7 @@ def _load(mapping: Mapping, payload: bytes) -> Any:
         node = node_at(mapping, offset)
         return node.codec.view(node, _view_of(node, form, payload[_WHOLE.size :]))
     found = mapping.reopen(offset)
-    return node_at(mapping, offset).reopen() if found is None else found
+    return node_at(mapping, offset).open_first() if found is None else found
 
 
 def _view_of(node: Node, form: int, tail: bytes) -> Strides | Range:
