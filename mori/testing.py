@@ -23,7 +23,7 @@ from mori.api import by_value as by_value_
 from mori.api import frombuffer, is_shared, materialize, share, shared_name
 from mori.errors import CorruptRegionError, MoriError
 from mori.format import codec, layout, writer
-from mori.format.codec import Encoded, Late
+from mori.format.codec import Encoded, Joined
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import lease
@@ -117,7 +117,7 @@ class _Rules:
         self.need(isinstance(encoded, Encoded), f"encode has to return a mori.Encoded, not {encoded!r}")
         self.need(type(encoded.meta) is bytes, f"the meta has to be bytes, not {type(encoded.meta).__name__}")
         for buffer in encoded.buffers:
-            pieces = buffer if isinstance(buffer, Sequence | Late) else (buffer,)
+            pieces = buffer if isinstance(buffer, Sequence | Joined) else (buffer,)
             for piece in pieces:
                 is_array = isinstance(piece, np.ndarray) and not piece.dtype.hasobject
                 self.need(is_array, "a buffer has to be an ndarray without objects, or a sequence of them")
@@ -243,7 +243,7 @@ def _places(nbytes: int) -> Sequence[int]:
 
 
 def _joined(buffer: Any) -> Any:
-    pieces = buffer if isinstance(buffer, Sequence | Late) else (buffer,)
+    pieces = buffer if isinstance(buffer, Sequence | Joined) else (buffer,)
     return np.frombuffer(b"".join(piece.tobytes("A") for piece in pieces), np.uint8).copy()
 
 

@@ -7,7 +7,7 @@ dimension, each has its shape beside it. An array is handed out as a view, witho
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mori import _progress
 from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain, is_named, is_plain
 from mori.format import codec
-from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
+from mori.format.codec import Buffer, Buffers, BuiltinCodec, Encoded, Joined
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
 from mori.format.refcounts import held_twice
@@ -32,38 +32,23 @@ _Array = npt.NDArray[Any]
 _LARGE: Final = 1 << 16
 """Bytes of an array, on average, from which on each is a node: writing then takes longer than all else."""
 
-_WRITTEN: Final = 1 << 18  # bytes that are joined at once when writing: they stay in the processor's cache
 _DIMENSIONS: Final = 16  # at most
 _JOINED: Final = frozenset("?bBhHiIlLefdFD")  # what numpy joins as it stands, padding and all
 _KINDS: Final = {"list": list, "tuple": tuple}
 _get: Final = np.ndarray.__getitem__  # of a subclass, too: without its own method
 
 
-class _Joined(Late):
-    """The elements of arrays, joined when they are written. They are kept, and compared by their sizes."""
+def _joined(dtype: np.dtype[Any]) -> Callable[[Sequence[_Array]], _Array]:
+    """Return what joins the elements of arrays of a dtype."""
+    raw = None if dtype.char in _JOINED and dtype.isnative else np.dtype((np.void, dtype.itemsize))
 
-    def __init__(self, arrays: list[_Array], ends: npt.NDArray[np.int64], itemsize: int) -> None:
-        self.nbytes = int(ends[-1]) * itemsize
-        self._arrays = arrays
-        self._ends = ends
-        self._itemsize = itemsize
-        dtype = arrays[0].dtype
-        self._raw = None if dtype.char in _JOINED and dtype.isnative else np.dtype((np.void, itemsize))
+    def join(arrays: Sequence[_Array]) -> _Array:
+        if raw is not None:
+            arrays = [array.view(raw) for array in arrays]
+        joined: _Array = arrays[0].reshape(-1) if len(arrays) == 1 else np.concatenate(arrays, axis=None)
+        return joined.view(np.uint8)
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        ends, start = self._ends, 0
-        most = max(1, _WRITTEN // self._itemsize)
-        while start < len(self._arrays):
-            stop = int(np.searchsorted(ends, int(ends[start]) + most, "right")) - 1
-            stop = max(stop, start + 1)
-            arrays = self._arrays[start:stop]
-            if self._raw is not None:
-                arrays = [array.view(self._raw) for array in arrays]
-            joined = arrays[0].reshape(-1) if len(arrays) == 1 else np.concatenate(arrays, axis=None)
-            if joined.nbytes != int(ends[stop] - ends[start]) * self._itemsize:
-                raise RuntimeError(CHANGED)
-            yield joined.view(np.uint8)
-            start = stop
+    return join
 
 
 def pack(obj: Sequence[Any], kinds: Collection[type], survey: Survey, holders: int) -> Encoded | None:
@@ -94,7 +79,7 @@ def pack(obj: Sequence[Any], kinds: Collection[type], survey: Survey, holders: i
     np.cumsum(np.fromiter(map(attrgetter("size"), arrays), "<i8", len(arrays)), out=ends[1:])
     if not 0 < int(ends[-1]) * itemsize < _LARGE * len(arrays) or not survey.take_arrays(held):
         return None
-    buffers: list[Buffer] = [_Joined(arrays, ends, itemsize)]
+    buffers: list[Buffer] = [Joined(arrays, ends, _joined(arrays[0].dtype), itemsize)]
     if None in shape:
         rows = _rows(shape)
         buffers.append(ends if rows == 1 else ends // rows)

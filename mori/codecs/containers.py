@@ -117,17 +117,16 @@ def _are_nodes(obj: Sequence[Any], kinds: set[type], survey: Survey) -> bool:
 
 
 def _indexed(keys: Mapping[Any, Any] | Set[Any], values: Callable[[], Sequence[Any]]) -> Encoded:
-    """Return keys or elements, with their index where they have one, and the values behind them.
-
-    The values are made after the keys: numbers are compared when they are written, which tells whether
-    another thread has changed the dict since.
-    """
-    numbers = packed.numbers(keys, is_late=True)
-    if numbers is not None:
-        return Encoded(*build(keys, numbers.arrays), (numbers, *values()))
-    elements = Elements(keys)
-    children = elements, *values()
-    return Encoded(*build(elements), children)
+    """Return keys or elements, with their index where they have one, and the values behind them."""
+    numbers = packed.numbers(keys)
+    if numbers is None:
+        elements = Elements(keys)
+        children = elements, *values()
+        return Encoded(*build(elements), children)
+    children = numbers, *values()
+    if len(children) > 1 and not numbers.are(keys):  # another thread has changed the dict since
+        raise RuntimeError(codec.CHANGED)
+    return Encoded(*build(keys, numbers.array), children)
 
 
 class DictCodec(ContainerCodec):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,11 +31,11 @@ _PLACE: Final = (1 << _BITS) - 1
 
 
 def build(
-    keys: Collection[Any], arrays: Iterable[npt.NDArray[Any]] | None = None
+    keys: Collection[Any], array: npt.NDArray[Any] | None = None
 ) -> tuple[bytes, Sequence[npt.NDArray[Any]]]:
     """Return the meta and the buffers of an index of distinct keys, empty ones for keys that have none.
 
-    `arrays` are the keys as arrays, where they are numbers of one kind.
+    `array` are the keys, where they are numbers of one kind.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def build(
     hashes = table.view("<i8")
     start = 0
     try:
-        for piece in _hashed(keys) if arrays is None else map(hashes_of_array, arrays):
+        for piece in _hashed(keys, array):
             hashes[start : start + len(piece)] = piece
             start += len(piece)
     except (LookupError, UnequalError):
@@ -65,7 +65,11 @@ def build(
     return _META.pack(PROBE), (table,)
 
 
-def _hashed(keys: Collection[Any]) -> Iterator[npt.NDArray[np.int64]]:
+def _hashed(keys: Collection[Any], array: npt.NDArray[Any] | None) -> Iterator[npt.NDArray[np.int64]]:
+    if array is not None:
+        for start in range(0, len(array), PIECE):
+            yield hashes_of_array(array[start : start + PIECE])
+        return
     for piece in pieces_of(keys):
         yield np.fromiter(stable_hashes(piece), "<i8", len(piece))
 

@@ -1,4 +1,6 @@
-"""Lists and tuples of one kind of value in one node: int, float, bool, bytes; None where one is missing.
+"""Lists and tuples of one kind of value in one node: numbers, bytes, dates, times and numpy's scalars.
+
+None where one is missing.
 
 What it decodes to is a `Column`, which reads an element, or a block of them, when it is asked to; nothing is
 scanned when it is opened. Exact types only: ``[True, 1]`` has no column.
@@ -6,20 +8,22 @@ scanned when it is opened. Exact types only: ``[True, 1]`` has no column.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+import operator
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
-from mori.format.atoms import kinds_of, pieces_of
-from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Late
+from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
+from mori.format.atoms import pieces_of, types_of
+from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Joined
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
-from mori.format.survey import LONG
 
 __all__ = [
     "Column",
@@ -38,7 +42,9 @@ __all__ = [
 BLOCK: Final = 4096
 """Elements that are decoded at once, at most."""
 _BLOCK_NBYTES: Final = 1 << 20  # of text or bytes; more only where a single element is longer
-_WRITTEN: Final = 1 << 14  # elements that are joined at once when writing
+_MEASURED: Final = 1 << 14  # elements at once
+_MAPPED: Final = 1 << 16
+"""Bytes from which on bytes are mapped, not copied, also in a column."""
 _OFFSETS: Final = struct.Struct("<qq")
 _KINDS: Final = {"list": list, "tuple": tuple}
 
@@ -92,22 +98,25 @@ class Column:
         raise NotImplementedError
 
 
-class _Numbers(Column):
-    """Fixed-width elements: int64, float64, bool."""
+class _Values(Column):
+    """Elements of one dtype: numbers, dates and times of Python's, or scalars of numpy's."""
 
-    def __init__(self, head: Sequence[Any], code: str, validity: Any, values: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, head: Sequence[Any], tag: str, validity: Any, values: npt.NDArray[np.uint8]) -> None:
         super().__init__(head, validity)
-        dtype = np.dtype(code)
-        if values.nbytes != dtype.itemsize * len(self):
+        self._is_numpy = tag[:1] == _NUMPY
+        dtype = dtype_from_plain(tag[1:]) if self._is_numpy else np.dtype(_DTYPES[tag])
+        if values.nbytes != dtype.itemsize * len(self) or (self._is_numpy and dtype.kind not in _SCALARS):
             raise ValueError(f"{values.nbytes} bytes for {len(self)} elements of {dtype}")
-        self._numbers: npt.NDArray[Any] = np.ndarray((len(self),), dtype, values)
-        self.array = self._numbers if self._validity is None else None
+        self._array: npt.NDArray[Any] = np.ndarray((len(self),), dtype, values)
+        if self._validity is None and (self._is_numpy or dtype.kind not in "mM"):
+            self.array = self._array  # as numpy makes one of such a list
 
     def _value(self, index: int) -> Any:
-        return self._numbers.item(index)  # without numpy's scalar on the way
+        return self._array[index] if self._is_numpy else self._array.item(index)
 
     def _values(self, start: int, stop: int) -> list[Any]:
-        return cast(list[Any], self._numbers[start:stop].tolist())
+        array = self._array[start:stop]
+        return [*array] if self._is_numpy else cast(list[Any], array.tolist())
 
 
 class Pieces(Column):
@@ -177,63 +186,127 @@ def validity_of(obj: Sequence[Any], missing: bool) -> npt.NDArray[np.uint8]:
     return np.packbits(valid, bitorder="little")
 
 
-Lay = Callable[[Sequence[Any]], tuple[Iterable[int], bytes]]
-"""Returns the lengths of some elements in bytes, and their bytes."""
+Measure = Callable[[Sequence[Any]], Iterable[int]]
+"""Returns how many bytes each of some elements has."""
+
+Join = Callable[[Sequence[Any]], bytes]
+"""Returns the bytes of some elements."""
 
 
-def laid_out(obj: Sequence[Any], empty: Any, missing: bool, lay: Lay) -> list[Buffer]:
+def laid_out(obj: Sequence[Any], empty: Any, missing: bool, measure: Measure, join: Join) -> list[Buffer]:
     """Return the offsets of elements, None replaced by `empty`, and their bytes, made when written."""
-    count = len(obj)
-
-    def blocks() -> Iterator[tuple[Iterable[int], bytes]]:
-        for start in range(0, count, _WRITTEN):
-            block = obj[start : start + _WRITTEN]
-            if missing:
-                block = [empty if value is None else value for value in block]
-            yield lay(block)
-
-    ends = np.zeros(count + 1, "<i8")
-    late = Late(lambda: (data for _, data in blocks()))
+    values = [empty if value is None else value for value in obj] if missing else [*obj]
+    ends = np.zeros(len(values) + 1, "<i8")
     meter = _progress.meter()
-    for start, (lengths, data) in zip(range(1, count + 1, _WRITTEN), blocks(), strict=True):
-        found = ends[start : start + _WRITTEN]
-        found[:] = np.fromiter(lengths, "<i8", len(found))
-        late.measured(data)
+    for start in range(0, len(values), _MEASURED):
+        block = values[start : start + _MEASURED]
+        ends[start + 1 : start + len(block) + 1] = np.fromiter(measure(block), "<i8", len(block))
         if meter is not None:
-            meter.did(len(found))
+            meter.did(len(block))
     np.cumsum(ends, out=ends)
-    return [ends, late]
+    return [ends, Joined(values, ends, join)]
 
 
-def _lay_bytes(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
-    return map(len, block), b"".join(block)
+def _lengths(block: Sequence[bytes]) -> Iterable[int]:
+    return map(len, block)
 
 
-def _lay_integers(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
-    return _lay_bytes([v.to_bytes(v.bit_length() // 8 + 1, "little", signed=True) for v in block])
+def _sizes_of_integers(block: Sequence[int]) -> Iterable[int]:
+    return [value.bit_length() // 8 + 1 for value in block]
 
 
-_TAGS: Final = {bool: "?", int: "q", float: "d", bytes: "b"}
-_NUMBERS: Final = {"?": "?", "q": "<i8", "d": "<f8"}
-_PIECES: Final = {"b": (_Bytes, b"", _lay_bytes), "i": (_Integers, 0, _lay_integers)}
+def _join_integers(block: Sequence[int]) -> bytes:
+    return b"".join([value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True) for value in block])
+
+
+_NUMPY: Final = "g"  # before the dtype of numpy's scalars
+_SCALARS: Final = "biufcmM"  # kinds of dtypes that they have
+_TAGS: Final[dict[type, str]] = {
+    bool: "?",
+    int: "q",
+    float: "d",
+    complex: "c",
+    bytes: "b",
+    dt.date: "D",
+    dt.datetime: "T",
+    dt.timedelta: "t",
+}
+_DTYPES: Final = {
+    "?": "?",
+    "q": "<i8",
+    "d": "<f8",
+    "c": "<c16",
+    "D": "<M8[D]",
+    "T": "<M8[us]",
+    "t": "<m8[us]",
+}
+_NUMBERS: Final = frozenset({bool, int, float})
+_PIECES: Final[dict[str, tuple[type[Pieces], Any, Measure, Join]]] = {
+    "b": (_Bytes, b"", _lengths, b"".join),
+    "i": (_Integers, 0, _sizes_of_integers, _join_integers),
+}
+_EPOCH: Final = dt.datetime(1970, 1, 1)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+_is_plain_time: Final = frozenset({(None, 0)}).issuperset
+_zone_and_fold: Final = operator.attrgetter("tzinfo", "fold")
+
+
+def _counted(values: Sequence[Any], cls: type) -> Sequence[Any] | None:
+    """Return dates and times as int64 have them, which numpy takes thirty times as long for; numbers as they
+    are. None for what has a time zone.
+    """
+    if cls is dt.date:
+        first = _EPOCH.toordinal()
+        return [value.toordinal() - first for value in values]
+    if cls is dt.datetime:
+        if not _is_plain_time(map(_zone_and_fold, values)):
+            return None
+        return [(value - _EPOCH) // _MICROSECOND for value in values]
+    return [value // _MICROSECOND for value in values] if cls is dt.timedelta else values
 
 
 def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
     """Return elements of one class, and None if some are `missing`, as one node; None for other classes."""
-    if cls not in _TAGS or (cls is bytes and any(value and len(value) >= LONG for value in obj)):
-        return None  # long bytes are mapped, not copied
-    tag = _TAGS[cls]
+    tag = _TAGS.get(cls, "")
+    if not tag and not issubclass(cls, np.generic):
+        return None
     buffers: list[Buffer] = [validity_of(obj, missing)]
-    if tag in _NUMBERS:
-        values = [cls() if value is None else value for value in obj] if missing else obj
-        try:
-            buffers.append(np.fromiter(values, _NUMBERS[tag], len(values)))
-        except OverflowError:
-            tag = "i"
+    if tag == "b":
+        if max(map(len, filter(None, obj)), default=0) >= _MAPPED:
+            return None
+    else:
+        values = obj
+        if missing:
+            some = next(value for value in obj if value is not None)
+            values = [some if value is None else value for value in obj]
+        packed = _packed(values, cls, tag)
+        if packed is None:
+            return None
+        tag, *array = packed
+        buffers += array
     if tag in _PIECES:
-        _, empty, lay = _PIECES[tag]
-        buffers += laid_out(obj, empty, missing, lay)
+        _, empty, measure, join = _PIECES[tag]
+        buffers += laid_out(obj, empty, missing, measure, join)
     return Encoded(column_meta(obj, missing, tag), buffers, (), Id.PACKED)
+
+
+def _packed(values: Sequence[Any], cls: type, tag: str) -> tuple[Any, ...] | None:
+    """Return the tag of elements of one dtype and their array, without it where they have to be laid out."""
+    if not tag:
+        dtypes = set(map(operator.attrgetter("dtype"), values))
+        dtype = dtypes.pop()
+        if dtypes or dtype.kind not in _SCALARS or dtype.char in "gG" or dtype.type is not cls:
+            return None  # the padding of long doubles has no value, and subclasses are another matter
+        return _NUMPY + dtype_to_plain(dtype), np.fromiter(values, dtype, len(values))
+    counts = _counted(values, cls)
+    if counts is None:
+        return None
+    dtype = np.dtype(_DTYPES[tag])
+    try:
+        numbers = np.fromiter(counts, "<i8" if dtype.kind in "mM" else dtype, len(counts))
+    except OverflowError:
+        return ("i",) if cls is int else None
+    return tag, numbers
 
 
 def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
@@ -247,20 +320,31 @@ def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
     if tag in _PIECES:
         return _PIECES[tag][0](head, buffers)
     validity, values = buffers
-    return _Numbers(head, _NUMBERS[tag], validity, values)
+    return _Values(head, tag, validity, values)
 
 
 class Numbers(NamedTuple):
-    """A list of numbers as it is written, which was never there as a list; what is late of it as arrays."""
+    """A list of numbers as it is written, which was never there as a list."""
 
     column: Encoded
-    arrays: Iterator[npt.NDArray[Any]]
+    array: npt.NDArray[Any]
+
+    def are(self, values: Collection[Any]) -> bool:
+        """Return whether they are these values still."""
+        end = 0
+        try:
+            for piece in pieces_of(values):
+                start, end = end, end + len(piece)
+                now = np.fromiter(piece, self.array.dtype, len(piece))
+                if now.tobytes() != self.array[start:end].tobytes():
+                    return False
+        except (OverflowError, TypeError, ValueError, RuntimeError):
+            return False
+        return end == len(self.array)
 
 
-def numbers(values: Collection[Any], *, is_late: bool = False) -> Numbers | None:
+def numbers(values: Collection[Any]) -> Numbers | None:
     """Return a column, made without a list; None if the values are no numbers of one kind, or too large.
-
-    `is_late` says that it is made when it is written.
 
     Raises
     ------
@@ -268,30 +352,20 @@ def numbers(values: Collection[Any], *, is_late: bool = False) -> Numbers | None
         If what the values are in is changed meanwhile.
     """
     cls = type(next(iter(values), None))
-    tag = _TAGS.get(cls, "")
-    if tag not in _NUMBERS:
+    if cls not in _NUMBERS:
         return None
-    dtype = _NUMBERS[tag]
-    late = Late(lambda: (np.fromiter(piece, dtype, len(piece)) for piece in pieces_of(values)))
-    array = np.empty(0 if is_late else len(values), dtype)
+    array = np.empty(len(values), _DTYPES[_TAGS[cls]])
     end = 0
     for piece in pieces_of(values):
-        if kinds_of(piece) != {cls}:
-            return None
         start, end = end, end + len(piece)
         try:
-            block = np.fromiter(piece, dtype, len(piece))
-        except OverflowError:
+            array[start:end] = np.fromiter(piece, array.dtype, len(piece)) if types_of(piece) == {cls} else ()
+        except (OverflowError, ValueError):
             return None
-        if is_late:
-            late.measured(block)
-        else:
-            array[start:end] = block
-    if end != len(values):
+    if end != len(array):
         raise RuntimeError(CHANGED)
-    meta = to_json(("list", tag, end, 0))
-    column = Encoded(meta, [validity_of((), False), late if is_late else array], (), Id.PACKED)
-    return Numbers(column, (block.view(dtype) for block in late))
+    meta = to_json(("list", _TAGS[cls], end, 0))
+    return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED), array)
 
 
 class PackedCodec(BuiltinCodec):

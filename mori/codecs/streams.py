@@ -117,7 +117,7 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         if by is not None and (
             not isinstance(by, codec.ContainerCodec) or cls.__module__.startswith("mori.")
         ):
-            reducer = functools.partial(self._reduce, self._tables.get(cls, _reduce))
+            reducer = functools.partial(_taken_out, self._number, self._tables.get(cls, _reduce))
         elif issubclass(cls, type):  # the pickler has classes by their names
             return self._tables[cls]  # type: ignore[no-any-return]
         else:
@@ -125,9 +125,10 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         self[cls] = reducer
         return reducer
 
-    def _reduce(self, reducer: Callable[[Any], Any], obj: Any) -> Any:
-        number = self._number(obj)
-        return reducer(obj) if number is None else (part, (number,))
+
+def _taken_out(numbers: Number, reducer: Callable[[Any], Any], obj: Any) -> Any:
+    number = numbers(obj)
+    return reducer(obj) if number is None else (part, (number,))
 
 
 _reduce: Final = operator.methodcaller("__reduce_ex__", 5)

@@ -40,21 +40,26 @@ class Strings(Pieces):
         return cut(text, ends.tolist())
 
 
-def _lay(block: Sequence[Any]) -> tuple[Iterable[int], bytes]:
+def _sizes(block: Sequence[str]) -> Iterable[int]:
+    if all(map(str.isascii, block)):
+        return map(len, block)
     text = "".join(block)
     data = text.encode()
-    if len(data) == len(text):
-        return map(len, block), data
     starts = np.flatnonzero((np.frombuffer(data, np.uint8) & _KIND) != _CONTINUES)
     lengths = np.fromiter(map(len, block), "<i8", len(block))
     ends = np.append(starts, len(data))[np.cumsum(lengths)]
-    return np.diff(ends, prepend=0), data
+    sizes: npt.NDArray[np.int64] = np.diff(ends, prepend=0)
+    return sizes
+
+
+def _join(block: Sequence[str]) -> bytes:
+    return "".join(block).encode()
 
 
 def pack(obj: Sequence[Any], missing: bool) -> Encoded | None:
     """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
     try:
-        laid = laid_out(obj, "", missing, _lay)
+        laid = laid_out(obj, "", missing, _sizes, _join)
     except UnicodeEncodeError:
         return None
     return Encoded(column_meta(obj, missing), [validity_of(obj, missing), *laid], (), Id.STRINGS)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.format import layout
-from mori.format.codec import Buffer, Late
+from mori.format.codec import Buffer, Joined
 
 if TYPE_CHECKING:
     from mori.format.plan import PlanNode
@@ -120,7 +120,7 @@ class _Gatherer:
 
 def _pieces(buffer: Buffer) -> Iterator[tuple[npt.NDArray[np.uint8], bool]]:
     """Yield a buffer's bytes as arrays, and whether they are its own memory, or copied block by block."""
-    if isinstance(buffer, Late):
+    if isinstance(buffer, Joined):
         for block in buffer:
             yield block, False
     elif isinstance(buffer, Sequence):

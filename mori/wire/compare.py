@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from mori.codecs.streams import reloaded
-from mori.format.codec import Late
+from mori.format.codec import Joined
 from mori.format.node import Node
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory.mapping import address_of, held_by
@@ -92,7 +92,9 @@ def _is_same(one: PlanNode | Node, other: PlanNode | Node) -> bool:
 
 
 def _is_same_buffer(one: Any, other: Any) -> bool:
-    ours, theirs = ([*buffer] if isinstance(buffer, Sequence | Late) else [buffer] for buffer in (one, other))
+    ours, theirs = (
+        [*buffer] if isinstance(buffer, Sequence | Joined) else [buffer] for buffer in (one, other)
+    )
     if len(ours) == len(theirs) == 1 and ours[0].nbytes == theirs[0].nbytes:
         first, second = map(address_of, (ours[0], theirs[0]))
         if first == second and all(one.flags.forc for one in (ours[0], theirs[0])):  # no bytes between

@@ -471,14 +471,6 @@ def test_processes_write_on_their_own_account(store, worker, third):
     assert sums(shared) == sums(floats())
 
 
-def test_changes_by_another_thread_are_an_error_and_not_another_object():
-    plain = floats()
-    packed = arrays._Joined(plain, np.arange(0, 3 * COUNT + 1, 3), 8)
-    plain[7] = np.zeros(5)
-    with pytest.raises(RuntimeError, match="changed by another thread"):
-        list(packed)
-
-
 # damage
 
 

@@ -1,5 +1,6 @@
 """Lists of one kind of value lie packed: exact, equal to the builtins, read where asked and no further."""
 
+import datetime as dt
 import math
 import pickle
 import struct
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs import packed
+from mori.format import codec
 from mori.format.layout import Codec as Id
 from mori.format.node import open_node, root_of
 from mori.memory import mapping as mappings
@@ -31,6 +33,19 @@ KINDS = {
     "bool with None": [None, False, True],
     "bytes": [b"", b"\0\xff", b"abc"],
     "bytes with None": [None, b"x"],
+    "complex": [1j, complex(-0.0, 2), complex(math.inf, -0.0)],
+    "complex with None": [None, 1j],
+    "date": [dt.date(2024, 2, 29), dt.date.min, dt.date.max],
+    "date with None": [None, dt.date(1969, 12, 31)],
+    "datetime": [dt.datetime(1969, 12, 31, 23, 59, 59, 999999), dt.datetime.min, dt.datetime.max],
+    "datetime with None": [None, dt.datetime(2024, 2, 29)],
+    "timedelta": [dt.timedelta(-1, 2, 3), dt.timedelta(0), dt.timedelta(days=100_000_000)],
+    "timedelta with None": [dt.timedelta(1), None],
+    "float32": [np.float32(1.5), np.float32("nan"), np.float32(-0.0)],
+    "float32 with None": [None, np.float32(1.5)],
+    "bool_": [np.True_, np.False_],
+    "datetime64": [np.datetime64("2024-02-29T01", "ns"), np.datetime64("NaT", "ns")],
+    "complex64": [np.complex64(1j)],
 }
 MIXED = [
     [True, 1, 1.0],
@@ -40,6 +55,14 @@ MIXED = [
     [1, np.int64(2)],
     ["a", "\ud800"],
     [[1], [2]],
+    [dt.date(2024, 2, 29), dt.datetime(2024, 2, 29)],
+    [dt.datetime(2024, 2, 29), dt.datetime(2024, 2, 29, tzinfo=dt.UTC)],
+    [dt.datetime(2024, 2, 29, fold=1)],
+    [dt.timedelta.max],
+    [np.datetime64(1, "s"), np.datetime64(1, "ns")],
+    [np.float32(1), np.float64(1)],
+    [np.longdouble(1)],
+    [np.str_("a")],
 ]
 
 
@@ -86,6 +109,10 @@ lists = st.one_of(
     st.lists(st.one_of(st.none(), st.floats())),
     st.lists(st.one_of(st.none(), st.booleans())),
     st.lists(st.one_of(st.none(), st.binary())),
+    st.lists(st.one_of(st.none(), st.complex_numbers())),
+    st.lists(st.one_of(st.none(), st.dates())),
+    st.lists(st.one_of(st.none(), st.datetimes(allow_imaginary=False))),
+    st.lists(st.one_of(st.none(), st.timedeltas(dt.timedelta(-(10**8)), dt.timedelta(10**8)))),
 )
 
 
@@ -94,7 +121,8 @@ lists = st.one_of(
 def test_whatever_list_of_one_kind_is_written_is_what_is_read(monkeypatch, plain, data):
     monkeypatch.setattr(packed, "BLOCK", data.draw(st.integers(1, 9)))
     monkeypatch.setattr(packed, "_BLOCK_NBYTES", data.draw(st.integers(1, 50)))
-    monkeypatch.setattr(packed, "_WRITTEN", data.draw(st.integers(1, 9)))
+    monkeypatch.setattr(packed, "_MEASURED", data.draw(st.integers(1, 9)))
+    monkeypatch.setattr(codec, "_JOINED_NBYTES", data.draw(st.integers(1, 50)))
     shared = open_node(root_of(mappings.over(region_of(plain))))
     assert exact([*shared], [*plain])
     start, stop = data.draw(st.integers(0, len(plain))), data.draw(st.integers(0, len(plain)))
