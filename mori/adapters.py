@@ -120,7 +120,7 @@ __all__ = [
     "watch_classes",
 ]
 
-add_settings = settings.look_in
+add_settings = settings.add_source
 
 _domains: Final[dict[int, str]] = {}
 in_child(_domains.clear)

@@ -59,7 +59,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
         Containers may hold anything that pickles, nested as deeply as pickle can follow.
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
-        ``str``, which is mapped instead of rebuilt in every process.
+        ``str``, which is mapped instead of built anew in every process.
     progress : bool
         Show on stderr how far it is, if it takes longer than a second: the elements that were measured, then
         the bytes that were written. By tqdm where it is installed, else as a line of text.
@@ -71,7 +71,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
         a frame or Series as a subclass, a container of up to 64 elements as a subclass of its builtin, a
         larger one as SharedList and its kind, 4096 bytes or more as SharedBytes (a memoryview of numbers
         as a SharedArray), and these pickle as references. The objects of libraries that mori knows, and of
-        registered codecs, come back as what they are. Anything else that pickles is rebuilt as an instance
+        registered codecs, come back as what they are. Anything else that pickles is built anew as an instance
         of its class: its arrays from 1024 bytes on, its frames and its out-of-band buffers are mapped, and
         its own pickling sends those that are SharedArrays or shared frames as references. None, numbers,
         strings, short bytes, functions, classes and modules come back as they are, and so does what does

@@ -205,7 +205,7 @@ class NotShareableError(MoriError, TypeError):
 
 
 class ObjectColumnWarning(UserWarning):
-    """A column of dtype object is rebuilt in every process that opens it, not mapped."""
+    """A column of dtype object is built anew in every process that opens it, not mapped."""
 
 
 class StoreWarning(UserWarning):

@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 from mori.errors import SettingError
 
-__all__ = ["grace", "look_in", "pool", "pool_seconds", "store"]
+__all__ = ["add_source", "grace", "pool", "pool_seconds", "store"]
 
 Source = Callable[[str], tuple[str, str] | None]
 
 _sources: list[Source] = []
 
 
-def look_in(source: Source) -> None:
+def add_source(source: Source) -> None:
     """Look in one more place: asked for a setting (``grace``), it returns its own key and the text."""
     if source not in _sources:
         _sources.append(source)

@@ -88,9 +88,9 @@ class _Rules:
         self.what = what
         self.equal = equal
 
-    def need(self, kept: bool, rule: str) -> None:
+    def need(self, holds: bool, rule: str) -> None:
         """Raise an error for a rule that is not kept."""
-        if not kept:
+        if not holds:
             raise AssertionError(f"{self.what}: {rule}")
 
     def same(self, got: Any) -> bool:
@@ -150,8 +150,8 @@ class _Rules:
         with by_value_():
             data = pickle.dumps(shared, 5)
         self.need(self.same(pickle.loads(data)[0]), "by value, decode has to give back an equal object")
-        again = share([shared[0]])
-        self.need(self.same(again[0]), "an object that was decoded has to be encoded again")
+        reshared = share([shared[0]])
+        self.need(self.same(reshared[0]), "an object that was decoded has to be encoded again")
         name = shared_name(shared)
         assert name is not None
         command = [sys.executable, "-c", _CHILD, type(self.codec).__module__, name]
@@ -172,8 +172,8 @@ class _Rules:
             self.need(
                 self.same(got), f"decode has to do with buffers at any multiple of 8 (shifted by {shift})"
             )
-            kept = buffer[start : start + len(data)].tobytes() == data
-            self.need(kept, "decode has to leave its buffers as they are")
+            is_unchanged = buffer[start : start + len(data)].tobytes() == data
+            self.need(is_unchanged, "decode has to leave its buffers as they are")
 
     def check_damage(self) -> None:
         """Check what decode makes of bytes that encode did not write."""

@@ -127,7 +127,7 @@ def _may_be_shared(x: Any) -> bool:
     if isinstance(x, np.generic):
         return False
     if isinstance(x, np.ndarray):
-        # Elements that are objects are rebuilt by everybody. A view of a region is shared already.
+        # Elements that are objects are built anew by everybody. A view of a region is shared already.
         return not x.dtype.hasobject and adapters.region_of(x) is None
     dtypes = getattr(x, "dtypes", getattr(x, "dtype", None))
     return object not in np.ravel(np.asarray(dtypes, dtype=object)).tolist()

@@ -4,7 +4,7 @@ A plain array that looks into a region (`numpy.asarray(x)`, a frame made over on
 taken) has no way of its own to pickle; its memory leaves the pickle as an out-of-band buffer. Where
 references are wanted, the pickle is put into another one, which refers to that buffer. Nothing is recognised
 by the bytes of a buffer: those are the user's. Here is said, too, how what is pickled for nobody in
-particular travels: by value.
+particular is sent: by value.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
         protocol: int = pickle.HIGHEST_PROTOCOL,
     ) -> Any:
         if not used.ever:
-            handed_out: list[Any] = []
-            collect = None if buffer_callback is None else handed_out.append
+            collected: list[Any] = []
+            collect = None if buffer_callback is None else collected.append
             pickled = plain(x, buffer_callback=collect, protocol=protocol)
             if not used.ever:
-                for buffer in handed_out:
+                for buffer in collected:
                     buffer_callback(buffer)  # type: ignore[misc]
                 return pickled
-            # The first region was made by what was pickled: once more, as it is to travel.
+            # The first region was made by what was pickled: once more, as it is to be sent.
         if (
             transport_var.get(None) is None
         ):  # such as the arguments of client.run: who gets them, is not known

@@ -1,6 +1,6 @@
 """Dask's collections over shared objects: their chunks are views, and their graphs are small.
 
-A chunk travels by itself: a reference to its part of the region where that can be opened, else its own bytes
+A chunk is sent by itself: a reference to its part of the region where that can be opened, else its own bytes
 and no others.
 """
 

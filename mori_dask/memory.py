@@ -162,6 +162,6 @@ def report(worker: Worker) -> dict[str, Any]:
 
 
 def _written(mapping: adapters.Region) -> float:
-    """Return when a region was written, or landed here, in seconds since the epoch; 0 if it is gone."""
+    """Return when a region was written, or adopted here, in seconds since the epoch; 0 if it is gone."""
     lease = mapping.lease
     return 0.0 if lease is None or lease.is_given_back else os.fstat(lease.fd).st_mtime

@@ -26,15 +26,15 @@ class Message(Transport):
 
     relayed : by a scheduler of this domain: references, or values; None if it is not passed on
     opened : by its receiver, or by whom that passes it to: it is of this domain
-    kept : what is in it, by its sender, until it is received or not wanted any more
+    is_held : what is in it, by its sender, until it is received or not wanted any more
     made : header and frames of what is made anew for it
     regions : references to each region of the part that is being made, by their ids, where they are noted
     """
 
-    __slots__ = ("_context", "_msg", "kept", "made", "opened", "regions", "relayed")
+    __slots__ = ("_context", "_msg", "is_held", "made", "opened", "regions", "relayed")
     relayed: str | None
     opened: bool
-    kept: bool
+    is_held: bool
     made: dict[int, tuple[Any, Any]]
     regions: dict[bytes, bytes] | None
 
@@ -49,7 +49,7 @@ class Message(Transport):
         here = receiver_here(self._context)
         self.relayed = None if here is None else relays(here)
         self.opened = here is not None
-        self.kept = _is_kept(self._msg)
+        self.is_held = _is_held_by_sender(self._msg)
         self.made = {}
         self.regions = None
         return getattr(self, name)
@@ -60,7 +60,7 @@ class Message(Transport):
 
     def accepts(self, mapping: Region) -> bool:
         """Accept every region; start a grace unless the sender keeps it alive."""
-        if not self.kept and mapping.lease is not None:
+        if not self.is_held and mapping.lease is not None:
             mapping.lease.needs_grace = True
         return True
 
@@ -72,7 +72,7 @@ class Message(Transport):
         return super().reduce(payload)
 
 
-def _is_kept(msg: Any) -> bool:
+def _is_held_by_sender(msg: Any) -> bool:
     """Say whether the sender keeps what is in a message, until it is received or not wanted any more.
 
     A worker that is asked for keys keeps them until the other has said OK. A scheduler keeps a task's

@@ -72,8 +72,8 @@ def add(server: Scheduler | Worker) -> None:
 
 def remove(server: Scheduler | Worker) -> None:
     """Have them read no more, if they are this one's."""
-    kept = _collector.servers.get(_kind(server))
-    if kept is None or kept() is not server:
+    server_ref = _collector.servers.get(_kind(server))
+    if server_ref is None or server_ref() is not server:
         return
     del _collector.servers[_kind(server)]
     if not _collector.servers:

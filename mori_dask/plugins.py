@@ -40,13 +40,13 @@ class MoriScheduler(SchedulerPlugin):
         self._forgets = False
         self._raised: dict[Any, Relayed] = {}  # exceptions that refer to regions, by the key of their task
 
-    def meet(self, worker: str = "", said: Any = None) -> dict[str, Any]:
+    def register(self, worker: str = "", said: Any = None) -> dict[str, Any]:
         """Answer a worker or client that has met mori only after it was connected."""
         stream = self._scheduler.stream_comms.get(worker)
         if stream is not None and stream.comm is not None:
             handshake.tell(stream.comm, said)
             if self._versions is not None:
-                self._versions.meet_worker(worker, said)
+                self._versions.note_worker(worker, said)
         return handshake.said(relay=True)
 
     async def start(self, scheduler: Scheduler) -> None:
@@ -56,7 +56,7 @@ class MoriScheduler(SchedulerPlugin):
             return
         self._scheduler = scheduler
         self._versions = Versions(scheduler)
-        scheduler.handlers["mori_meet"] = self.meet
+        scheduler.handlers["mori_register"] = self.register
         if config.get("mori.dask.keep-replicas"):
             _keep_replicas(scheduler)
         for worker in scheduler.workers:
@@ -72,7 +72,7 @@ class MoriScheduler(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Meet a worker."""
         if self._versions is not None:
-            self._versions.meet_worker(worker, scheduler.workers[worker].metrics.get("mori"))
+            self._versions.note_worker(worker, scheduler.workers[worker].metrics.get("mori"))
         self._forgets = False
 
     def add_client(self, scheduler: Scheduler, client: str) -> None:
@@ -88,7 +88,7 @@ class MoriScheduler(SchedulerPlugin):
     def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
         """Look at the version of a client with its first graph: now it is connected, and hears of it."""
         if self._versions is not None:
-            self._versions.meet_client(client)
+            self._versions.note_client(client)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Forget it."""
@@ -166,7 +166,7 @@ class MoriWorker(WorkerPlugin):
             with contextlib.suppress(Exception):  # a scheduler without the plugin: by value, as before
                 comm = worker.batched_stream.comm
                 handshake.tell(
-                    comm, await worker.scheduler.mori_meet(worker=worker.address, said=handshake.said())
+                    comm, await worker.scheduler.mori_register(worker=worker.address, said=handshake.said())
                 )
 
     def teardown(self, worker: Worker) -> None:
@@ -235,4 +235,4 @@ async def _install(client: Client) -> None:
     client.rpc.collect()
     stream = client.scheduler_comm
     if stream is not None and stream.comm is not None:
-        handshake.tell(stream.comm, await client.scheduler.mori_meet())
+        handshake.tell(stream.comm, await client.scheduler.mori_register())

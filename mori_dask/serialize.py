@@ -48,8 +48,8 @@ def register() -> None:
         _register_type(cls)
     dask_serialize.register(np.ndarray)(_serialize_array)
     for dispatch, ours in ((sizeof, _sizeof), (normalize_token, _token)):
-        _when_met(dispatch, "pandas", functools.partial(_register_pandas, dispatch, ours))
-        _when_met(dispatch, "pyarrow", functools.partial(_register_arrow, dispatch, ours))
+        _when_imported(dispatch, "pandas", functools.partial(_register_pandas, dispatch, ours))
+        _when_imported(dispatch, "pyarrow", functools.partial(_register_arrow, dispatch, ours))
     adapters.watch_classes(_prefer_references)
 
 
@@ -61,7 +61,7 @@ def _register_type(cls: type) -> None:
     normalize_token.register(cls)(_token)
 
 
-def _when_met(dispatch: Any, library: str, register: Callable[[], None]) -> None:
+def _when_imported(dispatch: Any, library: str, register: Callable[[], None]) -> None:
     """Register what is of a library when Dask first meets one of its types, after what Dask itself has."""
     first = dispatch._lazy.get(library)
     if first is None and library in sys.modules:

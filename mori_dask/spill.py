@@ -17,7 +17,7 @@ from mori_dask import config
 __all__ = ["held", "refer"]
 
 
-class _Kept(adapters.Transport):
+class _Leasing(adapters.Transport):
     """The transport into a file: it keeps leases, with the bytes of their regions, until the file is gone."""
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class _ReferringSlow(Slow):
         if config.get("mori.dask.spill") == "value":
             super().__setitem__(key, value)
             return
-        kept = _Kept()
-        with adapters.use_transport(kept):
+        transport = _Leasing()
+        with adapters.use_transport(transport):
             super().__setitem__(key, value)
-        if kept.leases:
-            self.mori_leases[key] = kept.leases
+        if transport.leases:
+            self.mori_leases[key] = transport.leases
 
     def __delitem__(self, key: Hashable) -> None:
         super().__delitem__(key)
@@ -66,5 +66,7 @@ def held(data: Any) -> int:
     files = _files_of(data)
     if not isinstance(files, _ReferringSlow):
         return 0
-    regions = {name: size for kept in list(files.mori_leases.values()) for name, (_, size) in kept.items()}
+    regions = {
+        name: size for leases in list(files.mori_leases.values()) for name, (_, size) in leases.items()
+    }
     return sum(regions.values())

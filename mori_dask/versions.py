@@ -27,7 +27,7 @@ class Versions:
         self._by_whom = {"the scheduler": mori.__version__}
         self._clients: set[str] = set()
 
-    def meet_worker(self, address: str, said: Any) -> None:
+    def note_worker(self, address: str, said: Any) -> None:
         """Take down what a worker says; warn where it is the first one with another version."""
         version = said.get("version") if isinstance(said, dict) else None
         if not isinstance(version, str):
@@ -37,7 +37,7 @@ class Versions:
         if is_new:
             self._warn()
 
-    def meet_client(self, client: str) -> None:
+    def note_client(self, client: str) -> None:
         """Take down what a client said when it was connected; warn it of what differs. Once for each."""
         if client in self._clients or client not in self._scheduler.client_comms:
             return

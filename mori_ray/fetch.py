@@ -30,7 +30,7 @@ _LIMIT: Final = 120.0  # seconds
 
 
 def _read_there(payload: bytes) -> np.ndarray[Any, Any] | None:
-    """Return the bytes of the region of a reference; what a task returns travels by value."""
+    """Return the bytes of the region of a reference; what a task returns is sent by value."""
     try:
         return adapters.open_region(payload).bytes()
     except RegionNotFoundError:
@@ -104,7 +104,7 @@ def _exclusive(payload: bytes) -> AbstractContextManager[None]:
     return adapters.exclusive(f"fetch-{region_id[:1].hex()}", _LIMIT)  # of 256 at most that killed ones leave
 
 
-class _Kept:
+class _Fetched:
     """Copies that outlast their last use here, for the next task: so many seconds, and so many bytes."""
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class _Kept:
         self._lock = threading.RLock()
 
 
-_kept = _Kept()
-keep = _kept.keep
+_fetched = _Fetched()
+keep = _fetched.keep
 
-adapters.in_child(_kept.forget)
+adapters.in_child(_fetched.forget)

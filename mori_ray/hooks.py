@@ -1,7 +1,7 @@
 """Every hook of Ray that is not its public surface.
 
 tests/mori_ray/test_hooks.py has a canary for each; where one is gone, the function here says so (`None`,
-`False`, `Purpose.UNKNOWN`), and bytes travel: slower, and right.
+`False`, `Purpose.UNKNOWN`), and bytes are sent: slower, and right.
 """
 
 from __future__ import annotations
@@ -74,18 +74,18 @@ def purpose(frame: FrameType | None) -> Purpose:
     """
     while frame is not None:
         place = _place(frame)
-        above = frame.f_back
+        caller = frame.f_back
         if (callers := _CALLERS.get(place)) is not None:
-            if above is None:  # of a thread of Ray's that has begun outside of Python
+            if caller is None:  # of a thread of Ray's that has begun outside of Python
                 return Purpose.RETURN if place == _SERIALIZE else Purpose.UNKNOWN
-            module, function = _place(above)
+            module, function = _place(caller)
             found = callers.get((module, ""), callers.get((module, function), Purpose.UNKNOWN))
-            if found is Purpose.ARGUMENT and module == "ray.actor" and _may_be_asynchronous(above):
+            if found is Purpose.ARGUMENT and module == "ray.actor" and _may_be_asynchronous(caller):
                 return Purpose.LOOP_ARGUMENT
             return found
         if place[0] not in _PICKLING and place[0] != _SERIALIZATION:
             break
-        frame = above
+        frame = caller
     return Purpose.UNKNOWN
 
 

@@ -20,7 +20,7 @@ from mori_ray import hooks, metrics, settings
 
 __all__ = ["Session", "session"]
 
-_LOOK_EVERY: Final = 1.0  # seconds between looks at the nodes of the cluster
+_CHECK_EVERY: Final = 1.0  # seconds between looks at the nodes of the cluster
 
 
 class Session:
@@ -43,7 +43,7 @@ class Session:
         self._captured: set[Lease] = set()
         self._node = b""
         self._has_one_node = False
-        self._looked = -_LOOK_EVERY
+        self._checked = -_CHECK_EVERY
         self._label = announce("ray", self.node.hex())
 
     @property
@@ -61,9 +61,9 @@ class Session:
     def has_one_node(self) -> bool:
         """Whether the cluster has a single node, as of the last second."""
         now = time.monotonic()
-        if now - self._looked >= _LOOK_EVERY:
+        if now - self._checked >= _CHECK_EVERY:
             self._has_one_node = sum(node["Alive"] for node in ray.nodes()) == 1
-            self._looked = now
+            self._checked = now
         return self._has_one_node
 
     def token_of(self, mapping: Region) -> tuple[bytes, bytes]:

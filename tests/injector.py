@@ -83,7 +83,7 @@ class Scene:
 
     def settle(self) -> None:
         home, limit = pool.current(), time.monotonic() + 10
-        while home._let_go or home._kept() == 0:
+        while home._let_go or home._idle_nbytes() == 0:
             home.tend()
             assert time.monotonic() < limit
             time.sleep(0.001)

@@ -1,7 +1,7 @@
 """Lists and tuples of many arrays of one dtype in one node: their elements one behind the other.
 
 Where the arrays differ in length, offsets say where each begins; where they differ in more than their first
-dimension, each has its shape beside it. An array is handed out as a view, without a copy and without a node.
+dimension, each has its shape beside it. An array is returned as a view, without a copy and without a node.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from mori.codecs.arrow_buffers import (
     schema_to_plain,
     take_apart,
 )
-from mori.format.codec import Buffers, Encoded, RebuiltCodec, register
+from mori.format.codec import Buffers, Encoded, LibraryCodec, register
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
 
@@ -44,7 +44,7 @@ def _kind(plain: dict[str, Any]) -> pa.DataType:
     return field.type
 
 
-class ArrayCodec(RebuiltCodec):
+class ArrayCodec(LibraryCodec):
     """An array of any type."""
 
     id = Id.ARROW_ARRAY
@@ -58,7 +58,7 @@ class ArrayCodec(RebuiltCodec):
         return checked(put_together(_kind(plain), plain["array"], buffers), trusted=buffers.trusted)
 
 
-class ChunkedCodec(RebuiltCodec):
+class ChunkedCodec(LibraryCodec):
     """A chunked array; its chunks have their buffers in one node, what they share but once."""
 
     id = Id.ARROW_CHUNKED_ARRAY
@@ -76,7 +76,7 @@ class ChunkedCodec(RebuiltCodec):
         return pa.chunked_array(chunks, kind)
 
 
-class TableCodec(RebuiltCodec):
+class TableCodec(LibraryCodec):
     """A table or a record batch: its schema, and its columns as children."""
 
     hides_writes = False

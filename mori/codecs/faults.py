@@ -9,7 +9,7 @@ from typing import Any, Final
 
 __all__ = ["fault_in", "path_to"]
 
-_LOOKED_AT: Final = 10_000  # objects, on the way to a part that an error is to name
+_MOST_OBJECTS: Final = 10_000  # objects, on the way to a part that an error is to name
 _DEEP: Final = 4  # steps on the way into what is nested too deeply: its innermost part is that, too
 
 
@@ -36,26 +36,26 @@ def _items(obj: Any) -> Iterator[tuple[str, Any]]:
 def _below(obj: Any) -> Iterator[tuple[str, Any]]:
     """Yield everything below an object, the nearest first, each once, up to a limit."""
     seen, waiting = {id(obj)}, deque([("", obj)])
-    while waiting and len(seen) < _LOOKED_AT:
-        above, current = waiting.popleft()
+    while waiting and len(seen) < _MOST_OBJECTS:
+        path, current = waiting.popleft()
         for step, value in _items(current):
             if id(value) not in seen:
                 seen.add(id(value))
-                waiting.append((above + step, value))
-                yield above + step, value
+                waiting.append((path + step, value))
+                yield path + step, value
 
 
 def path_to(obj: Any, wanted: object) -> str:
     """Return how a user writes the way from an object to what it contains."""
-    return next((way for way, found in _below(obj) if found is wanted), ".<part>")
+    return next((path for path, found in _below(obj) if found is wanted), ".<part>")
 
 
 def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple[str, str]:
     """Return the way to the innermost part that `dump` raises for, and what is wrong with it."""
     is_deep = isinstance(error, RecursionError)
-    way, found, seen = "", str(error), {id(obj)}  # an inner error itself would be a cycle with this frame
-    steps = _DEEP if is_deep else _LOOKED_AT
-    while len(seen) < _LOOKED_AT and steps:
+    path, found, seen = "", str(error), {id(obj)}  # an inner error itself would be a cycle with this frame
+    steps = _DEEP if is_deep else _MOST_OBJECTS
+    while len(seen) < _MOST_OBJECTS and steps:
         steps -= 1
         for step, value in _items(obj):
             if id(value) in seen:
@@ -64,10 +64,10 @@ def fault_in(obj: Any, error: Exception, dump: Callable[[Any], object]) -> tuple
             try:
                 dump(value)
             except Exception as inner:
-                way, obj, found = way + step, value, str(inner)
+                path, obj, found = path + step, value, str(inner)
                 break
         else:
             break
     if is_deep:
-        return way, f"its containers are nested more deeply than pickle can follow ({error})"
-    return way, f"it is a {type(obj).__qualname__} that does not pickle ({found})"
+        return path, f"its containers are nested more deeply than pickle can follow ({error})"
+    return path, f"it is a {type(obj).__qualname__} that does not pickle ({found})"

@@ -96,14 +96,14 @@ class Index:
         When it is made, if this Python hashes otherwise than the one that wrote it.
     """
 
-    __slots__ = ("_look", "_nothing", "_table")
+    __slots__ = ("_nothing", "_read", "_table")
 
     def __init__(
         self,
         meta: bytes,
         buffers: Sequence[npt.NDArray[np.uint8]],
         count: int,
-        look: Callable[[int], Any],
+        read: Callable[[int], Any],
         nothing: Collection[Any],
     ) -> None:
         (probe,) = _META.unpack(meta)
@@ -113,7 +113,7 @@ class Index:
         if table.nbytes != 8 * count:
             raise ValueError(f"an index of {table.nbytes} bytes for {count} keys")
         self._table = table.data.cast("Q")
-        self._look = look
+        self._read = read
         self._nothing = nothing
 
     def find(self, key: Any) -> int | None:
@@ -140,7 +140,7 @@ class Index:
             position: int = entry & _PLACE
             if position >= len(table):
                 raise ValueError("an entry of its index leads outside of its keys")
-            found = self._look(position)
+            found = self._read(position)
             if found is key or found == key:
                 return position
         return None

@@ -3,8 +3,8 @@
 A dtype is plain data, so no bytes can make it anything but a dtype; one that plain data cannot tell
 (metadata, a dtype of another library) is a pickled child.
 
-Arrays of Python objects, and of numpy's variable-width strings, are rebuilt when they are opened. Objects are
-one pickled list, so that they keep their types and the arrays among them lie in the region; arrays with
+Arrays of Python objects, and of numpy's variable-width strings, are built anew when they are opened. Objects
+are one pickled list, so that they keep their types and the arrays among them lie in the region; arrays with
 objects in their fields, and strings, are pickled whole.
 """
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from mori.codecs.arrow_buffers import check_missing
 from mori.format import codec, writer
-from mori.format.codec import Buffers, Encoded, Pickled, RebuiltCodec
+from mori.format.codec import Buffers, Encoded, LibraryCodec, Pickled
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
 from mori.format.node import root_of
@@ -32,10 +32,10 @@ def _to_arrow(column: pl.Series) -> pa.Table | None:
     """Return a column as a table of its own; None for one that Arrow does not give back as it is."""
     try:
         table = column.to_frame().to_arrow(compat_level=_NEWEST)
-        again = pl.from_arrow(table.slice(0, 0))
+        empty = pl.from_arrow(table.slice(0, 0))
     except (pa.ArrowException, pl.exceptions.PolarsError):
         return None
-    return table if isinstance(again, pl.DataFrame) and again.dtypes == [column.dtype] else None
+    return table if isinstance(empty, pl.DataFrame) and empty.dtypes == [column.dtype] else None
 
 
 def _order(column: pl.Series) -> str:
@@ -49,7 +49,7 @@ def _pickled(column: pl.Series) -> Pickled:
     return Pickled(column)
 
 
-class _Polars(RebuiltCodec):
+class _Polars(LibraryCodec):
     """What both codecs have in common."""
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded, RebuiltCodec
+from mori.format.codec import Buffers, Encoded, LibraryCodec
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
 
@@ -45,7 +45,7 @@ def _check_inside(indices: Any, length: int) -> None:
         raise ValueError(f"indices that are not inside {length}")
 
 
-class _Sparse(RebuiltCodec):
+class _Sparse(LibraryCodec):
     """What the codecs of this file have in common."""
 
     def __init__(self, number: int, *names: str) -> None:

@@ -47,10 +47,10 @@ __all__ = [
     "PartNumberError",
     "Reader",
     "StreamCodec",
-    "dump_again",
     "encode_blocks",
     "encode_object",
     "part",
+    "redump",
     "reloaded",
     "void",
 ]
@@ -431,20 +431,20 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
     container: Any = None
     if kind == "dict":
         content, container = dict(obj), obj
-        looked_at, holders = [*obj.values()], 2
+        examined, holders = [*obj.values()], 2
     elif kind == "list":
         content, container = list(obj), obj
-        looked_at, holders = content, 1
+        examined, holders = content, 1
     elif kind == "object":
-        looked_at, holders = [obj], 1 << 30  # who else refers to it does not matter
+        examined, holders = [obj], 1 << 30  # who else refers to it does not matter
     else:
-        looked_at, holders = list(obj), 1
+        examined, holders = list(obj), 1
     is_common = kind == "common"
     writer = _Writer(survey, container, root=obj, is_common=is_common)
-    contents = survey.contents(looked_at, holders, obj, has_nodes=kind in _WITH_NODES, is_common=is_common)
+    contents = survey.contents(examined, holders, obj, has_nodes=kind in _WITH_NODES, is_common=is_common)
     if kind == "dict":
         contents = contents.joined(survey.contents([*obj], 2, obj, has_nodes=False))
-    del looked_at
+    del examined
     buffers: list[pickle.PickleBuffer] = []
 
     def take(buffer: pickle.PickleBuffer) -> bool:
@@ -517,11 +517,11 @@ def encode_blocks(
 
 
 def _fault_of(elements: list[Any], first: int, error: Exception) -> UnpicklableError:
-    way, fault = fault_in(elements, error, _dump)
-    number, bracket, rest = way[1:].partition("]")
-    if way[:1] == "[" and number.isdigit():
-        way = f"[{first + int(number)}{bracket}{rest}"
-    return UnpicklableError(way, fault)
+    path, fault = fault_in(elements, error, _dump)
+    number, bracket, rest = path[1:].partition("]")
+    if path[:1] == "[" and number.isdigit():
+        path = f"[{first + int(number)}{bracket}{rest}"
+    return UnpicklableError(path, fault)
 
 
 Get = Callable[[int], Any]
@@ -617,7 +617,7 @@ class Reader:
         return number
 
 
-def dump_again(elements: object, reader: Reader, number: Number, reference: Number | None) -> bytes:
+def redump(elements: object, reader: Reader, number: Number, reference: Number | None) -> bytes:
     """Return the stream of elements that were read from one, to be compared with it.
 
     `number` gives the numbers of parts, and `reference` those of persistent ids.
@@ -641,10 +641,10 @@ def dump_again(elements: object, reader: Reader, number: Number, reference: Numb
     return file.getvalue()
 
 
-def _dump(obj: Any, number: Number | None = None, again: Callable[[], None] = lambda: None) -> bytes:
+def _dump(obj: Any, number: Number | None = None, restart: Callable[[], None] = lambda: None) -> bytes:
     """Return the stream of an object by itself, by cloudpickle where plain pickle fails.
 
-    `number` gives the numbers of parts, and `again` is called before it gives them once more.
+    `number` gives the numbers of parts, and `restart` is called before it gives them once more.
     """
     numbers = number or (lambda part: 0 if part is not obj and codec.is_part(part) else None)
     file = io.BytesIO()
@@ -655,7 +655,7 @@ def _dump(obj: Any, number: Number | None = None, again: Callable[[], None] = la
     except Exception:
         if (cloudpickle := _cloudpickle()) is None:
             raise
-        again()
+        restart()
         file = io.BytesIO()
         table = _Reducers(numbers, cloudpickle.Pickler.dispatch_table)
         type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})(file, 5).dump(obj)

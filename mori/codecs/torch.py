@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mori.format import codec
-from mori.format.codec import Buffers, Encoded, RebuiltCodec
+from mori.format.codec import Buffers, Encoded, LibraryCodec
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
 from mori.memory.mapping import writable
@@ -54,7 +54,7 @@ def _order(tensor: torch.Tensor) -> list[int]:
     return sorted(range(tensor.dim()), key=lambda place: -tensor.stride(place))
 
 
-class TensorCodec(RebuiltCodec):
+class TensorCodec(LibraryCodec):
     """A tensor or a parameter: its elements in the order in which it has them."""
 
     id = Id.TORCH_TENSOR

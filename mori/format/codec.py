@@ -20,7 +20,6 @@ from mori.format.origins import node_of, remember
 
 if TYPE_CHECKING:
     from mori.format.node import Node
-    from mori.memory.mapping import Reopener
 
 __all__ = [
     "CHANGED",
@@ -31,9 +30,9 @@ __all__ = [
     "Codec",
     "Encoded",
     "Joined",
+    "LibraryCodec",
     "Pickled",
     "Range",
-    "RebuiltCodec",
     "Strides",
     "UnpicklableError",
     "for_id",
@@ -116,7 +115,7 @@ class Buffers(list[npt.NDArray[np.uint8]]):
     """A node's buffers, read-only views of the region.
 
     `trusted` says that a codec of mori's made them on this host, and that nobody can have changed them since.
-    What is not trusted has to be checked in full before it is handed to code that follows it.
+    What is not trusted has to be checked in full before it is given to code that follows it.
     """
 
     trusted: bool = False
@@ -245,9 +244,8 @@ class Codec:
         """Return what a user holds of an array over the buffer of a node; None where that is no array."""
         return None
 
-    def reopener(self, node: Node, obj: Any) -> Reopener | None:
-        """Return what opens a node that was opened as `obj` once more, in fewer steps; None for nothing."""
-        return None
+    def note_opened(self, node: Node, obj: Any) -> None:
+        """Have the mapping remember how a node that was opened as `obj` is opened again, in fewer steps."""
 
     # Parts, by the numbers in their names
 
@@ -317,7 +315,7 @@ class ContainerCodec(BuiltinCodec):
         return self.step(obj, index)
 
 
-class RebuiltCodec(Codec):
+class LibraryCodec(Codec):
     """A codec whose objects are of a library's own class, which has no room for where they came from."""
 
     def open(self, node: Node) -> Any:
@@ -342,9 +340,9 @@ class Pickled:
 class UnpicklableError(TypeError):
     """Says which part of an object does not pickle: how a user writes the way to it, and why."""
 
-    def __init__(self, way: str, found: str) -> None:
+    def __init__(self, path: str, found: str) -> None:
         super().__init__(found)
-        self.way = way
+        self.path = path
 
 
 class _Library(NamedTuple):
@@ -424,18 +422,18 @@ def for_type(cls: type) -> Codec | None:
     """
     codec = TABLE.get(cls)
     if codec is None:
-        _meet(cls)
+        _import_codecs(cls)
         codec = TABLE.get(cls)
     if codec is None:
         for base in cls.__mro__[1:-1]:
             if base not in _derived:
-                _meet(base)
+                _import_codecs(base)
             if base in _derived:
                 return _derived[base]
     return codec
 
 
-def _meet(cls: type) -> None:
+def _import_codecs(cls: type) -> None:
     """Import the codecs of the library that a class comes from: mori's own, or what was announced for it."""
     where = cls.__module__
     if not isinstance(where, str):  # the descriptor of Cython's functions, which have modules of their own

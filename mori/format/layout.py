@@ -38,10 +38,10 @@ __all__ = [
     "ENCODED",
     "HEADER",
     "HEADER_FIELDS",
-    "LEANS",
     "MAGIC",
     "NODE",
     "NODE_FIELDS",
+    "REFERS_OUTSIDE",
     "SMALL_ALIGNMENT",
     "VERSION",
     "Codec",
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 ALIASED: Final = 1  # flag: aliases refer to this node
-LEANS: Final = 2  # flag: the subtree contains an alias whose target lies outside of it
+REFERS_OUTSIDE: Final = 2  # flag: the subtree contains an alias whose target lies outside of it
 
 # field, struct code: offsets follow from the codes (no padding under "<")
 NODE_FIELDS: Final = (

@@ -23,7 +23,7 @@ from mori.store.base import MAX_STEPS, Name, format_name
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 
 _ALIAS: Final = Id.ALIAS  # a node that stands for another: the tree's own, whatever its codec
-_FLAGS: Final = layout.ALIASED | layout.LEANS
+_FLAGS: Final = layout.ALIASED | layout.REFERS_OUTSIDE
 _KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
 
 
@@ -147,10 +147,10 @@ class Node:
         back = self.record.back
         if not back:
             raise self._corrupt("it stands in no tree")
-        above = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
-        if above._back_of(self.record.place) != back or back + self.extent > above.extent:
+        parent = Node(self.mapping, self._data, self._view, self.offset - back, self.mapping.nbytes)
+        if parent._back_of(self.record.place) != back or back + self.extent > parent.extent:
             raise self._corrupt("its parent does not know it")
-        return above
+        return parent
 
     def name(self, inside: tuple[int, ...] = ()) -> Name | None:
         """Return the name of the node, or of a part `inside` that has no node of its own.
@@ -159,15 +159,15 @@ class Node:
         """
         path: list[int] = [*reversed(inside)]  # from the end
         node: Node = self
-        while (above := node.parent()) is not None:
+        while (parent := node.parent()) is not None:
             try:
-                steps = above.codec.steps_to(above, node)
+                steps = parent.codec.steps_to(parent, node)
             except ValueError as error:  # what was not read yet may be damaged
-                raise above.decode_error(str(error)) from error
+                raise parent.decode_error(str(error)) from error
             if steps is None or not (steps or path):  # a dict's list of values is no part of it
                 return None
             path += steps
-            node = above
+            node = parent
             if len(path) > MAX_STEPS:
                 return None
         return self.mapping.name._replace(path=tuple(reversed(path)))
@@ -192,8 +192,7 @@ class Node:
         """Return the object that a user holds of it, and have the mapping remember how to open it again."""
         by = codec.known(self.record.codec) or self.codec
         obj = by.open(self)
-        if (reopener := by.reopener(self, obj)) is not None:
-            self.mapping.remember(self.offset, reopener)
+        by.note_opened(self, obj)
         return obj
 
     def children(self) -> Sequence[Any]:
@@ -265,7 +264,7 @@ def node_at(mapping: Mapping, offset: int) -> Node:
 
 def _known(node: Node) -> Node:
     """Return a node that its parents, up to the root, know: an array may hold what looks like one."""
-    above: Node | None = node
-    while above is not None:
-        above = above.parent()
+    ancestor: Node | None = node
+    while ancestor is not None:
+        ancestor = ancestor.parent()
     return node

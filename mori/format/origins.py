@@ -1,4 +1,4 @@
-"""What was rebuilt from a region in a class of its own: which node an object came from.
+"""Origins: which node an object of a class that is not mori's was opened from.
 
 An ndarray is known by its memory and a view by its node; objects of other
 libraries' classes, and of the user's, have no room for either. Invariant: this table keeps no object
@@ -38,10 +38,10 @@ def watch(call: Callable[[type], None]) -> None:
 
 
 def remember(obj: T, node: Node) -> T:
-    """Note that an object was rebuilt from a node, and return it.
+    """Note that an object was opened from a node, and return it.
 
     To be called when a node is opened, with an object that was made now and has something mapped. An
-    object of a class without weak references is handed out all the same, and is not known as shared.
+    object of a class without weak references is returned all the same, and is not known as shared.
     """
     key = id(obj)
     try:
@@ -61,7 +61,7 @@ def _forget(key: int, origins: dict[int, tuple[weakref.ref[Any], Node]] = _origi
 
 
 def node_of(obj: object) -> Node | None:
-    """Return the node that an object was rebuilt from; None for any other object.
+    """Return the node that an object was opened from; None for any other object.
 
     The node is what was shared; a change made to the object since then is in that object alone.
     """

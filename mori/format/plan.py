@@ -87,7 +87,7 @@ def buffer_nbytes(buffer: Buffer) -> int:
 class _Level:
     """An object on the way down, and how many of its children have been met."""
 
-    __slots__ = ("children", "codec", "met", "node", "nodes", "number", "obj", "reach")
+    __slots__ = ("children", "codec", "done", "node", "nodes", "number", "obj", "reach")
 
     def __init__(self, obj: Any, by: Codec, node: PlanNode, children: Sequence[Any], number: int) -> None:
         self.obj = obj
@@ -95,12 +95,12 @@ class _Level:
         self.node = node
         self.nodes: list[PlanNode] = []  # of its children
         self.children = children
-        self.met = 0
+        self.done = 0
         self.number = number  # in the order in which nodes are written
         self.reach = number  # the first node that this one, or a node inside it, refers to
 
 
-class _Met(NamedTuple):
+class _Planned(NamedTuple):
     """An object that was met; it is kept, since the id of one that is gone is soon another's."""
 
     obj: object
@@ -134,11 +134,11 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
         walk = _Measure(survey, prepare)
         root = walk.run(obj)
         if columned := survey.columned:
-            survey.again |= {key: columned[key] for key in columned.keys() & walk.met.keys()}
-        if not (survey.again or survey.late):
+            survey.repeated |= {key: columned[key] for key in columned.keys() & walk.planned.keys()}
+        if not (survey.repeated or survey.found_in_stream):
             break
-        nodes |= survey.late
-        apart = {key: one for key, one in (apart | survey.again).items() if key not in nodes}
+        nodes |= survey.found_in_stream
+        apart = {key: one for key, one in (apart | survey.repeated).items() if key not in nodes}
     return root
 
 
@@ -159,8 +159,8 @@ class _Measure:
         self._survey = survey
         self._prepare = prepare
         self._levels: list[_Level] = []
-        self._above: set[int] = set()
-        self.met: dict[int, _Met] = {}
+        self._ancestors: set[int] = set()
+        self.planned: dict[int, _Planned] = {}
         self._number = 0
 
     def run(self, obj: object) -> PlanNode:
@@ -171,26 +171,26 @@ class _Measure:
             if meter is not None:
                 meter.did(1)
             level = levels[-1]
-            if level.met == len(level.children):
+            if level.done == len(level.children):
                 level.node.children = level.nodes
                 level.node.close()
-                self._above.discard(id(level.obj))
+                self._ancestors.discard(id(level.obj))
                 levels.pop()
                 if level.reach < level.number:
-                    level.node.flags |= layout.LEANS
+                    level.node.flags |= layout.REFERS_OUTSIDE
                     levels[-1].reach = min(levels[-1].reach, level.reach)
                 continue
-            child = level.children[level.met]
-            level.met += 1
+            child = level.children[level.done]
+            level.done += 1
             level.nodes.append(self._enter(child))
         return root
 
     def _enter(self, obj: Any) -> PlanNode:
         by = codec.known(type(obj)) or codec.for_type(type(obj))
         is_scalar = by is not None and by.is_value
-        if not is_scalar and id(obj) in self.met and (alias := self._alias(obj)) is not None:
+        if not is_scalar and id(obj) in self.planned and (alias := self._alias(obj)) is not None:
             return alias
-        if id(obj) in self._above:
+        if id(obj) in self._ancestors:
             raise NotShareableError(
                 path=self._path(),
                 found="it contains itself, and what is between is too large to be written in one piece",
@@ -202,7 +202,7 @@ class _Measure:
         try:
             encoded = None
             if isinstance(by, codec.ContainerCodec):
-                self._survey.meet(taken)
+                self._survey.note_container(taken)
                 encoded = by.encode_in(taken, self._survey, is_root=not self._levels)
             elif by is not None:
                 encoded = by.encode(taken)
@@ -214,7 +214,7 @@ class _Measure:
                 assert isinstance(by, codec.ContainerCodec)
                 encoded = by.encode_in(taken, self._survey, is_root=not self._levels)
         except codec.UnpicklableError as error:
-            raise NotShareableError(path=self._path() + error.way, found=str(error)) from error
+            raise NotShareableError(path=self._path() + error.path, found=str(error)) from error
         except Exception as error:
             raise NotShareableError(
                 path=self._path(), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
@@ -230,20 +230,20 @@ class _Measure:
         if not encoded.children:
             node.close()
             return node
-        self._above.add(id(obj))
+        self._ancestors.add(id(obj))
         self._levels.append(_Level(obj, by, node, encoded.children, self._number))
         return node
 
     def _alias(self, obj: object) -> PlanNode | None:
         """Return an alias to what was written of an object; None if it was not, or is still above."""
-        met = self.met.get(id(obj))
-        if met is None or id(obj) in self._above:
+        planned = self.planned.get(id(obj))
+        if planned is None or id(obj) in self._ancestors:
             return None
         level = self._levels[-1]
-        if not _is_whole(level, met.node):
+        if not _is_whole(level, planned.node):
             return None
-        level.reach = min(level.reach, met.number)
-        return AliasNode(met.node)
+        level.reach = min(level.reach, planned.number)
+        return AliasNode(planned.node)
 
     def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> None:
         """Take note of an object that may be met again."""
@@ -252,7 +252,7 @@ class _Measure:
         by = level.codec
         makes_parts = by.makes_parts and level.node.codec == by.id  # not where it is small, in one stream
         if tells and not makes_parts and _is_whole(level, node):
-            self.met[id(obj)] = _Met(obj, node, self._number)
+            self.planned[id(obj)] = _Planned(obj, node, self._number)
 
     def _path(self) -> str:
         return "obj" + "".join(map(_step, self._levels))
@@ -261,5 +261,5 @@ class _Measure:
 def _step(level: _Level) -> str:
     """Return how a user writes the way from a level's object to the child that is looked at."""
     if isinstance(level.codec, codec.ContainerCodec):
-        return level.codec.step_to(level.obj, level.met - 1, level.children[level.met - 1])
-    return level.codec.step(level.obj, level.met - 1)
+        return level.codec.step_to(level.obj, level.done - 1, level.children[level.done - 1])
+    return level.codec.step(level.obj, level.done - 1)

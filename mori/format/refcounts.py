@@ -26,7 +26,7 @@ matter.
 """
 
 _WALKED: Final = frozenset({list, dict, tuple, set, frozenset})
-_LOOKED_AT: Final = 100_000  # objects below some others; what has more counts as held
+_MOST_OBJECTS: Final = 100_000  # objects below some others; what has more counts as held
 
 
 def _referents(objects: list[Any], kinds: set[type], known: Container[int]) -> list[Any]:
@@ -103,7 +103,7 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
     order = [*{id(one): one for one in objects if id(one) not in known}.values()]
     level = order
     while level:
-        if len(order) > _LOOKED_AT:
+        if len(order) > _MOST_OBJECTS:
             return True
         below = _referents(level, types_of(level), known)
         level = []
@@ -121,7 +121,7 @@ def _is_reached(objects: list[Any], known: Container[int]) -> bool:
 
 
 def _any_has_held_parts(objects: list[Any], kinds: set[type]) -> bool:
-    """Return whether anybody holds what one of the objects has handed out, and does not itself refer to."""
+    """Return whether anybody holds what one of the objects has given out, and does not itself refer to."""
     owners = {cls for cls in kinds - _WALKED if _hands_out(cls)}
     return bool(owners) and any(_has_held_parts(one) for one in objects if type(one) in owners)
 
@@ -136,8 +136,8 @@ def _has_held_parts(obj: Any) -> bool:
     if hasattr(type(obj), "_mori_is_idle"):
         return not obj._mori_is_idle()
     if isinstance(obj, np.ndarray):  # views of an array refer to its memory alone
-        return obj.base is not None and sys.getrefcount(obj.base) > _BASE_ALONE
-    return _count_of_dict(obj) > _DICT_ALONE
+        return obj.base is not None and sys.getrefcount(obj.base) > _UNSHARED_BASE_COUNT
+    return _count_of_dict(obj) > _UNSHARED_DICT_COUNT
 
 
 def dict_of(obj: Any) -> Any:
@@ -157,11 +157,11 @@ def _count_of_dict(obj: Any) -> int:
     return sys.getrefcount(own) if type(own) is dict else 0
 
 
-_BASE_ALONE: Final = sys.getrefcount(np.frombuffer(bytearray(8), np.uint8).base)
+_UNSHARED_BASE_COUNT: Final = sys.getrefcount(np.frombuffer(bytearray(8), np.uint8).base)
 
 
 class _Probe:
     pass
 
 
-_DICT_ALONE: Final = _count_of_dict(_Probe())
+_UNSHARED_DICT_COUNT: Final = _count_of_dict(_Probe())

@@ -101,9 +101,9 @@ class Contents(NamedTuple):
     """Whether there are objects that pickle in a way of their own, or have a codec."""
     has_root: bool
     """Whether the container that they are elements of is in them."""
-    met: dict[int, Any]
+    seen: dict[int, Any]
     """By id, what others refer to, too, and was met for the first time."""
-    again: dict[int, Any]
+    repeated: dict[int, Any]
     """By id, what was met before."""
 
     def joined(self, other: Contents) -> Contents:
@@ -115,8 +115,8 @@ class Contents(NamedTuple):
             self.is_fixed and other.is_fixed,
             self.is_opaque or other.is_opaque,
             self.has_root or other.has_root,
-            self.met | other.met,
-            self.again | other.again,
+            self.seen | other.seen,
+            self.repeated | other.repeated,
         )
 
 
@@ -124,36 +124,35 @@ class Survey:
     """What is met while one object is measured.
 
     Objects of `apart` are known, from an earlier round, to be met again, and those of `nodes` to be nodes of
-    their own. Those that are found in this round are in `again`, and in `late` if they were in a stream then.
+    their own. Those of this round are in `repeated`, or in `found_in_stream` if they were in a stream then.
     """
 
     def __init__(self, apart: dict[int, Any] | None = None, nodes: dict[int, Any] | None = None) -> None:
         self.apart: dict[int, Any] = {} if apart is None else apart
-        self.again: dict[int, Any] = {}
-        self.late: dict[int, Any] = {}
+        self.repeated: dict[int, Any] = {}
+        self.found_in_stream: dict[int, Any] = {}
         self.nodes: dict[int, Any] = {} if nodes is None else nodes
         self._containers: dict[int, Any] = dict(self.nodes)  # nodes of their own
-        self._met: dict[
-            int, Any
-        ] = {}  # what somebody else refers to, too; kept, or its id would be another's
+        # What somebody else refers to, too: it is kept, or its id would soon be another's.
+        self._seen: dict[int, Any] = {}
         self.columned: dict[int, Any] = {}  # those of them that are arrays in columns
         self._kinds: dict[type, Kind] = {}
         self.common = Common()
         for obj in self.apart.values():
             self.common.number(obj)
 
-    def meet(self, obj: Any) -> None:
+    def note_container(self, obj: Any) -> None:
         """Take note of a container that is a node of its own."""
         key = id(obj)
-        if key in self._met and key not in self._containers:
-            self.late[key] = obj
+        if key in self._seen and key not in self._containers:
+            self.found_in_stream[key] = obj
         self._containers[key] = obj
 
     def take(self, contents: Contents, *, is_common: bool = False) -> None:
         """Take note of what some elements have in common with others."""
-        self._met |= contents.met
+        self._seen |= contents.seen
         if not is_common:  # what is met again in there is one object as it is
-            self.again |= contents.again
+            self.repeated |= contents.repeated
 
     def take_arrays(self, held: list[Any]) -> bool:
         """Take note of those arrays of a column that others hold, too; return whether they can be in one.
@@ -163,8 +162,8 @@ class Survey:
         new = {id(one): one for one in held}
         if len(new) < len(held) or not new.keys().isdisjoint(self.apart):
             return False
-        self.again |= {key: new[key] for key in new.keys() & self._met.keys()}
-        self._met |= new
+        self.repeated |= {key: new[key] for key in new.keys() & self._seen.keys()}
+        self._seen |= new
         self.columned |= new
         return True
 
@@ -196,18 +195,18 @@ class Survey:
         for one in (*held_twice(inner, 1), *held_twice(outer, holders + 1)):
             if id(one) in self._containers:
                 if one is not root:  # in an object that pickles in a way of its own
-                    self.late[id(one)] = one
+                    self.found_in_stream[id(one)] = one
                 continue
             if id(one) in self.apart:
                 continue
             is_made = by_value and type(one) is FunctionType
             if not is_made and _is_anybodys(one, self.kind(type(one))):
                 continue
-            if id(one) in self._met and not is_common:
-                self.again[id(one)] = one
+            if id(one) in self._seen and not is_common:
+                self.repeated[id(one)] = one
             else:
                 new[id(one)] = one
-        self._met |= new
+        self._seen |= new
 
     def kind(self, cls: type) -> Kind:
         """Return how objects of a class are looked at."""
@@ -233,7 +232,7 @@ class Survey:
         looked into.
         """
         classes, special = set[type](), dict[int, bool]()
-        met, again = dict[int, Any](), dict[int, Any]()
+        seen, repeated = dict[int, Any](), dict[int, Any]()
         has_root, is_fixed, is_opaque, depth = False, True, False, 0
         refs, owners = elements, set[type]()
         while True:
@@ -250,17 +249,17 @@ class Survey:
                 break
             depth += 1
             kinds = {cls: self.kind(cls) for cls in types}
-            looked_at = {cls for cls, kind in kinds.items() if kind is not Kind.FIXED}
-            level = refs if all_types == looked_at else [one for one in refs if type(one) in looked_at]
+            examined = {cls for cls, kind in kinds.items() if kind is not Kind.FIXED}
+            level = refs if all_types == examined else [one for one in refs if type(one) in examined]
             is_opaque = is_opaque or not {Kind.BUILTIN, Kind.INSTANCE, Kind.RECORD}.issuperset(kinds.values())
-            is_fixed = is_fixed and looked_at <= _IMMUTABLE_BUILTIN | {
+            is_fixed = is_fixed and examined <= _IMMUTABLE_BUILTIN | {
                 cls for cls, kind in kinds.items() if kind is Kind.RECORD
             }
             owners = {cls for cls, kind in kinds.items() if kind in (Kind.INSTANCE, Kind.RECORD)}
             classes |= owners
             refs = []
-            if looked_at:
-                skipped = self._large(level, looked_at, special) if has_nodes else set()
+            if examined:
+                skipped = self._large(level, examined, special) if has_nodes else set()
                 # The first level's objects are in the caller's list as well, if `level` is another.
                 others = 1 if depth > 1 else holders + (level is not elements)
                 here = set[int]()  # met for the first time on this level
@@ -268,10 +267,12 @@ class Survey:
                     if id(one) in skipped or _is_anybodys(one, kinds[type(one)]):
                         continue
                     has_root = has_root or one is root
-                    if one is root or self._is_elsewhere(one, special, met, again, here, is_common=is_common):
+                    if one is root or self._is_elsewhere(
+                        one, special, seen, repeated, here, is_common=is_common
+                    ):
                         skipped.add(id(one))
-                walked = looked_at - {cls for cls, kind in kinds.items() if kind in (Kind.OPAQUE, Kind.CODEC)}
-                if skipped or here or walked != looked_at:
+                walked = examined - {cls for cls, kind in kinds.items() if kind in (Kind.OPAQUE, Kind.CODEC)}
+                if skipped or here or walked != examined:
                     left = {id(one): one for one in level if type(one) in walked and id(one) not in skipped}
                     level = [*left.values()]
                 refs = gc.get_referents(*level)
@@ -282,16 +283,16 @@ class Survey:
             is_fixed,
             is_opaque,
             has_root,
-            met,
-            again,
+            seen,
+            repeated,
         )
 
     def _is_elsewhere(
         self,
         one: Any,
         special: dict[int, bool],
-        met: dict[int, Any],
-        again: dict[int, Any],
+        seen: dict[int, Any],
+        repeated: dict[int, Any],
         here: set[int],
         *,
         is_common: bool,
@@ -302,11 +303,11 @@ class Survey:
             special[key] = False
         elif key in self.apart and not is_common:
             special[key] = True
-        elif key in met or (key in self._met and not is_common):
-            again[key] = one
+        elif key in seen or (key in self._seen and not is_common):
+            repeated[key] = one
             return key not in here
         else:
-            met[key] = one
+            seen[key] = one
             here.add(key)
             return False
         return True

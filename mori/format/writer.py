@@ -39,7 +39,7 @@ def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number
 
 
 def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
-    """Return a region as bytes, for what travels by value."""
+    """Return a region as bytes, for what is sent by value."""
     made = bytearray()
 
     def put(data: Any, *, borrowed: bool = False) -> None:

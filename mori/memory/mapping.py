@@ -58,8 +58,6 @@ __all__ = [
 Bytes = npt.NDArray[np.uint8]
 Reopener = Callable[["Mapping"], Any]
 """Opens a node of a mapping again without reading it; returns None if it cannot."""
-Whole = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
-"""An array that is all of its node: the node's offset, the array's shape, strides and dtype."""
 
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
@@ -93,7 +91,8 @@ class Mapping:
     """A region mapped into this process, read-only, or one that lies in somebody's buffer.
 
     `trusted` says that whoever made it encoded its bytes itself, and that nobody, its owner included, can
-    have changed them since. What landed, or lies in a file or a buffer, is checked before C code follows it.
+    have changed them since. What was adopted, or lies in a file or a buffer, is checked before C code follows
+    it.
 
     numpy takes it as the owner of the memory (``__array_interface__``), so every array over it
     keeps it alive, and the pages go when the last of them does.
@@ -114,8 +113,10 @@ class Mapping:
         is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
         self.trusted = is_sealed and header.flags & ENCODED == ENCODED
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
-        self.wholes: dict[int, Whole] = {}  # by their start: arrays that were found to be all of their nodes
-        self._reopeners: dict[int, Reopener] = {}
+        self.reopeners: dict[int, Reopener] = {}
+        """By the offset of a node: how its object is opened again."""
+        self.offsets: dict[int, int] = {}
+        """Of nodes with a reopener whose object is found by its memory: by where that starts."""
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -151,15 +152,21 @@ class Mapping:
         """Return the whole region as a read-only array that holds it."""
         return np.asarray(self)
 
-    def remember(self, offset: int, reopener: Reopener) -> None:
-        """Remember how a node that was read is opened again; `reopener` may not refer to this mapping."""
-        if len(self._reopeners) >= _REMEMBERED:
-            self._reopeners.clear()
-        self._reopeners[offset] = reopener
+    def remember(self, offset: int, reopener: Reopener, start: int | None = None) -> None:
+        """Remember how a node that was read is opened again; `reopener` may not refer to this mapping.
+
+        `start` is where the object's memory starts in the region, if that tells the object.
+        """
+        if len(self.reopeners) >= _REMEMBERED:
+            self.offsets.clear()
+            self.reopeners.clear()
+        self.reopeners[offset] = reopener
+        if start is not None:
+            self.offsets[start] = offset
 
     def reopen(self, offset: int) -> Any:
         """Return the object of a node that was opened before; None where it has to be read."""
-        reopener = self._reopeners.get(offset)
+        reopener = self.reopeners.get(offset)
         return None if reopener is None else reopener(self)
 
 
@@ -212,30 +219,30 @@ def _map_held(
     """Map part of a region that is held; return the address, and what its memory belongs to."""
     if held.path is None:
         return map_files(held.fds, segment_nbytes, start, nbytes, protection, flags)
-    again = _opened_again(held.fds[0], held.path)
+    owner = _reopened(held.fds[0], held.path)
     try:
-        return map_files((again.fileno(),), segment_nbytes, start, nbytes, protection, flags)
+        return map_files((owner.fileno(),), segment_nbytes, start, nbytes, protection, flags)
     finally:
-        again.close()
+        owner.close()
 
 
-def _opened_again(fd: int, path: str) -> Owner:
+def _reopened(fd: int, path: str) -> Owner:
     """Open a held file once more, to be mapped.
 
     A mapping keeps the open file that it was made from, and with that its lock: a process that lets go
     at its end, with the pages still mapped, would find itself holding the region, and leave the file.
     """
     try:
-        again = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        owner = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if is_out_of_descriptors(error):
             raise
         raise UnsafeRegionError(
             name=path, found=f"it was taken away while it was opened ({error})"
         ) from error
-    if os.path.samestat(os.fstat(again.fileno()), os.fstat(fd)):
-        return again
-    again.close()
+    if os.path.samestat(os.fstat(owner.fileno()), os.fstat(fd)):
+        return owner
+    owner.close()
     raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
 
 

@@ -151,13 +151,13 @@ class RecyclingStore(MemfdStore):
         pid = os.getpid()
         with self._lock:
             self._collect(at_once=True)
-            again = self._fitting(nbytes)
-            which = self._new(nbytes) if again is None else again
+            fitting = self._fitting(nbytes)
+            which = self._new(nbytes) if fitting is None else fitting
             found = self._all[which]
         draft = Draft(found.held._replace(pages=which), pid, number, None, found.segment_nbytes)
         if len(found.fds) == 1:
             draft = draft._replace(segment_nbytes=0)
-        if again is None:
+        if fitting is None:
             found.used = nbytes
             return draft
         try:
@@ -212,7 +212,7 @@ class RecyclingStore(MemfdStore):
         with self._lock:
             self._collect()
             self._is_tended = False
-            self._look_again()
+            self._schedule()
 
     def give_back(self) -> None:
         """Give back all that no region lies in: the room is needed."""
@@ -247,11 +247,11 @@ class RecyclingStore(MemfdStore):
             if (old := self._all.get(which)) is not None and old.since <= due:
                 self._drop(which)
         for which in self._free[:]:
-            if (kept := self._kept()) <= most and kept <= limits.memory():
+            if (idle := self._idle_nbytes()) <= most and idle <= limits.memory():
                 break
             self._drop(which)
 
-    def _kept(self) -> int:
+    def _idle_nbytes(self) -> int:
         return sum(self._all[which].used for which in self._free[:] if which in self._all)
 
     def _drop(self, which: int) -> None:
@@ -259,7 +259,7 @@ class RecyclingStore(MemfdStore):
         if _take(which, self._free) or _take(which, self._let_go):
             self._all.pop(which).close()
 
-    def _look_again(self) -> None:
+    def _schedule(self) -> None:
         if (self._free or self._let_go) and not self._is_tended:
             self._is_tended = True
             self._later(self.tend, _EVERY)

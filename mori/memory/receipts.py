@@ -81,8 +81,8 @@ class _Receipts:
         self.sheets: list[_Sheet] = []
         self.current: dict[int, _Sheet] = {}  # by the kind of the store: has the place of the next reference
         self._received: dict[int, float] = {}  # by inode: when the last that has arrived was sent
-        self._is_looking = False
-        self._looked = 0.0  # for readers
+        self._is_scheduled = False
+        self._scanned = 0.0  # for readers
         self._scan = 0.0  # how long that took
 
     def expect(self, lease: Lease) -> tuple[Sent, bytes] | None:
@@ -97,36 +97,36 @@ class _Receipts:
                 place = next(sheet.places)
             sent = sheet.sent[place] = Sent(lease)
             stamp = sheet.stamp | place
-        if not self._is_looking:
-            self._look_again()
+        if not self._is_scheduled:
+            self._schedule()
         return sent, _STAMP.pack(stamp)
 
     def all(self) -> list[Sent]:
         with self.lock:
             return [sent for sheet in self.sheets for sent in sheet.sent.values()]
 
-    def look(self) -> None:
+    def collect(self) -> None:
         """Take in what has arrived, and look again as long as anything is on its way."""
         # In a child that was forked just now nothing of it is its own; a process that ends lets go of all.
         if self.pid != os.getpid() or has_ended():
             return
         with self.lock:
-            self._is_looking = False
+            self._is_scheduled = False
             self.settle()
             if self.sheets:
-                self._look_again()
+                self._schedule()
 
-    def _look_again(self) -> None:
-        self._is_looking = True
-        call_later(self.look, min(_MOST_PAUSE, _grace()))
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        call_later(self.collect, min(_MOST_PAUSE, _grace()))
 
     def settle(self, *, is_short: bool = False) -> None:
         with self.lock:
             for sheet in self.sheets:
                 self._take_in(sheet)
             now, grace = time.monotonic(), _grace()
-            if now - self._looked >= max(grace, self._scan / _SCAN_SHARE):
-                self._look_for_readers(grace)
+            if now - self._scanned >= max(grace, self._scan / _SCAN_SHARE):
+                self._find_unread(grace)
             self._give_up(now, grace, is_short)
             self.sheets = [sheet for sheet in self.sheets if sheet.sent]
             self.current = {
@@ -143,10 +143,10 @@ class _Receipts:
             if sent.inode and self._received.get(sent.inode, 0.0) < sent.since:
                 self._received[sent.inode] = sent.since
 
-    def _look_for_readers(self, grace: float) -> None:
+    def _find_unread(self, grace: float) -> None:
         """See of each reference that has been on its way for a grace whether somebody can still read it."""
         began, processor = time.monotonic(), time.thread_time()
-        self._looked = began
+        self._scanned = began
         old = [sent for sent in self.all() if began - sent.since >= grace]
         found = readers({sent.inode for sent in old if sent.inode and sent.handle < 0})
         for sent in old:

@@ -220,7 +220,7 @@ def allocate(
     ValueError
         For a shape that is none.
     StoreFullError
-        If there is no room. It is reserved here, so that filling the array cannot fail.
+        If there is no room. It is reserved here, so that writing to the array cannot fail.
 
     Notes
     -----

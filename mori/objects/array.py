@@ -7,6 +7,7 @@ to a mere view of one raises.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import pickle
 import sys
@@ -37,6 +38,7 @@ __all__ = [
     "node_of",
     "place_in",
     "private_copy",
+    "remember_whole",
     "shared_of",
 ]
 
@@ -58,7 +60,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     own; other processes, and views taken before, keep the shared elements. A write through a view
     (``x[3][0] = 1``) raises `mori.ReadOnlyViewError`, since it would be lost.
 
-    An array of objects, or of variable-width strings, is rebuilt in private memory when it is opened. It
+    An array of objects, or of variable-width strings, is built anew in private memory when it is opened. It
     pickles as a reference while it is not written to and its elements cannot change.
 
     The array keeps its region alive, in any thread and in forked children.
@@ -70,8 +72,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     _is_standalone: bool = False  # no view of an array that the user holds: it may become private
     _is_reshaped: bool = False  # its shape, strides or dtype were assigned to
     _before: object = None  # the memory that it was over before it became private
-    _rebuilt: Node | None = None  # the node of an array of objects, which is not over the region's memory
-    _home: tuple[Callable[[], Any], int] | None = None  # the column that handed it out, and its place there
+    _origin: Node | None = None  # the node of an array of objects, which is not over the region's memory
+    _home: tuple[Callable[[], Any], int] | None = None  # the column that returned it, and its place there
     _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
@@ -154,7 +156,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             super().resize(*shape, refcheck=False)
             return
         # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns, and
-        # nothing that has weak references: containers know by those what they have handed out.
+        # nothing that has weak references: containers know by those what they have returned.
         resized: Any = self.view(np.ndarray).copy(order="K")
         resized.resize(*shape, refcheck=False)
         fortran = resized.flags.f_contiguous and not resized.flags.c_contiguous
@@ -186,7 +188,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         same = _is_same_dtype(self.dtype, whole.dtype)
         if not is_element and same and is_same_view(self, whole) and type(whole) is self._ordinary:
             if transport.is_wanted(mapping):
-                _remember_whole(self, node)
+                remember_whole(node, self)
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if not transport.is_wanted(mapping) or not (same or is_plain(self.dtype)):
@@ -265,9 +267,9 @@ def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 
 
 def node_of(array: npt.NDArray[Any]) -> Node | None:
-    """Return the node that an array lies in or was rebuilt from, None for a private one."""
-    rebuilt = array._rebuilt if isinstance(array, SharedArray) else None
-    return node_of_memory(array) if rebuilt is None else rebuilt
+    """Return the node that an array lies in or was opened from, None for a private one."""
+    origin = array._origin if isinstance(array, SharedArray) else None
+    return node_of_memory(array) if origin is None else origin
 
 
 def place_in(array: SharedArray, node: Node) -> tuple[int, ...] | None:
@@ -278,27 +280,38 @@ def place_in(array: SharedArray, node: Node) -> tuple[int, ...] | None:
         except ValueError as error:
             raise node.decode_error(str(error)) from error
         return None if index is None else (index,)
-    return () if array._rebuilt is not None or is_same_view(array, decode(node)) else None
+    return () if array._origin is not None or is_same_view(array, decode(node)) else None
 
 
-def _remember_whole(array: SharedArray, node: Node) -> None:
-    """Remember that an array is all of its node: the same one is mostly pickled for each task of many."""
-    wholes = node.mapping.wholes
-    if array._ordinary is np.ndarray and array.size and array.dtype.names is None:
-        if len(wholes) >= _WHOLES:
-            wholes.clear()
-        start = address_of(array) - node.mapping.address
-        wholes[start] = node.offset, array.shape, array.strides, array.dtype
+def remember_whole(node: Node, obj: Any) -> None:
+    """Have the mapping remember that an array is all of a node: it may be pickled, and opened, many times."""
+    if obj._ordinary is np.ndarray and obj.size and obj.dtype.names is None:  # fields can be renamed
+        start = address_of(obj) - node.mapping.address
+        reopener = functools.partial(_reopen, obj.shape, obj.strides, obj.dtype, start)
+        node.mapping.remember(node.offset, reopener, start)
+
+
+def _reopen(shape: Any, strides: Any, dtype: Any, start: int, mapping: Mapping) -> SharedArray:
+    shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
+    shared.__dict__["_is_standalone"] = True
+    return shared
 
 
 def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
     """Return mapping and offset of the node that an array is known to be all of."""
-    if (mapping := held_by(array)) is None:
+    if array._ordinary is not np.ndarray or (mapping := held_by(array)) is None:
         return None
-    offset, *view, dtype = mapping.wholes.get(address_of(array) - mapping.address, _NOWHERE)
+    offset = mapping.offsets.get(address_of(array) - mapping.address)
+    reopener: Any = None if offset is None else mapping.reopeners.get(offset)
+    if offset is None or reopener is None:
+        return None
+    shape, strides, dtype, _ = reopener.args
     # Of equal dtypes one may have metadata.
-    is_it = dtype is array.dtype and view == [array.shape, array.strides] and array._ordinary is np.ndarray
-    return (mapping, offset) if is_it else None
+    return (
+        (mapping, offset)
+        if dtype is array.dtype and (shape, strides) == (array.shape, array.strides)
+        else None
+    )
 
 
 def private_copy(array: SharedArray) -> npt.NDArray[Any]:
@@ -344,26 +357,26 @@ def make_writeable(array: Any) -> None:
     if not isinstance(array, SharedArray) or array.flags.writeable:
         return
     mapping = held_by(array)
-    if mapping is None and array._rebuilt is None:
+    if mapping is None and array._origin is None:
         return  # read-only for another reason; numpy will say so
     if not array._is_standalone:
         raise ReadOnlyViewError
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     plain: Any = array.view(array._ordinary)
     data: Any = plain.tobytes("F" if fortran else "C")
-    if array._rebuilt is not None:
+    if array._origin is not None:
         plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
         data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
     del plain
     # Views taken before point into this memory, but what numpy has them hold is this array.
     array._before = mapping if mapping is not None else array.base
     give_memory(array, array.dtype, fortran, data)
-    array._rebuilt = None
+    array._origin = None
     _tell_home(array)
 
 
 def _tell_home(array: SharedArray) -> None:
-    """Have the container that an array was handed out of keep it: it is another one now."""
+    """Have the column that returned an array keep it: it differs from the region now."""
     if array._home is not None and (home := array._home[0]()) is not None:
         home.keep(array._home[1], array)
 
@@ -435,5 +448,3 @@ def _count_references() -> int:
 
 
 _REFERENCES: Final = _count_references()
-_WHOLES: Final = 1 << 10  # that a mapping remembers
-_NOWHERE: Final = (0, None)

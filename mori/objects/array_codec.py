@@ -8,7 +8,6 @@ the array.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +16,15 @@ import numpy.typing as npt
 from mori.codecs.ndarray import CLASSES, NdarrayCodec, ObjectsCodec, name_class, view_of
 from mori.format.codec import Range, Strides, register
 from mori.format.node import Node
-from mori.memory.mapping import Mapping, Reopener, address_of, held_by
-from mori.objects.array import SharedArray, base_class, make_writeable, private_copy, shared_of
+from mori.memory.mapping import held_by
+from mori.objects.array import (
+    SharedArray,
+    base_class,
+    make_writeable,
+    private_copy,
+    remember_whole,
+    shared_of,
+)
 from mori.objects.array_writes import add_writers, written
 
 __all__ = ["SharedMatrix", "SharedRecords", "hand_out"]
@@ -105,12 +111,6 @@ def hand_out(array: npt.NDArray[Any]) -> SharedArray:
     return shared
 
 
-def _reopen(shape: Any, dtype: Any, start: int, strides: Any, mapping: Mapping) -> SharedArray:
-    shared: SharedArray = np.ndarray.__new__(SharedArray, shape, dtype, mapping.bytes(), start, strides)
-    shared.__dict__["_is_standalone"] = True
-    return shared
-
-
 class _ArrayCodec(NdarrayCodec):
     """Arrays without objects: SharedArrays over the region."""
 
@@ -125,11 +125,7 @@ class _ArrayCodec(NdarrayCodec):
     def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
         return hand_out(array.view(np.ndarray))
 
-    def reopener(self, node: Node, obj: Any) -> Reopener | None:
-        if type(obj) is not SharedArray or not obj.size or obj.dtype.names is not None:
-            return None  # fields can be renamed in place
-        start = address_of(obj) - node.mapping.address
-        return partial(_reopen, obj.shape, obj.dtype, start, obj.strides)
+    note_opened = staticmethod(remember_whole)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return private_copy(obj) if isinstance(obj, SharedArray) else obj
@@ -142,7 +138,7 @@ class _ObjectArrayCodec(ObjectsCodec):
         array = self.read(node)
         array.flags.writeable = False
         shared = hand_out(array)
-        shared._rebuilt = node
+        shared._origin = node
         return shared
 
 

@@ -185,7 +185,7 @@ def _make_private(array: Any) -> None:
     plain = np.ndarray.view(array, np.ndarray)
     fortran = plain.flags.f_contiguous and not plain.flags.c_contiguous
     # Views taken before point into the mapping, but what numpy has them hold is this array.
-    array.__dict__["_mori_before"] = _Kept(held_by(plain))
+    array.__dict__["_mori_before"] = _KeepAlive(held_by(plain))
     dtype, data = plain.dtype, plain.tobytes("F" if fortran else "C")
     mask = array._mask
     del plain
@@ -204,7 +204,7 @@ def _is_not() -> bool:
     return False
 
 
-class _Kept:
+class _KeepAlive:
     """What an array holds that was shared; a copy of the array needs it no more."""
 
     def __init__(self, mapping: object) -> None:

@@ -157,9 +157,9 @@ class FilesStore:
 
     def _homes(self) -> list[str]:
         """Return the directories that regions of this user are in, as far as they are known."""
-        return self._own if self._own and is_own_directory(self._own[0]) else self._look()
+        return self._own if self._own and is_own_directory(self._own[0]) else self._find_own()
 
-    def _look(self) -> list[str]:
+    def _find_own(self) -> list[str]:
         self._own = own_directories(self._dir)
         return self._own
 
@@ -180,7 +180,7 @@ class FilesStore:
 
     def find(self, where: Where) -> Held | None:
         label = format_label(where.pid, where.number)
-        return self._find_in(self._homes(), label) or self._find_in(self._look(), label)
+        return self._find_in(self._homes(), label) or self._find_in(self._find_own(), label)
 
     def _find_in(self, homes: list[str], label: str) -> Held | None:
         for home in homes:

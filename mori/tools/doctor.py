@@ -57,7 +57,7 @@ def examine(*, engines: bool = False) -> list[Check]:
     """
     checks = [*_store()]
     works = checks[0].verdict != "fail"  # else what is wrong is said, once
-    for look in (
+    for examine_one in (
         *([_other_process, _room, _shm] if works else []),
         *(_files, _mappings, _overcommit),
         *([_namespaces] if works else []),
@@ -65,9 +65,9 @@ def examine(*, engines: bool = False) -> list[Check]:
         *([_engines] if engines else []),
     ):
         try:
-            checks += look()
+            checks += examine_one()
         except Exception as error:  # a doctor who falls over helps nobody
-            checks.append(Check(look.__name__[1:], "warn", f"could not be looked at: {error!r}"))
+            checks.append(Check(examine_one.__name__[1:], "warn", f"could not be looked at: {error!r}"))
     return [*checks, *_versions()]
 
 
@@ -234,7 +234,7 @@ def _gain() -> str:
     source = np.ones(_TRIAL, np.uint8)
     small, huge = (min(_fill(source, advice) for _ in range(3)) for advice in _ADVICE)
     return (
-        f"filling {readable_size(_TRIAL)} of fresh memory takes {small / huge:.1f} times as long without them"
+        f"writing {readable_size(_TRIAL)} of fresh memory takes {small / huge:.1f} times as long without them"
     )
 
 
@@ -249,7 +249,7 @@ def _fill(source: np.ndarray[tuple[int], np.dtype[np.uint8]], advice: int) -> fl
         return time.perf_counter() - start
 
 
-_MEET: Final = """
+_LOAD_BOTH: Final = """
 import importlib, sys
 importlib.import_module(sys.argv[1])
 adapter = importlib.import_module(sys.argv[2])
@@ -263,7 +263,7 @@ def _engines() -> Iterator[Check]:
         if importlib.util.find_spec(engine) is None:
             continue
         done = subprocess.run(
-            [sys.executable, "-c", _MEET, engine, adapter],
+            [sys.executable, "-c", _LOAD_BOTH, engine, adapter],
             capture_output=True,
             text=True,
             timeout=_LIMIT,

@@ -1,4 +1,4 @@
-"""Whether an object that was rebuilt from a node still is what the node says."""
+"""Comparison of an object with the node that it was opened from: whether it has been changed since."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_unchanged(node: Node, obj: Any) -> bool:
 
 
 def is_by_reference(node: Node, obj: Any) -> bool:
-    """Return whether an object that was opened from a node travels without its data.
+    """Return whether an object that was opened from a node is pickled without its data.
 
     As a reference while it is unchanged. One that has cached something, or has another attribute, is pickled
     with references to the arrays in it, if its data are these.

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from mori._imports import load
 
-__all__ = ["is_read_by_engine", "way"]
+__all__ = ["is_read_by_engine", "transport_of_frames"]
 
 # Modules by their prefixes, each with the dot that ends it.
 _OURS: Final = ("mori.",)
@@ -60,14 +60,14 @@ _sites: dict[tuple[int, int], _Site] = {}
 _MOST_SITES: Final = 10_000
 
 
-def way() -> Literal["reference", "value"]:
-    """Return how a shared object that is being pickled now has to travel."""
+def transport_of_frames() -> Literal["reference", "value"]:
+    """Return the transport of a shared object that is being pickled now, as the frames above tell it."""
     frame: FrameType | None = sys._getframe(3)  # below lie this module and `reference`, whoever asks
     inner: Literal["reference", "value"] | None = None  # what a dump says that a reducer has begun
     within: _Said | None = None  # the function that has called the pickler: one called dump, or dumps
     while frame is not None:
         code = frame.f_code
-        site = _sites.get((id(code), frame.f_lasti)) or _look(frame)
+        site = _sites.get((id(code), frame.f_lasti)) or _new_site(frame)
         said = _by_value_of(frame, site.variable) if site.variable else site.said
         if said == "reference":
             return "reference"
@@ -82,8 +82,8 @@ def way() -> Literal["reference", "value"]:
                 said = "bytes"
             elif said == "unknown" and within is None and _is_dumps():
                 # Who calls it through another library, as by toolz.valmap, stands above that.
-                is_kept = frame.f_back is not None and _module(frame.f_back).startswith(_STORES)
-                said = "unknown" if is_kept else "bytes"
+                is_stored = frame.f_back is not None and _module(frame.f_back).startswith(_STORES)
+                said = "unknown" if is_stored else "bytes"
             if said != "bytes":
                 return inner or "value" if said == "unknown" else "value"
             if code.co_name not in _REDUCERS:
@@ -93,7 +93,7 @@ def way() -> Literal["reference", "value"]:
     return inner or ("reference" if within == "dumps" else "value")
 
 
-def _look(frame: FrameType) -> _Site:
+def _new_site(frame: FrameType) -> _Site:
     code = frame.f_code
     called, variable = _called(frame)
     said = _said(_module(frame), code.co_name, called)

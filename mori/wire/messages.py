@@ -80,7 +80,7 @@ def cover(dump: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(dump)
     def covered(*arguments: Any, **keywords: Any) -> None:
-        # Somebody has said how it is to travel, or this is a part of a message.
+        # Somebody has chosen its transport, or this is a part of a message.
         if transport_var.get(None) is not None:
             return dump(*arguments, **keywords)
         message = Message()
@@ -98,7 +98,7 @@ def cover(dump: Callable[..., None]) -> Callable[..., None]:
             for each in message.sent:
                 each.is_message = caller.startswith(_LIBRARIES)
             if caller.startswith(_SENDERS):
-                _meet_connections()
+                _patch_connections()
                 _unsent.sent = message.sent
         return None
 
@@ -113,7 +113,7 @@ def _caller() -> str:
     return "" if frame is None else name
 
 
-def _meet_connections() -> None:
+def _patch_connections() -> None:
     """Have what is written to a pipe or a socket note which one that is."""
     # Pools and queues have kept the public methods of their connections since before mori was there, and
     # `send` looks up `_send_bytes` before it pickles. This one is looked up for each write.

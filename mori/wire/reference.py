@@ -90,7 +90,7 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
         tail = _RANGE.pack(*view)
     whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
     # Where nobody has chosen, `is_wanted` has just looked who pickles.
-    by = "reference" if transport_var.get() is destination.way else current()
+    by = "reference" if transport_var.get() is destination.transport_of_frames else current()
     if isinstance(by, str):
         lease.needs_grace = True
     elif (reduced := by.reduce(whole + tail)) is not None:
@@ -99,9 +99,9 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
 
 
 def by_value(node: Node, protocol: int) -> Any:
-    """Return what ``__reduce_ex__`` returns for a node whose bytes travel, in the region's own layout.
+    """Return what ``__reduce_ex__`` returns for a node whose bytes are sent, in the region's own layout.
 
-    The bytes are not copied under protocol 5 with out-of-band buffers. A part travels with the 64
+    The bytes are not copied under protocol 5 with out-of-band buffers. A part is sent with the 64
     bytes before it, which stand in for a header, so that it keeps its alignment; one with an alias to
     what stands outside of it is written anew.
     """
@@ -113,7 +113,7 @@ def by_value(node: Node, protocol: int) -> Any:
         if data[:size] == head:
             return receive, (_buffer(data, protocol),)
         return receive, (_buffer(data, protocol), head)  # a part that has come by value itself
-    if node.record.flags & layout.LEANS:
+    if node.record.flags & layout.REFERS_OUTSIDE:
         return receive, (_buffer(memoryview(_anew(node)), protocol),)
     start, end = node.offset - size, node.offset + node.extent
     part = header._replace(nbytes=end - start, root=size, region_id=os.urandom(16))
@@ -156,7 +156,7 @@ def identity(obj: Any) -> bytes | None:
 def receive(buffer: object, header: bytes | None = None) -> Any:
     """Return the object whose bytes came by value.
 
-    It lies in the buffer, which is kept, unless an adapter has landed it in the store.
+    It lies in the buffer, which is kept, unless an adapter has put it into the store.
     """
     try:
         load_adapters()

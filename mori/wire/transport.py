@@ -3,7 +3,7 @@
 The transport is a context variable, so it applies to what is pickled inside of what is pickled, too. Where
 nobody has chosen one, it follows from who pickles.
 
-An engine serializes by rules of its own, so its adapter has to choose before a shared object is handed to the
+An engine serializes by rules of its own, so its adapter has to choose before a shared object reaches the
 engine: the adapter is imported as soon as both are there.
 """
 
@@ -76,7 +76,7 @@ class LeasingTransport(Transport):
 TransportLike = Literal["reference", "value"] | Transport
 
 transport_var: Final[ContextVar[TransportLike | Callable[[], TransportLike]]] = ContextVar(
-    "mori_transport", default=destination.way
+    "mori_transport", default=destination.transport_of_frames
 )
 """What `use_transport` sets; who makes all messages of an engine sets it directly, which takes less."""
 

@@ -1,5 +1,9 @@
 """The public surface is a list, and importing it starts and imports next to nothing."""
 
+import re
+import tokenize
+from pathlib import Path
+
 import mori
 from tests.fresh import run_python
 
@@ -46,6 +50,22 @@ EXPECTED = [
 def test_the_public_names_are_these():
     assert sorted(mori.__all__) == EXPECTED
     assert all(hasattr(mori, name) for name in mori.__all__)
+
+
+RETIRED = {
+    *("above", "again", "alone", "filling", "handed", "keeper", "kept", "landing", "late", "leans", "look"),
+    *("looked", "meet", "met", "pristine", "rebuilt", "remade", "signs", "travel", "way"),
+}
+
+
+def test_no_name_has_a_word_that_was_given_up_for_the_terms_of_the_field():
+    for path in (one for root in Path(mori.__file__).parents[1].glob("mori*") for one in root.rglob("*.py")):
+        with tokenize.open(path) as file:
+            names = {token.string for token in tokenize.generate_tokens(file.readline) if token.type == 1}
+        words = {
+            name: re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()) for name in names
+        }
+        assert not {name for name in names if RETIRED & {*words[name]}}, path
 
 
 def test_everything_public_says_what_it_does():

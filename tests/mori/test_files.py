@@ -185,7 +185,7 @@ def test_no_call_of_another_pickle_is_made(monkeypatch: pytest.MonkeyPatch, tmp_
     mori.share(np.arange(1000))
     from mori.wire import destination
 
-    monkeypatch.setattr(destination, "_look", lambda frame: pytest.fail("asked"))
+    monkeypatch.setattr(destination, "_new_site", lambda frame: pytest.fail("asked"))
     with (tmp_path / "x").open("wb") as file:
         pickle.dump({"a": np.arange(9), "f": pd.DataFrame({"x": [1, 2]}), "s": ["x"] * 9}, file)
     assert pickle.dump.__module__ == pickle.Pickler.__module__ == "_pickle"

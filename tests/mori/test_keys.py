@@ -354,7 +354,7 @@ def test_what_cannot_be_hashed_is_pythons_own_error(key: Any) -> None:
         with pytest.raises(TypeError):
             _ = decimal.Decimal("sNaN") in shared
         assert is_indexed(shared)
-        assert getattr(shared, "_places", None) is getattr(shared, "_looked_up", None) is None
+        assert getattr(shared, "_places", None) is getattr(shared, "_lookup", None) is None
 
 
 def test_a_tuple_that_shows_something_else_is_found_by_what_it_has() -> None:

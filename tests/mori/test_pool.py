@@ -352,7 +352,7 @@ def test_no_more_than_was_asked_for_is_kept_and_the_oldest_goes_first(
     while kept:
         del kept[0]
         settle(wait)
-    assert pool.current()._kept() <= 8_000_000
+    assert pool.current()._idle_nbytes() <= 8_000_000
     again = [mori.share(rng.random(_COUNT)) for _ in range(3)]
     assert {file_of(x) for x in again} & set(files) == set(files[2:])
 

@@ -146,6 +146,6 @@ def test_opening_iterating_and_looking_up_builds_no_table(store):
     assert repr(shared) == "<SharedSet {0, 1, 2, 3, 4, 5, ... 10,000 in all}>"
     assert 77 in shared
     assert -1 not in shared
-    assert shared._looked_up is None
+    assert shared._lookup is None
     assert shared & {77, -1} == {77}
-    assert shared._looked_up is not None
+    assert shared._lookup is not None

@@ -386,7 +386,7 @@ def test_what_shares_its_first_object_while_it_is_pickled_is_pickled_by_value_an
 
 def test_a_message_is_asked_once_who_keeps_what_is_in_it(monkeypatch):
     asked = []
-    monkeypatch.setattr(mori_dask.message, "_is_kept", lambda msg: asked.append(1) or True)
+    monkeypatch.setattr(mori_dask.message, "_is_held_by_sender", lambda msg: asked.append(1) or True)
     shared = mori.share(np.arange(1000.0))
     info = {"mori": mori_dask.handshake.said(relay=True)}
     parts = [to_serialize(shared) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""Every kind of Index. They keep SharedArrays, to travel as references by themselves."""
+"""Every kind of Index. They keep SharedArrays, which pickle as references by themselves."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class IndexCodec(_Axis):
         )
         if values.ndim != 1 or next(own, pd.Index) is not cls:
             raise ValueError(f"a {cls.__name__} over {type(values).__name__}")
-        # The public constructors would strip the SharedArray, and the index would travel by value.
+        # The public constructors would strip the SharedArray, and the index would pickle by value.
         index = cls._simple_new(values, name=extra(plain, children, "name"))
         if (freq := extra(plain, children, "freq")) is not None:
             set_freq(index, freq)

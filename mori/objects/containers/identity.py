@@ -1,7 +1,7 @@
 """One opening of a shared object: what is one object in it is one object when it is opened.
 
 Each `map_shared`, and each reference that is read, begins an opening of its own, as unpickling would: a write
-to what one of them has handed out is not seen in the others.
+to what one of them has returned is not seen in the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Container
 from typing import Any
 
-from mori.codecs.streams import ObjectStream, PartNumberError, Reader, dump_again
+from mori.codecs.streams import ObjectStream, PartNumberError, Reader, redump
 from mori.errors import MoriError
 from mori.format import layout
 from mori.format.node import Node, senseless
@@ -26,21 +26,21 @@ def is_intact(obj: Any, node: Node) -> bool:
     """Return whether an object still is what its node says."""
     if isinstance(obj, SharedArray):
         return not obj.flags.writeable and not obj._is_reshaped
-    look = getattr(obj, "_mori_is_intact", None)
-    return bool(look()) if look is not None else is_unchanged(node, obj)
+    check = getattr(obj, "_mori_is_intact", None)
+    return bool(check()) if check is not None else is_unchanged(node, obj)
 
 
 class Identity:
     """What the containers under one root have opened that is met in several places."""
 
-    __slots__ = ("__weakref__", "_common", "_kept", "_looking", "_nodes", "_parts")
+    __slots__ = ("__weakref__", "_checking", "_common", "_nodes", "_parts", "_strong")
 
     def __init__(self) -> None:
         self._parts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._kept: dict[int, Any] = {}  # what takes no weak reference
+        self._strong: dict[int, Any] = {}  # what takes no weak reference
         self._nodes: dict[int, Node] = {}
         self._common: _Common | None = None
-        self._looking: set[tuple[int, str]] = set()  # which threads look for what
+        self._checking: set[tuple[int, str]] = set()  # which threads check what
 
     def part(self, node: Node) -> Any:
         """Return the object of a node."""
@@ -48,14 +48,14 @@ class Identity:
             return self.open(node)
         part = self._parts.get(node.offset)
         if part is None:
-            part = self._kept.get(node.offset)
+            part = self._strong.get(node.offset)
         if part is None:
             part = self.open(node)
             self._nodes[node.offset] = node
             try:
                 part = self._parts.setdefault(node.offset, part)
             except TypeError:
-                part = self._kept.setdefault(node.offset, part)
+                part = self._strong.setdefault(node.offset, part)
         return part
 
     def open(self, node: Node) -> Any:
@@ -89,21 +89,21 @@ class Identity:
         return self._is_found(self._is_part_changed)
 
     def _is_part_changed(self) -> bool:
-        parts = [*self._parts.items(), *self._kept.items()]
+        parts = [*self._parts.items(), *self._strong.items()]
         return any(not is_intact(part, self._nodes[offset]) for offset, part in parts)
 
-    def _is_found(self, look: Callable[[], bool]) -> bool:
-        """Return what `look` does; False inside it, where a container that it looks at asks for the others:
-        who looked first goes on to all of them.
+    def _is_found(self, check: Callable[[], bool]) -> bool:
+        """Return the result of `check`; False inside it, where a container that it examines asks for the
+        others: the first caller goes on to all of them.
         """
-        looking = threading.get_ident(), look.__name__
-        if looking in self._looking:
+        checking = threading.get_ident(), check.__name__
+        if checking in self._checking:
             return False
-        self._looking.add(looking)
+        self._checking.add(checking)
         try:
-            return look()
+            return check()
         finally:
-            self._looking.discard(looking)
+            self._checking.discard(checking)
 
 
 class References:
@@ -177,7 +177,7 @@ class References:
         """Return the stream of elements as they are now."""
         has_references = self._persistent or self._reader.uses_common or self._reader.has_self
         reference = self._reference if has_references else None
-        return dump_again(elements, self._reader, self._mapped, reference)
+        return redump(elements, self._reader, self._mapped, reference)
 
 
 class _Common:

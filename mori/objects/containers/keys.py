@@ -29,7 +29,7 @@ def index_of(node: Node, keys: SharedList, nothing: Collection[Any]) -> Index | 
     if not node.meta:
         return None
     try:
-        return Index(node.meta, node.buffers(), len(keys), keys._elements().look, nothing)
+        return Index(node.meta, node.buffers(), len(keys), keys._elements().peek, nothing)
     except LookupError:
         return None
     except (ValueError, struct.error) as error:

@@ -64,14 +64,14 @@ def _asked(name: str) -> Callable[..., Any]:
 class _Elements(View[set[Any]], Set[Any]):
     """Sets and frozensets."""
 
-    __slots__ = ("_index", "_list", "_looked_up")
+    __slots__ = ("_index", "_list", "_lookup")
     _kind: type
 
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
         self._list: SharedList | None = None
         self._index: Index | None = None
-        self._looked_up: Any = None
+        self._lookup: Any = None
 
     def _in_order(self) -> SharedList:
         """Return the elements as the list that they are in shared memory."""
@@ -83,12 +83,12 @@ class _Elements(View[set[Any]], Set[Any]):
         return elements
 
     def _table(self) -> Any:
-        """Return the builtin set of the elements; it is this object's own, and never handed out."""
+        """Return the builtin set of the elements; it is this object's own, and never returned."""
         if self._own is not None:
             return self._own
-        if self._looked_up is None:
-            self._looked_up = self.builtin(self._in_order())
-        return self._looked_up
+        if self._lookup is None:
+            self._lookup = self.builtin(self._in_order())
+        return self._lookup
 
     def builtin(self, elements: Iterable[Any]) -> Any:
         """Return the builtin set of this set's elements, or of copies of them."""
@@ -105,14 +105,14 @@ class _Elements(View[set[Any]], Set[Any]):
 
     def _private(self) -> set[Any]:
         own = super()._private()
-        self._looked_up = self._list = self._index = None
+        self._lookup = self._list = self._index = None
         return own
 
     def _mori_is_intact(self) -> bool:
         return super()._mori_is_intact() and (self._list is None or self._list._mori_is_intact())
 
     def _mori_is_idle(self) -> bool:
-        self._looked_up = None  # it holds the elements, as no user does
+        self._lookup = None  # it holds the elements, as no user does
         return super()._mori_is_idle() and (self._list is None or self._list._mori_is_idle())
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class _Elements(View[set[Any]], Set[Any]):
         return iter(self._in_order()) if self._own is None else iter(self._own)
 
     def __contains__(self, value: object) -> bool:
-        if self._own is None and self._looked_up is None:
+        if self._own is None and self._lookup is None:
             self._in_order()
             if self._index is not None:
                 try:

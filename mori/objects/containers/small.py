@@ -36,7 +36,7 @@ class _Origin:
         """Return whether the content would be written as it stands in the region."""
         if self.identity.is_common_changed():
             return False
-        if self.node.record.flags & layout.LEANS and self.identity.is_changed():
+        if self.node.record.flags & layout.REFERS_OUTSIDE and self.identity.is_changed():
             return False
         try:
             stream = self.stream

@@ -21,7 +21,7 @@ from mori.objects.containers.tracker import Tracker, lock
 __all__ = ["Source", "source_of"]
 
 _AT_ONCE: Final = 128
-"""Arrays that are handed out together."""
+"""Arrays that are returned together."""
 
 
 class Source(Protocol):
@@ -41,7 +41,7 @@ class Source(Protocol):
     def get(self, index: int) -> Any:
         """Return an element."""
 
-    def look(self, index: int) -> Any:
+    def peek(self, index: int) -> Any:
         """Return an element that is looked at and let go: a write to it would be lost."""
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
@@ -74,7 +74,7 @@ class _Columns:
         except ValueError as error:
             raise self._node.decode_error(error) from error
 
-    look = get
+    peek = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         while start < stop:
@@ -95,7 +95,7 @@ class _Columns:
 class _Arrays:
     """The arrays of a column.
 
-    An array tells when it is written to: it is kept from then on. What else was handed out is known as long
+    An array tells when it is written to: it is kept from then on. What else was returned is known as long
     as anybody holds it, so that it is one object.
     """
 
@@ -109,20 +109,20 @@ class _Arrays:
             raise node.decode_error(error) from error
         self.kind: type = self._column.kind
         self._home = weakref.ref(self)
-        self._kept: dict[int, SharedArray] = {}  # they were written to
-        self._handed: dict[int, weakref.ref[Any]] = {}
+        self._written: dict[int, SharedArray] = {}  # they were written to
+        self._returned: dict[int, weakref.ref[Any]] = {}
         self._most = _AT_ONCE  # entries of that table before those are removed that nobody holds
 
     @property
     def array(self) -> npt.NDArray[Any] | None:
-        return None if self._kept else self._column.stack
+        return None if self._written else self._column.stack
 
     def __len__(self) -> int:
         return self._column.length
 
     def get(self, index: int) -> Any:
         with lock:
-            ref = self._handed.get(index)
+            ref = self._returned.get(index)
             array = None if ref is None else ref()
             if array is None:
                 try:
@@ -132,7 +132,7 @@ class _Arrays:
                 self._hand_out(index, array)
             return array
 
-    look = get
+    peek = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         while start < stop:
@@ -143,7 +143,7 @@ class _Arrays:
                 except _DAMAGE as error:
                     raise self._node.decode_error(error) from error
                 for place, array in enumerate(block):
-                    ref = self._handed.get(start + place)
+                    ref = self._returned.get(start + place)
                     held = None if ref is None else ref()
                     if held is None:
                         self._hand_out(start + place, array)
@@ -158,29 +158,29 @@ class _Arrays:
         attributes = array.__dict__
         attributes["_is_standalone"] = True
         attributes["_home"] = self._home, index
-        handed = self._handed
-        handed[index] = weakref.ref(array)
-        if len(handed) > self._most:
+        returned = self._returned
+        returned[index] = weakref.ref(array)
+        if len(returned) > self._most:
             self._forget()
 
     def _forget(self) -> None:
         """Forget the arrays that nobody holds."""
-        self._handed = {index: ref for index, ref in self._handed.items() if ref() is not None}
-        self._most = 2 * len(self._handed) + _AT_ONCE
+        self._returned = {index: ref for index, ref in self._returned.items() if ref() is not None}
+        self._most = 2 * len(self._returned) + _AT_ONCE
 
     def keep(self, index: int, array: SharedArray) -> None:
         """Keep an array that was written to."""
         with lock:
-            self._kept[index] = array
-            self._handed[index] = weakref.ref(array)
+            self._written[index] = array
+            self._returned[index] = weakref.ref(array)
 
     def is_changed(self) -> bool:
-        return bool(self._kept)
+        return bool(self._written)
 
     def is_idle(self) -> bool:
         with lock:
             self._forget()
-            return not self._handed
+            return not self._returned
 
 
 class _Blocks(Tracker):
@@ -209,12 +209,12 @@ class _Blocks(Tracker):
 
     def get(self, index: int) -> Any:
         if self._is_fixed:
-            return self.look(index)
+            return self.peek(index)
         with lock:
             number = self._blocks.find(index)
             return self._block(number)[index - self._blocks.start(number)]
 
-    def look(self, index: int) -> Any:
+    def peek(self, index: int) -> Any:
         start, stop, block = self._last
         if not start <= index < stop:
             number = self._blocks.find(index)
@@ -285,7 +285,7 @@ class _Nodes(Tracker):
         with lock:
             return self._block(index)[0]
 
-    look = get
+    peek = get
 
     def read(self, start: int, stop: int) -> Iterator[list[Any]]:
         for index in range(start, stop):

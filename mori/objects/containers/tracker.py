@@ -1,4 +1,4 @@
-"""Which elements a container has handed out: a write to one is found, and not lost.
+"""Which elements a container has returned: a write to one is found, and not lost.
 
 Lists, dicts and instances tell nobody that they were written to. So the block that an element came from is
 kept until nobody holds an element of it, and it would be written as it stands in the region.
@@ -14,7 +14,7 @@ from typing import Any, Final
 __all__ = ["Tracker", "lock"]
 
 _FEW: Final = 16  # blocks that are kept before any is looked at
-_LOOKED_AT: Final = 2  # that are looked at for each one that is read: many that were held are soon forgotten
+_CHECKED: Final = 2  # that are looked at for each one that is read: many that were held are soon forgotten
 
 lock = threading.RLock()
 """Between reading a block and holding an element of it, no other thread may drop the block."""
@@ -80,7 +80,7 @@ class Tracker:
 
     def _drop_some(self) -> None:
         if len(self._read) >= _FEW:
-            self._drop([*itertools.islice(self._read, _LOOKED_AT)])
+            self._drop([*itertools.islice(self._read, _CHECKED)])
 
     def _drop(self, numbers: list[int]) -> None:
         """Forget those blocks that nobody holds an element of, and that were not written to."""

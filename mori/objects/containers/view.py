@@ -71,10 +71,10 @@ class View(Generic[Own]):
             return False
         if self._identity.is_common_changed():
             return False
-        return not (self._node.record.flags & layout.LEANS and self._identity.is_changed())
+        return not (self._node.record.flags & layout.REFERS_OUTSIDE and self._identity.is_changed())
 
     def _mori_is_idle(self) -> bool:
-        """Return whether nobody holds what was handed out, and nothing was written to."""
+        """Return whether nobody holds what was returned, and nothing was written to."""
         return self._own is None and (self._source is None or self._source.is_idle())
 
     def _copy(self) -> Own:

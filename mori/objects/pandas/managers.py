@@ -120,7 +120,7 @@ else:
 
 
 def protected(manager: Any) -> Any:
-    """Return the manager of blocks that are copied before they are written to, and travel; or the same."""
+    """Return the manager of blocks that are copied before they are written to and sent; or the same."""
     if not CAN_PROTECT:
         return manager
     blocks = manager.blocks

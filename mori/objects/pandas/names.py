@@ -83,8 +83,8 @@ def name_of(obj: Any) -> Name | None:
             return None
     elif len(leaf) != len(whole):
         return None
-    above = frame.name()
-    if above is None or len(above.path) == MAX_STEPS:
+    name = frame.name()
+    if name is None or len(name.path) == MAX_STEPS:
         return None
     place = int(codecs.places_of(frame.meta, block.record.place - codecs.FIRST_BLOCK)[row])
-    return above._replace(path=(*above.path, place))
+    return name._replace(path=(*name.path, place))

@@ -19,7 +19,7 @@ class Objects:
 
     def __init__(self, strings: str | None) -> None:
         self._strings = strings
-        self._met: dict[str, str] = {}  # by path: what has to be measured again is met again
+        self._columns: dict[str, str] = {}  # by path: what has to be measured again is met again
 
     def prepare(self, obj: Any, path: str) -> Any:
         """Return a frame or series as it is to be written; columns that stay objects are noted.
@@ -41,17 +41,17 @@ class Objects:
         if names:
             more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
             where = "" if path == "obj" else f" of {path}"
-            self._met[path] = ", ".join(names[:_MOST]) + more + where
+            self._columns[path] = ", ".join(names[:_MOST]) + more + where
         return obj
 
     def warn(self) -> None:
         """Warn of what was met, from the line that called `mori.share`."""
-        if not self._met:
+        if not self._columns:
             return
-        met = list(self._met.values())
-        more = f" and of {len(met) - _MOST} more frames" if len(met) > _MOST else ""
+        columns = list(self._columns.values())
+        more = f" and of {len(columns) - _MOST} more frames" if len(columns) > _MOST else ""
         warnings.warn(
-            f"object columns {'; '.join(met[:_MOST])}{more} are not lazy: every process that opens "
+            f"object columns {'; '.join(columns[:_MOST])}{more} are not lazy: every process that opens "
             'this frame rebuilds them in private memory. Share with strings="arrow" to keep strings in '
             "shared memory, or give the columns a dtype of their own first",
             ObjectColumnWarning,

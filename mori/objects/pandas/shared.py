@@ -73,10 +73,10 @@ class _Origin:
         return self._holds_mutable
 
 
-def _reopener(node: Node, obj: Any) -> Callable[[Any], Any] | None:
+def _note_opened(node: Node, obj: Any) -> None:
     template = obj._mori.template = template_of(node, obj, obj._mori.state)
     if template is None:
-        return None
+        return
     known = weakref.ref(template)
 
     def reopen(_: Any) -> Any:
@@ -87,7 +87,7 @@ def _reopener(node: Node, obj: Any) -> Callable[[Any], Any] | None:
         object.__setattr__(made, "_mori", _Origin(found.node, made, found.state, found))
         return made
 
-    return reopen
+    node.mapping.remember(node.offset, reopen)
 
 
 def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
@@ -110,7 +110,7 @@ class Shared:
     def __reduce_ex__(self, protocol: Any) -> Any:
         origin = self._mori
         if origin is None or not origin.is_intact(self):
-            # Blocks that were not written to travel as references all the same.
+            # Blocks that were not written to go as references all the same.
             return _unchanged, (_plain(self),)
         if transport.is_wanted(origin.node.mapping):
             return reference.by_reference(origin.node.mapping, origin.node.offset)
@@ -197,8 +197,8 @@ def materialize_pandas(x: Any) -> Any:
 class _Frames(Codec):
     """How frames and series are opened, reopened and copied."""
 
-    def reopener(self, node: Node, obj: Any) -> Callable[[Any], Any] | None:
-        return _reopener(node, obj)
+    def note_opened(self, node: Node, obj: Any) -> None:
+        _note_opened(node, obj)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return materialize_pandas(obj)
@@ -235,8 +235,8 @@ class _SubclassCodec(_Frames, SubclassCodec):
         plain = self.read(node)
         return _wrap(_shared_class(type(plain)), node, plain)
 
-    def reopener(self, node: Node, obj: Any) -> None:
-        """Return None."""
+    def note_opened(self, node: Node, obj: Any) -> None:
+        """Remember nothing."""
 
 
 register(_FrameCodec(), pd.DataFrame, SharedDataFrame)
