@@ -16,6 +16,7 @@ import itertools
 import operator
 import pickle
 import pickletools
+import re
 import sys
 import zlib
 from bisect import bisect_right
@@ -208,8 +209,13 @@ class _Writer:
 
         return persistent_id
 
-    def pickler(self, contents: Contents, callback: Any = None) -> tuple[Any, Contents]:
-        """Return a pickler for elements with some contents, and these."""
+    def pickler(
+        self, contents: Contents, callback: Any = None, *, is_alone: bool = False
+    ) -> tuple[Any, Contents]:
+        """Return a pickler for elements with some contents, and these.
+
+        `is_alone` says that there is no other stream, which could have an object in common with this one.
+        """
         self.is_flat = self.is_flat and contents.is_flat
         self.is_fixed = self.is_fixed and contents.is_fixed
         self.is_opaque = self.is_opaque or contents.is_opaque
@@ -222,7 +228,7 @@ class _Writer:
         is_known = contents.is_opaque and (self._survey.apart or self._survey.nodes)
         if contents.special or contents.has_root or is_known:
             pickler.persistent_id = self._reference(contents.special)  # type: ignore[method-assign]
-        elif contents.is_opaque:
+        elif contents.is_opaque and not is_alone:
             pickler.persistent_id = self._seen.append  # type: ignore[method-assign]
         return pickler, contents
 
@@ -285,7 +291,8 @@ class _Writer:
         It is read only where it has more opcodes that look up a name than the pickler has met objects which
         are known to be pickled by name: classes and functions, but type variables and sentinels, too.
         """
-        if stream.count(pickle.STACK_GLOBAL) != len(self._named.keys() & self._ids.keys()):
+        known = len(self._named.keys() & self._ids.keys())
+        if stream.count(pickle.STACK_GLOBAL) != known != _lookups(stream):
             names = _names_in(stream)
             self.names |= names - {_PART_NAME}
             for name in names:
@@ -336,6 +343,19 @@ def _name_of(obj: Any) -> tuple[str, str]:
     if not isinstance(module, str):
         module = pickle.whichmodule(obj, obj.__qualname__)  # type: ignore[attr-defined]
     return module, obj.__qualname__
+
+
+def _lookups(stream: bytes) -> int:
+    """Return how many opcodes look up a name, or seem to: they stand behind one that memoizes the name, or
+    gets it from the memo.
+    """
+    places = [match.start() for match in re.finditer(pickle.STACK_GLOBAL, stream)]
+    return sum(
+        stream[place - 1 : place] == pickle.MEMOIZE
+        or stream[place - 2 : place - 1] == pickle.BINGET
+        or stream[place - 5 : place - 4] == pickle.LONG_BINGET
+        for place in places
+    )
 
 
 class _Part:
@@ -421,7 +441,9 @@ def _is_listed(name: Any) -> bool:
     return type(name) is list and len(name) in (2, 3) and all(type(text) is str for text in name)
 
 
-def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) -> Encoded | None:
+def encode_object(
+    obj: Any, kind: str, survey: Survey, most: int | None = None, *, is_root: bool = True
+) -> Encoded | None:
     """Return an object as one stream; None if it has more than `most` bytes, or many parts with it.
 
     `kind` says which builtin the stream is the content of; "object" for any other object, "common" for the
@@ -455,7 +477,11 @@ def encode_object(obj: Any, kind: str, survey: Survey, most: int | None = None) 
         return False
 
     try:
-        stream = writer.dump(writer.pickler(contents, take), content)
+        stream = writer.dump(writer.pickler(contents, take, is_alone=is_root), content)
+        if is_root and writer.parts:  # which may have something in common with it
+            writer.forget(0)
+            buffers.clear()
+            stream = writer.dump(writer.pickler(contents, take), content)
     except Exception as error:
         raise UnpicklableError(*fault_in(obj, error, _dump)) from error
     if most is not None and (len(stream) > most or len(writer.parts) > _MOST_PARTS):
@@ -755,9 +781,10 @@ class StreamCodec(ContainerCodec):
 
     def encode_in(self, obj: Any, survey: Survey, *, is_root: bool) -> Encoded:
         if isinstance(obj, Common):
-            encoded = encode_object(obj.objects, "common", survey)
+            encoded = encode_object(obj.objects, "common", survey, is_root=False)
         else:
-            encoded = encode_object(obj.value if isinstance(obj, Pickled) else obj, "object", survey)
+            value = obj.value if isinstance(obj, Pickled) else obj
+            encoded = encode_object(value, "object", survey, is_root=is_root)
         assert encoded is not None
         return encoded
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import copyreg
 import enum
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, tee
 from types import FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -187,10 +188,12 @@ class Survey:
         kinds = {cls for cls in {*map(type, objects.values())} - _ATOMS if self.kind(cls) is not Kind.FIXED}
         if by_value:
             kinds.add(FunctionType)
-        inner = [one for key, one in objects.items() if type(one) in kinds and key not in first]
+        inner = [one for one in _of_types(objects.values(), kinds) if id(one) not in first]
         objects.clear()
-        outer = [one for one in elements if type(one) in kinds]
-        inner = held_twice(inner, 0)  # what was made for the pickler goes, and with it what it refers to
+        outer = [*_of_types(elements, kinds)]
+        left = 0
+        while left != len(inner):  # what was made for the pickler goes, and with it what it refers to
+            left, inner = len(inner), held_twice(inner, 0)
         new = {}
         for one in (*held_twice(inner, 1), *held_twice(outer, holders + 1)):
             if id(one) in self._containers:
@@ -243,14 +246,14 @@ class Survey:
             types = types - _ATOMS
             if owners and (metaclasses := types & set(map(type, owners))):
                 # An instance refers to its class; any other class is data, and has a name.
-                is_opaque = is_opaque or not owners.issuperset(o for o in refs if type(o) in metaclasses)
+                is_opaque = is_opaque or not owners.issuperset(_of_types(refs, metaclasses))
                 types = types - metaclasses
             if not types:
                 break
             depth += 1
             kinds = {cls: self.kind(cls) for cls in types}
             examined = {cls for cls, kind in kinds.items() if kind is not Kind.FIXED}
-            level = refs if all_types == examined else [one for one in refs if type(one) in examined]
+            level = refs if all_types == examined else [*_of_types(refs, examined)]
             is_opaque = is_opaque or not {Kind.BUILTIN, Kind.INSTANCE, Kind.RECORD}.issuperset(kinds.values())
             is_fixed = is_fixed and examined <= _IMMUTABLE_BUILTIN | {
                 cls for cls, kind in kinds.items() if kind is Kind.RECORD
@@ -320,6 +323,12 @@ class Survey:
         large = {id(one) for one in sized if len(one) > LARGE}
         special |= dict.fromkeys(large, False)
         return large
+
+
+def _of_types(objects: Iterable[Any], types: set[type]) -> Iterator[Any]:
+    """Return those of some objects that are of one of these exact types."""
+    objects, others = tee(objects)
+    return compress(objects, map(types.__contains__, map(type, others)))
 
 
 def _is_anybodys(one: Any, kind: Kind) -> bool:
