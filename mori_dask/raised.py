@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distributed import core
+from distributed.comm import tcp
 from distributed.protocol import pickle
 
 from mori import adapters
@@ -72,7 +73,12 @@ class _Noted(adapters.LeasingTransport):
 
 
 def register() -> None:
-    """Have what Dask makes of exceptions refer to regions; its modules have the function by its name."""
+    """Have what Dask makes of exceptions refer to regions; its modules have the function by its name.
+
+    The same for what a broken connection raises, which lets go of what was being sent.
+    """
+    if not getattr(tcp.convert_stream_closed_error, "_mori", False):
+        tcp.convert_stream_closed_error = _forgetting(tcp.convert_stream_closed_error)
     plain = core.error_message
     if getattr(plain, "_mori", False):
         return
@@ -98,3 +104,21 @@ def _referring(plain: Callable[..., Any]) -> Callable[..., Any]:
 
     error_message._mori = True  # type: ignore[attr-defined]
     return error_message
+
+
+def _forgetting(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap what raises Dask's error for that of a connection that broke, as when a worker is killed.
+
+    Where it broke as something was sent, frames of the first error's traceback have the message and the
+    connection; the stream has the error, and the connection's finalizer the stream. So none of them ever
+    ends, nor a region in the message (distributed's issue 7639).
+    """
+
+    @functools.wraps(plain)
+    def convert_stream_closed_error(obj: Any, exc: Any) -> Any:
+        if (error := getattr(exc, "real_error", None)) is not None:
+            error.__traceback__ = None
+        return plain(obj, exc)
+
+    convert_stream_closed_error._mori = True  # type: ignore[attr-defined]
+    return convert_stream_closed_error

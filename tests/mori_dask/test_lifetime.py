@@ -1,16 +1,22 @@
 """A region lives for as long as a task, a future or a file can still need it, and no second longer."""
 
+import asyncio
 import os
 import signal
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, wait
+from distributed.comm import CommClosedError, connect, listen
+from distributed.protocol import to_serialize
 
 import mori
 from tests.mori_dask.conftest import wait_until
@@ -186,6 +192,33 @@ def test_an_exception_of_a_worker_that_lives_on_is_kept_by_nobody(cluster: Clien
         del failed, caught
     # It was sent by a worker, whose grace of ten seconds begins with that.
     wait_until(lambda: not _alive() & {*names}, 15)
+
+
+def test_what_was_being_sent_as_a_connection_broke_is_kept_by_nobody(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MORI_GRACE", "0.2")  # that of a message to a peer begins when it is pickled
+
+    async def break_off(comm: Any) -> None:
+        """Reset the connection, as the kernel does for a process that is killed."""
+        comm.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        comm.abort()
+        broken.set()
+
+    async def send() -> str | None:
+        async with listen("tcp://127.0.0.1:0", break_off) as listener:
+            comm = await connect(listener.contact_address)
+            await broken.wait()
+            shared, name, _ = _array()
+            await comm.write(
+                {"op": "compute-task", "argument": to_serialize(shared)}
+            )  # before it looks for an end
+            assert comm.stream.error is not None, "it was reset after the message, or its end was seen before"
+            with pytest.raises(CommClosedError):
+                await comm.read()
+            return name
+
+    broken = asyncio.Event()
+    name = asyncio.run(send())
+    wait_until(lambda: name not in _alive(), SOON)
 
 
 @pytest.mark.parametrize("mode", ["reference", "value"])
