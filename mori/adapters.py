@@ -9,7 +9,8 @@ Pickling
     `use_transport` chooses how what is pickled inside goes; `Transport` decides for each region, and sees
     each reference. `is_by_value` and `is_transport_set` tell what was chosen.
 Opening
-    `load` opens a reference. Where it cannot it raises; inside `use_lost_objects` it returns a `Lost` object.
+    `load` opens a reference. Where it cannot it raises; inside `use_lost_objects` it returns a `Lost` object,
+    of which `losses` keeps count.
     `open_region`, `load_from` and `memory_of` do it in steps, for those who get at the region in their own
     ways.
 Keeping
@@ -44,7 +45,7 @@ from mori.store import locks
 from mori.store.base import FILES, MEMFD, Name, format_name, parse_label
 from mori.store.processes import announce
 from mori.wire import picklers
-from mori.wire.lost import Lost
+from mori.wire.lost import Lost, losses
 from mori.wire.picklers import reduce_array
 from mori.wire.reference import (
     identity,
@@ -99,6 +100,7 @@ __all__ = [
     "live_regions",
     "load",
     "load_from",
+    "losses",
     "map_bytes",
     "memory_of",
     "name_of",

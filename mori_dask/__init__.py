@@ -25,6 +25,7 @@ from mori_dask import (
     message,
     plugins,
     raised,
+    refetch,
     relay,
     run,
     serialize,
@@ -63,5 +64,6 @@ relay.register()
 buffers.register()
 run.register()
 raised.register()
+refetch.register()
 arrivals.register()
 _configure()

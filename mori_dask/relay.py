@@ -116,6 +116,11 @@ class Relayed(Serialized):
 
     _mori_leases: list[Lease | None]
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a region was gone when the frames came."""
+        return None in self._mori_leases
+
     def let_go(self) -> None:
         """Give the leases back, whoever still has the frames: nobody is to get them."""
         self._mori_leases = []

@@ -7,7 +7,16 @@ from typing import Any, Final, NoReturn
 
 from mori.errors import MoriError
 
-__all__ = ["Lost"]
+__all__ = ["Lost", "losses"]
+
+
+class _Losses:
+    """How many `Lost` objects this process has made: an adapter sees whether a message has one."""
+
+    count = 0
+
+
+losses: Final = _Losses()
 
 
 def _lost(name: str) -> Any:
@@ -44,6 +53,7 @@ class Lost:
     def __init__(self, error: Exception, reduced: tuple[Any, ...] | None = None) -> None:
         if isinstance(error, MoriError):  # it says all that there is to say: engines print each traceback
             error.__traceback__ = error.__context__ = None
+        losses.count += 1
         object.__setattr__(self, "_mori_error", error)
         object.__setattr__(self, "_mori_traceback", error.__traceback__)
         object.__setattr__(self, "_mori_reduced", reduced)

@@ -1,21 +1,28 @@
 """What is gone or damaged fails the task that uses it, with its own error; the cluster goes on."""
 
+import os
 import pickle
+import signal
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Worker, wait, worker
 
 import mori
+import mori_dask
 from mori.memory import lease
 from mori.wire import reference
 from mori.wire.lost import Lost
 from mori.wire.transport import use_transport
+from tests.mori_dask.conftest import wait_until
 
 
 class Late:
@@ -109,3 +116,89 @@ def test_a_task_that_writes_a_file_writes_the_data(client: Client, tmp_path: Pat
     assert joblib.load(tmp_path / "joblib")["x"].sum() == 499500
     assert pd.read_pickle(tmp_path / "pickle").sum() == 499500
     assert not mori.is_shared(joblib.load(tmp_path / "at once"))
+
+
+class Killing:
+    """Kills the process that has pickled it as it is unpickled elsewhere, the first time."""
+
+    def __init__(self, killed: Path) -> None:
+        self.killed = killed
+
+    def __reduce__(self):
+        return _kill, (os.getpid(), self.killed)
+
+
+def _kill(pid: int, killed: Path) -> Killing:
+    if not killed.exists():
+        killed.touch()
+        os.kill(pid, signal.SIGKILL)
+        _wait_for_end(pid)
+    return Killing(killed)
+
+
+def _wait_for_end(pid: int) -> None:
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+
+def _make_killing(killed: Path) -> tuple[Killing, np.ndarray]:
+    return Killing(killed), mori.share(np.arange(1000))
+
+
+async def _is_missing(key: str, address: str, dask_worker: Worker) -> bool:
+    """Say whether Dask takes a key for one that has not come from a worker, as when the connection breaks."""
+    try:
+        await worker.get_data_from_worker(rpc=dask_worker.rpc, keys=[key], worker=address)
+    except OSError:
+        return True
+    return False
+
+
+def test_a_result_whose_worker_is_killed_before_it_is_opened_is_computed_again(
+    client: Client, tmp_path: Path
+):
+    first, second, *_ = client.ncores()
+    made = [
+        client.submit(_make_killing, tmp_path / name, pure=False, workers=[first], allow_other_workers=True)
+        for name in ("by another", "by the client")
+    ]
+    wait(made, timeout=30)
+    assert client.run(_is_missing, made[0].key, first, workers=[second]) == {second: True}
+    assert [result[1].sum() for result in mori_dask.gather(client, made)] == [499500, 499500]
+    assert {*os.listdir(tmp_path)} == {"by another", "by the client"}
+    client.wait_for_workers(3, timeout=60)
+
+
+class Asked:
+    """Says when it is being pickled, which takes a while."""
+
+    def __init__(self, asked: Path) -> None:
+        self.asked = asked
+
+    def __reduce__(self):
+        self.asked.touch()
+        time.sleep(0.3)
+        return Asked, (self.asked,)
+
+
+def test_a_result_whose_worker_is_killed_before_the_scheduler_has_its_region_is_computed_again(
+    client: Client, tmp_path: Path
+):
+    def make() -> tuple[Asked, np.ndarray]:
+        return Asked(tmp_path / "asked"), mori.share(np.arange(1000))
+
+    def kill() -> None:
+        """Keep the scheduler from reading until the worker has sent it all, and is dead."""
+        time.sleep(1)
+        os.kill(pid, signal.SIGKILL)
+        _wait_for_end(pid)
+
+    made = client.submit(make, pure=False)
+    wait(made, timeout=30)
+    (pid,) = client.run(os.getpid, workers=list(client.who_has(made)[made.key])).values()
+    with ThreadPoolExecutor(1) as pool:
+        got = pool.submit(client.gather, made, direct=False)
+        wait_until((tmp_path / "asked").exists)
+        client.loop.add_callback(kill)
+        assert got.result(60)[1].sum() == 499500
+    client.wait_for_workers(3, timeout=60)

@@ -20,6 +20,7 @@ import pytest
 from dask.sizeof import sizeof
 from dask.tokenize import tokenize
 from distributed import Client, core, worker
+from distributed.comm import tcp
 from distributed.comm.core import Comm
 from distributed.protocol.serialize import Serialized, deserialize, families, serialize, to_serialize
 
@@ -209,6 +210,7 @@ def _reached():
         *(distributed.protocol.dumps, Comm.handshake_info, families["dask"], families["pickle"]),
         *(pickling.dumps, distributed.client.dumps),
         *(Client._run, core.error_message, worker.error_message, Serialized.__init__, *reference._receivers),
+        *(worker.get_data_from_worker, tcp.convert_stream_closed_error),
     )
 
 
@@ -221,6 +223,7 @@ def test_importing_it_again_changes_nothing():
         mori_dask.buffers,
         mori_dask.run,
         mori_dask.raised,
+        mori_dask.refetch,
         mori_dask.arrivals,
     ):
         module.register()
