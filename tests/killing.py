@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -40,6 +40,7 @@ _TASKS = 6  # of a round
 _LONGEST = 0.04  # seconds until one is killed, in a pool
 _WORKERS = ("ray::IDLE", "ray::work", "ray::look")  # no raylet lives on without its agents
 _SOON = 30  # seconds until all has to be gone
+_WAIT = 300  # seconds for the tasks of an engine
 
 
 def work(seed: int, given: Any) -> tuple[int, Any]:
@@ -48,10 +49,11 @@ def work(seed: int, given: Any) -> tuple[int, Any]:
     return os.getpid(), mori.share(make(seed))
 
 
-def look(seed: int, made: Any) -> int:
-    """Check what another task has shared; maybe its process is dead."""
-    check(made[1], seed)
-    return seed
+def look(seeds: tuple[int, ...], *made: Any) -> tuple[int, ...]:
+    """Check what other tasks have shared; maybe their processes are dead."""
+    for seed, (_, shared) in zip(seeds, made, strict=True):
+        check(shared, seed)
+    return seeds
 
 
 class Killer:
@@ -61,6 +63,7 @@ class Killer:
         self.most, self.until = most, time.monotonic() + seconds
         self.done: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.kept: deque[tuple[int, tuple[int, Any]]] = deque(maxlen=5 * _TASKS)  # by their seeds
 
     def run(self, opened: Callable[[], AbstractContextManager[Callable[[], object]]], every: int) -> None:
         """Have rounds until as many were killed as were asked for; look for leaks after so many rounds."""
@@ -94,6 +97,7 @@ class Killer:
 
     def settle(self, before: set[str]) -> None:
         """Wait until nothing is left; that it is not so in time is a fault."""
+        self.kept.clear()
         limit = time.monotonic() + _SOON
         while left := self.left() - before:
             if time.monotonic() > limit:
@@ -103,6 +107,14 @@ class Killer:
             lease.expire_graces()
             self.done["orphans"] += len(mori.prune_shared())
             time.sleep(0.05)
+
+    def read(self, seeds: list[int], made: list[tuple[int, Any]]) -> None:
+        """Check what a round has made, and earlier ones, whose makers may be dead by now; keep it."""
+        for seed, (pid, shared) in [*self.kept, *zip(seeds, made, strict=True)]:
+            check(shared, seed)
+            self.done["checked"] += 1
+            self.done["made by the dead"] += not psutil.pid_exists(pid)
+        self.kept.extend(zip(seeds, made, strict=True))
 
     # the engines
 
@@ -141,28 +153,47 @@ class Killer:
     def dask(self) -> Iterator[Callable[[], object]]:
         import dask
         from distributed import Client, LocalCluster
+        from distributed.utils import get_mp_context
 
         import mori_dask  # noqa: F401
 
-        dask.config.set({"distributed.scheduler.allowed-failures": 1_000_000})
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": 1_000_000,
+                # So long after a worker's end (15 s by default) the cluster closes its nanny for good if that
+                # has no worker at this moment, though it may have had one meanwhile. So goes one nanny after
+                # the other, and the tasks wait for ever.
+                "distributed.deploy.lost-worker-timeout": "1000 days",
+                "distributed.worker.multiprocessing-method": "forkserver",  # four times as many workers
+            }
+        )
+        get_mp_context().set_forkserver_preload(["mori_dask", "tests.stressing"])
         options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
-        with LocalCluster(2, **options) as cluster, Client(cluster) as client:
+        with LocalCluster(4, **options) as cluster, Client(cluster) as client:
             yield lambda: self.play_dask(cluster, client)
 
     def play_dask(self, cluster: Any, client: Any) -> None:
         """Submit tasks that share and others that read what they made; kill a worker meanwhile."""
-        client.wait_for_workers(2, timeout=60)  # a nanny does not start one again that is killed as it starts
+        from distributed import wait
+        from distributed.core import Status
+
         seeds = [random.randrange(1 << 30) for _ in range(_TASKS)]
         made = [client.submit(work, seed, mori.share(make(seed + 1)), pure=False) for seed in seeds]
-        seen = [client.submit(look, seed, one, pure=False) for seed, one in zip(seeds, made, strict=True)]
+        pairs = [*zip(_pairs(seeds), _pairs(made), strict=True)]
+        seen = [client.submit(look, two, *results, pure=False) for two, results in pairs]
         time.sleep(random.expovariate(10))
-        self.kill(random.choice([*cluster.workers.values()]).process.process.pid)
-        assert client.gather(seen) == seeds
-        self.done["checked"] += _TASKS
-        for seed, (pid, shared) in zip(seeds, client.gather(made), strict=True):
-            check(shared, seed)
-            self.done["checked"] += 1
-            self.done["made by the dead"] += not psutil.pid_exists(pid)
+        processes = [nanny.process for nanny in cluster.workers.values()]
+        if pids := [one.pid for one in processes if one.status == Status.running and one.pid is not None]:
+            self.kill(random.choice(pids))
+        try:
+            wait([*seen, *made], timeout=_WAIT)
+        except TimeoutError:
+            states = {key: str(task.state) for key, task in cluster.scheduler.tasks.items()}
+            nannies = {name: str(nanny.status) for name, nanny in cluster.workers.items()}
+            raise AssertionError(f"{states}, {nannies}, {[*cluster.scheduler.workers]}") from None
+        assert client.gather(seen) == _pairs(seeds)
+        self.done["checked"] += 2 * _TASKS
+        self.read(seeds, client.gather(made))
 
     @contextlib.contextmanager
     def ray(self) -> Iterator[Callable[[], object]]:
@@ -181,18 +212,20 @@ class Killer:
         works, looks = (ray.remote(one).options(max_retries=-1) for one in (work, look))
         seeds = [random.randrange(1 << 30) for _ in range(_TASKS)]
         made = [works.remote(seed, mori.share(make(seed + 1))) for seed in seeds]
-        seen = [looks.remote(seed, one) for seed, one in zip(seeds, made, strict=True)]
+        pairs = [*zip(_pairs(seeds), _pairs(made), strict=True)]
+        seen = [looks.remote(two, *results) for two, results in pairs]
         time.sleep(random.expovariate(10))
         below = psutil.Process().children(recursive=True)
-        alive = [one.pid for one in below if _title(one).startswith(_WORKERS)]
-        if alive:
+        if alive := [one.pid for one in below if _title(one).startswith(_WORKERS)]:
             self.kill(random.choice(alive))
-        assert ray.get(seen, timeout=120) == seeds
-        self.done["checked"] += _TASKS
-        for seed, (pid, shared) in zip(seeds, ray.get(made, timeout=120), strict=True):
-            check(shared, seed)
-            self.done["checked"] += 1
-            self.done["made by the dead"] += not psutil.pid_exists(pid)
+        assert ray.get(seen, timeout=_WAIT) == _pairs(seeds)
+        self.done["checked"] += 2 * _TASKS
+        self.read(seeds, ray.get(made, timeout=_WAIT))
+
+
+def _pairs(items: list[Any]) -> list[tuple[Any, Any]]:
+    """Return each with the one before it, so that what one process has made goes to another."""
+    return [(items[number - 1], item) for number, item in enumerate(items)]
 
 
 def _title(process: psutil.Process) -> str:
@@ -228,8 +261,10 @@ def main(engine: str, most: int, seconds: float = float("inf")) -> None:
     """Kill, and print what came of it."""
     os.environ.setdefault("MORI_GRACE", "0.2")
     killer = Killer(most, seconds)
-    killer.run(getattr(killer, engine), {"pool": 50}.get(engine, 20))
+    killer.run(getattr(killer, engine), {"pool": 50}.get(engine, 100))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    from tests import killing  # by this name workers import it
+
+    killing.main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -22,6 +22,7 @@ from mori.memory import lease
 from mori.wire import reference
 from mori.wire.lost import Lost
 from mori.wire.transport import use_transport
+from tests.killing import kills
 from tests.mori_dask.conftest import wait_until
 
 
@@ -202,3 +203,8 @@ def test_a_result_whose_worker_is_killed_before_the_scheduler_has_its_region_is_
         client.loop.add_callback(kill)
         assert got.result(60)[1].sum() == 499500
     client.wait_for_workers(3, timeout=60)
+
+
+@pytest.mark.slow
+def test_workers_are_killed_at_random_and_every_value_is_right():
+    kills(20, "dask")

@@ -18,6 +18,7 @@ import ray
 import mori
 from mori.store.files import FilesStore
 from tests import stored
+from tests.killing import kills
 from tests.mori_ray.conftest import ROOT, wait_until
 from tests.mori_ray.tasks import Keeper, call, call_once
 from tests.mori_ray.test_lifetime import assert_freed, is_gone
@@ -128,3 +129,8 @@ def test_a_driver_that_is_killed_leaves_nothing_that_is_not_found(no_ray: None, 
         return not stored.names(tmp_path)
 
     wait_until(is_empty)
+
+
+@pytest.mark.slow
+def test_workers_are_killed_at_random_and_every_value_is_right() -> None:
+    kills(10, "ray")
