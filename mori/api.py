@@ -25,7 +25,8 @@ from mori.memory import region
 from mori.memory.mapping import Mapping, live, over
 from mori.objects import array
 from mori.objects.array import SharedArray
-from mori.objects.containers import Small, View
+from mori.objects.containers.small import Small
+from mori.objects.containers.view import View
 from mori.objects.materialize import private_copy
 from mori.store.base import Entry, Name, Where, format_name, parse_name
 from mori.wire import picklers

@@ -200,6 +200,10 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         view = Strides(address_of(self) - address_of(whole), form, self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
 
+    def _mori_is_intact(self) -> bool:
+        """Return whether nothing was written to it."""
+        return not self.flags.writeable and not self._is_reshaped
+
     def _is_constant(self) -> bool:
         """Say whether no element of an array of objects can change without a write to the array."""
         if self._constant is None:

@@ -12,7 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from mori.format import codec, origins
 from mori.format.atoms import NAMED
-from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple, small
+from mori.objects.containers import small
+from mori.objects.containers.mapping import SharedDict
+from mori.objects.containers.sequences import SharedList, SharedTuple
+from mori.objects.containers.sets import SharedFrozenSet, SharedSet
 from mori.wire import transport
 
 __all__ = ["private_copy"]

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-import mori
 from mori import settings, store
+from mori.api import share, shared_name
 from mori.errors import MoriError, readable_size
 from mori.store import limits
 from mori.wire.transport import ADAPTERS
@@ -91,11 +91,11 @@ def _store() -> Iterator[Check]:
 def _other_process() -> Iterator[Check]:
     """Have a process that is no child by fork open a region by its name."""
     try:
-        shared = mori.share(np.arange(1000))
+        shared = share(np.arange(1000))
     except MoriError as error:
         yield Check("other processes", "fail", str(error))
         return
-    code = f"import mori; print(int(mori.map_shared({mori.shared_name(shared)!r}).sum()))"
+    code = f"import mori; print(int(mori.map_shared({shared_name(shared)!r}).sum()))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -286,7 +286,9 @@ def _engines() -> Iterator[Check]:
 
 
 def _versions() -> Iterator[Check]:
-    found = [f"mori {mori.__version__}", f"Python {platform.python_version()}", platform.platform()]
+    from mori import __version__
+
+    found = [f"mori {__version__}", f"Python {platform.python_version()}", platform.platform()]
     for name in _LIBRARIES:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")

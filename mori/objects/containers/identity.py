@@ -16,7 +16,6 @@ from mori.codecs.streams import ObjectStream, PartNumberError, Reader, redump
 from mori.errors import MoriError
 from mori.format import layout
 from mori.format.node import Node, senseless
-from mori.objects.array import SharedArray
 from mori.wire.compare import is_unchanged
 
 __all__ = ["Identity", "References", "damage_of", "is_intact", "is_same", "load"]
@@ -24,8 +23,6 @@ __all__ = ["Identity", "References", "damage_of", "is_intact", "is_same", "load"
 
 def is_intact(obj: Any, node: Node) -> bool:
     """Return whether an object still is what its node says."""
-    if isinstance(obj, SharedArray):
-        return not obj.flags.writeable and not obj._is_reshaped
     check = getattr(obj, "_mori_is_intact", None)
     return bool(check()) if check is not None else is_unchanged(node, obj)
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from mori.codecs.containers import DictCodec
 from mori.codecs.index import Index
 from mori.format.codec import register
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
-from mori.objects.containers.keys import damaged, index_of, keys_of
-from mori.objects.containers.sequences import SharedList
 from mori.objects.containers.sources import Source, source_of
-from mori.objects.containers.view import SHOWN, View, shown
-from mori.objects.containers.walk import bounded, equal
+from mori.objects.containers.view import SHOWN, View, bounded, damaged, equal, index_of, keys_of, shown
+
+if TYPE_CHECKING:
+    from mori.objects.containers.sequences import SharedList
 
 __all__ = ["SharedDict"]
 

@@ -28,8 +28,7 @@ from mori.objects.array import SharedArray
 from mori.objects.array_codec import hand_out
 from mori.objects.containers.identity import Identity
 from mori.objects.containers.sources import Source, source_of
-from mori.objects.containers.view import SHOWN, View, shown
-from mori.objects.containers.walk import bounded, equal, plain_tuple
+from mori.objects.containers.view import SHOWN, View, bounded, equal, plain_tuple, shown
 
 __all__ = ["SharedList", "SharedTuple"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mori.codecs.containers import SetCodec
 from mori.codecs.index import Index
@@ -16,10 +16,10 @@ from mori.format.codec import register
 from mori.format.layout import Codec as Id
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
-from mori.objects.containers.keys import damaged, index_of, keys_of
-from mori.objects.containers.sequences import SharedList
-from mori.objects.containers.view import SHOWN, View, shown
-from mori.objects.containers.walk import bounded
+from mori.objects.containers.view import SHOWN, View, bounded, damaged, index_of, keys_of, shown
+
+if TYPE_CHECKING:
+    from mori.objects.containers.sequences import SharedList
 
 __all__ = ["SharedFrozenSet", "SharedSet"]
 
