@@ -62,7 +62,7 @@ def find_object(module: object, name: object) -> Any:
 
 
 class _Importing:
-    """What an import that may be the first one stands in.
+    """Context of an import that may be the first of its module.
 
     Imports do not wait for each other: two threads may need modules that the other one has half of, which
     Python finds out, and a lock would not.

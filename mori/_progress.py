@@ -42,7 +42,7 @@ def shown(wanted: bool) -> Iterator[Meter | None]:
 
 
 class Meter:
-    """What has been done of one call; any thread may tell it."""
+    """The progress of one call; any thread may report to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,14 +56,14 @@ class Meter:
             self._bar.update(count)
 
     def writing(self, nbytes: int) -> None:
-        """Go over from measuring to writing so many bytes."""
+        """Switch from measuring to writing so many bytes."""
         with self._lock:
             self._bar.close()
             delay = max(0.0, self._started + _DELAY - time.monotonic())
             self._bar = self._make(desc="mori: writing", unit="B", unit_scale=True, total=nbytes, delay=delay)
 
     def close(self) -> None:
-        """Take away what is shown."""
+        """Remove the bar."""
         with self._lock:
             self._bar.close()
 

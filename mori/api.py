@@ -170,7 +170,7 @@ def _node_of(obj: object) -> Node | None:
 
 
 def is_shared(x: object) -> bool:
-    """Say whether an object, a part or a view of one lies in shared memory.
+    """Return whether an object, a part or a view of one lies in shared memory.
 
     Returns
     -------

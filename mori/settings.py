@@ -21,7 +21,7 @@ _sources: list[Source] = []
 
 
 def add_source(source: Source) -> None:
-    """Look in one more place: asked for a setting (``grace``), it returns its own key and the text."""
+    """Add a source of settings: called with a name (``grace``), it returns its own key and the text."""
     if source not in _sources:
         _sources.append(source)
 

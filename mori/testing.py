@@ -94,7 +94,7 @@ class _Rules:
             raise AssertionError(f"{self.what}: {rule}")
 
     def same(self, got: Any) -> bool:
-        """Say whether what came back is the object."""
+        """Return whether what came back is the object."""
         if type(got) is not type(self.obj):
             got = materialize(got)
         if type(got) is not type(self.obj):

@@ -33,7 +33,7 @@ _said: set[str] = set()
 
 
 def begin() -> None:
-    """Have the workers of this process share what their tasks return, where that is switched on.
+    """Patch the workers of this process to share what their tasks return, where that is switched on.
 
     A task that fails lets go of its arguments, whether or not.
     """
@@ -121,7 +121,7 @@ def _shared(result: Any, worker: Worker, least: int, depth: int) -> Any:
 
 
 def _may_be_shared(x: Any) -> bool:
-    """Say whether a part of a result is data that is mapped, when it is shared, as what it is."""
+    """Return whether a part of a result is data that is mapped, when it is shared, as what it is."""
     if type(x).__module__.partition(".")[0] not in _LIBRARIES or mori.is_shared(x):
         return False
     if isinstance(x, np.generic):
@@ -140,7 +140,7 @@ def _nbytes(x: Any) -> int:
 
 
 def _fits(nbytes: int, worker: Worker) -> bool:
-    """Say whether a worker may make a region of this size, by what it holds of those it made."""
+    """Return whether a worker may make a region of this size, by what it holds of those it made."""
     limit = worker.memory_manager.memory_limit
     if not limit:
         return True

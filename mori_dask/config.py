@@ -173,7 +173,7 @@ _defaults: Final = dict(_flat("mori", _DEFAULTS["mori"]))
 
 
 def register() -> None:
-    """Give Dask the defaults, and mori's settings Dask's configuration to look in."""
+    """Add the defaults to Dask's configuration, and that configuration to the sources of mori's settings."""
     if _DEFAULTS not in dask.config.defaults:
         dask.config.update_defaults(_DEFAULTS)
     adapters.add_settings(_setting)

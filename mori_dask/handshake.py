@@ -55,13 +55,13 @@ def relays(other: dict[str, Any]) -> str | None:
 
 
 def tell(comm: Comm, other: Any) -> None:
-    """Take down what the other end of a connection says of itself, when it says so only later."""
+    """Record what the other end of a connection says of itself, where it says so after the handshake."""
     if isinstance(other, dict):
         comm.remote_info[_KEY] = other
 
 
 def announce() -> None:
-    """Have every connection that is made from now on carry this process's domain."""
+    """Patch the handshake so that every new connection tells this process's domain."""
     plain = Comm.handshake_info
     if getattr(plain, "_mori", False):
         return
@@ -114,7 +114,7 @@ async def hosts_of(client: Any, workers: Iterable[str]) -> dict[Any, list[str]]:
 
 
 def schedulers_are_here() -> bool:
-    """Say whether every scheduler that this process is a client of is in this domain.
+    """Return whether every scheduler that this process is a client of is in this domain.
 
     A task graph is pickled before it is sent, without a word on the receiver; the scheduler opens
     it, and hands it on by reference or by value as fits each worker.

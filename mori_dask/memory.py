@@ -79,7 +79,7 @@ def _tmpfs_devices() -> frozenset[str]:
 
 
 def account(worker: Worker) -> None:
-    """Have a worker measure its own pages alone: to pause, to spill, and to tell the scheduler."""
+    """Make a worker measure its own pages only: to pause, to spill, and to tell the scheduler."""
     monitor = worker.monitor
     if not config.get("mori.dask.memory-accounting") or "get_process_memory" in vars(monitor):
         return
@@ -95,12 +95,12 @@ def account(worker: Worker) -> None:
 
 
 def release(worker: Worker) -> None:
-    """Give a worker Dask's own measure back."""
+    """Restore Dask's own measure of a worker."""
     vars(worker.monitor).pop("get_process_memory", None)
 
 
 def guard(nanny: Nanny) -> None:
-    """Have a nanny end its worker for what the worker's own pages take alone."""
+    """Make a nanny judge its worker by the worker's own pages only."""
     callback = nanny.periodic_callbacks.get("memory_monitor")
     if callback is None or getattr(callback.callback, "_mori", False) or own() is None:
         return
@@ -130,7 +130,7 @@ def _fits(nanny: Nanny) -> bool:
 
 
 def unguard(nanny: Nanny) -> None:
-    """Give a nanny Dask's own measure back."""
+    """Restore Dask's own measure of a nanny."""
     callback = nanny.periodic_callbacks.get("memory_monitor")
     if callback is not None and getattr(callback.callback, "_mori", False):
         callback.callback = callback.callback.__wrapped__

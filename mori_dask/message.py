@@ -73,7 +73,7 @@ class Message(Transport):
 
 
 def _is_held_by_sender(msg: Any) -> bool:
-    """Say whether the sender keeps what is in a message, until it is received or not wanted any more.
+    """Return whether the sender keeps what is in a message, until it is received or not wanted any more.
 
     A worker that is asked for keys keeps them until the other has said OK. A scheduler keeps a task's
     arguments until the task is forgotten.

@@ -29,7 +29,7 @@ _OF_A_WORKER: Final = {
 
 
 class _Collector:
-    """What is read with each scrape: of the last scheduler and worker of this process, as in Dask's own."""
+    """Collects at each scrape the metrics of the last scheduler and worker of this process, as Dask does."""
 
     def __init__(self) -> None:
         self.servers: dict[str, weakref.ref[Any]] = {}
@@ -60,7 +60,7 @@ _collector: Final = _Collector()
 
 
 def add(server: Scheduler | Worker) -> None:
-    """Have a scheduler's or worker's metrics read with those of Dask. Without prometheus_client, nothing."""
+    """Add a scheduler's or worker's metrics to those of Dask; does nothing without prometheus_client."""
     try:
         from prometheus_client import REGISTRY
     except ImportError:
@@ -71,7 +71,7 @@ def add(server: Scheduler | Worker) -> None:
 
 
 def remove(server: Scheduler | Worker) -> None:
-    """Have them read no more, if they are this one's."""
+    """Remove the metrics again, if they are this server's."""
     server_ref = _collector.servers.get(_kind(server))
     if server_ref is None or server_ref() is not server:
         return

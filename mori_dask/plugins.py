@@ -76,17 +76,17 @@ class MoriScheduler(SchedulerPlugin):
         self._forgets = False
 
     def add_client(self, scheduler: Scheduler, client: str) -> None:
-        """Have what is sent to it forgotten, too; its connection is there by the next task."""
+        """Clear the log of messages to a new client, too, whose connection is there by the next task."""
         self._forgets = False
 
     def _forget_what_is_sent(self) -> None:
-        """Have no connection keep its last messages, and the references in them. Dask itself reads none."""
+        """Keep connections from holding their last messages, and the references in them; Dask reads none."""
         self._forgets = True
         for stream in (*self._scheduler.stream_comms.values(), *self._scheduler.client_comms.values()):
             stream.recent_message_log = deque(maxlen=0)
 
     def update_graph(self, scheduler: Scheduler, *, client: str, **kwargs: Any) -> None:
-        """Look at the version of a client with its first graph: now it is connected, and hears of it."""
+        """Check the version of a client at its first graph, when it is connected and can be warned."""
         if self._versions is not None:
             self._versions.note_client(client)
 

@@ -25,14 +25,14 @@ __all__ = ["Raised", "register", "with_bytes", "without_cycle"]
 
 
 class Raised(bytes):
-    """What an exception is pickled as, with references in it."""
+    """The pickled form of an exception that contains references."""
 
     regions: list[bytes]
     """References to each region."""
     leases: list[Lease]
 
     def sent(self) -> None:
-        """Let go of the regions, as the receiver has them, or will within the grace."""
+        """Drop the leases: the receiver has the regions, or will have them within the grace."""
         for lease in self.leases:
             lease.needs_grace = True
         self.leases = []
@@ -73,9 +73,9 @@ class _Noted(adapters.LeasingTransport):
 
 
 def register() -> None:
-    """Have what Dask makes of exceptions refer to regions; its modules have the function by its name.
+    """Patch Dask's pickling of exceptions to use references, in each module that has imported it.
 
-    The same for what a broken connection raises, which lets go of what was being sent.
+    Patch the errors of broken connections, too, so that they let go of what was being sent.
     """
     if not getattr(tcp.convert_stream_closed_error, "_mori", False):
         tcp.convert_stream_closed_error = _forgetting(tcp.convert_stream_closed_error)

@@ -36,7 +36,7 @@ _logger = logging.getLogger("distributed.scheduler.mori")
 
 
 def register() -> None:
-    """Have messages to and from schedulers carry references."""
+    """Patch serialization so that messages to and from schedulers carry references."""
     if getattr(Serialized.__init__, "_mori", False):
         return
     for name in ("dask", "pickle"):
@@ -122,7 +122,7 @@ class Relayed(Serialized):
         return None in self._mori_leases
 
     def let_go(self) -> None:
-        """Give the leases back, whoever still has the frames: nobody is to get them."""
+        """Give the leases back, whoever still has the frames: they will not be sent."""
         self._mori_leases = []
 
     @property

@@ -20,7 +20,7 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Have clients of this process ask."""
+    """Patch clients to ask the workers first, if there is a reference to send."""
     plain = Client._run
     if getattr(plain, "_mori", False):
         return

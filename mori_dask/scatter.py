@@ -281,7 +281,7 @@ def _chosen(hosts: dict[Any, list[str]], broadcast: bool | int) -> list[Any]:
 
 
 async def _give(client: Any, host: Any, workers: list[str], message: dict[Any, Any]) -> list[str]:
-    """Give data to the workers of one host; return those that have it."""
+    """Send data to the workers of one host; return those that have it."""
     if host == domain():
         return await _update(client, workers, message)
     for number, first in enumerate(workers):  # until one has taken the bytes

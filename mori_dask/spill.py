@@ -54,7 +54,7 @@ def _files_of(data: Any) -> Any:
 
 
 def refer(data: Any) -> None:
-    """Have a worker's data spill references, whatever it holds already; a user's own store is left alone."""
+    """Make a worker's data spill references, those it has already included; a user's own store stays."""
     files = _files_of(data)
     if type(files) is Slow:
         files.mori_leases = {}

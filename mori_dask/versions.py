@@ -28,7 +28,7 @@ class Versions:
         self._clients: set[str] = set()
 
     def note_worker(self, address: str, said: Any) -> None:
-        """Take down what a worker says; warn where it is the first one with another version."""
+        """Record a worker's version; warn where it is the first one with another version."""
         version = said.get("version") if isinstance(said, dict) else None
         if not isinstance(version, str):
             return
@@ -38,7 +38,7 @@ class Versions:
             self._warn()
 
     def note_client(self, client: str) -> None:
-        """Take down what a client said when it was connected; warn it of what differs. Once for each."""
+        """Record a client's version; warn it, once, of versions that differ."""
         if client in self._clients or client not in self._scheduler.client_comms:
             return
         self._clients.add(client)

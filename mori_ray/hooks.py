@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Purpose(Enum):
-    """What Ray pickles an object for."""
+    """The purpose for which Ray pickles an object."""
 
     ARGUMENT = "argument"  # of a task or of an actor
     LOOP_ARGUMENT = "loop argument"  # of an actor that may open it on an event loop
@@ -126,7 +126,7 @@ def around_dumps(choose: Callable[[Purpose], AbstractContextManager[None]]) -> N
 
 
 def prefer(cls: type, reduce: Callable[[Any], Any]) -> None:
-    """Have Ray's pickler ask `reduce` before a reducer that Ray itself has for a class; None is no answer.
+    """Patch Ray's pickler to call `reduce` before Ray's own reducers; None leaves the object to those.
 
     Ray registers its own anew with each connection, over whatever there is.
     """
@@ -189,7 +189,7 @@ def connection() -> Any:
 
 
 def needs(token: ray.ObjectRef) -> bool:
-    """Have Ray count a reference to `token` in what it is just serializing, without pickling it.
+    """Make Ray count a reference to `token` in the message that it is serializing, without pickling it.
 
     That is what the reducer of ObjectRefs does, too. False if Ray is not serializing on this thread.
     """
@@ -206,7 +206,7 @@ def needs(token: ray.ObjectRef) -> bool:
 
 
 def when_out_of_scope(token: ray.ObjectRef, call: Callable[[bytes], None]) -> bool:
-    """Have something called when nothing anywhere refers to `token` any more; not before Ray 2.57.
+    """Call a function when nothing anywhere refers to `token` any more; needs Ray 2.57.
 
     It is called with the id on a thread of Ray's that may not be kept waiting.
     """

@@ -78,7 +78,7 @@ class Session:
             self._borrowed[mapping] = task, token, owner
 
     def give_back(self, mapping: Region) -> bool:
-        """Have what the task returns refer to a region of its caller's; False if that cannot be.
+        """Make the task's result refer to a region of its caller's; False if that cannot be.
 
         The caller keeps the region for as long as it may need the argument, which is beyond the end
         of the task; what it gets back prolongs that. What is left from another task, such as in the state

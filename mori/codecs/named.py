@@ -67,7 +67,7 @@ _here = threading.local()
 
 
 def register_codec(codec_: Codec, /, *types: type) -> None:
-    """Have objects of these exact types shared by a codec of your own.
+    """Register a codec of your own for objects of these exact types.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ _SHORT: Final = 256  # bytes of a meta that is remembered
 
 
 def is_plain(dtype: np.dtype[Any]) -> bool:
-    """Say whether plain data can tell all of a dtype, and its elements mean the same in every process."""
+    """Return whether plain data can tell all of a dtype, and its elements mean the same in every process."""
     if dtype.hasobject or dtype.kind == "T" or dtype.metadata or dtype.type.__module__ not in _NUMPY:
         return False
     if dtype.subdtype is not None:
@@ -198,7 +198,7 @@ def is_named(cls: type) -> bool:
 
 
 def name_class(cls: type, name: str) -> None:
-    """Have a class written as one of `CLASSES`."""
+    """Write the arrays of a class as those of one of `CLASSES`."""
     _names[cls] = name
 
 
@@ -231,7 +231,7 @@ def view_of(node: Node, view: Strides, dtype: np.dtype[Any]) -> npt.NDArray[Any]
 
 
 def _encode_objects(obj: npt.NDArray[Any]) -> Encoded:
-    """Take an array apart whose elements are no plain bytes; it keeps its class."""
+    """Return the parts of an array whose elements are not plain bytes; it keeps its class."""
     meta: list[Any] = [obj.dtype.kind, obj.shape]
     content: object = obj
     if type(obj) is np.ndarray and obj.dtype.kind == "O" and not obj.dtype.metadata:

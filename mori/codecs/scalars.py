@@ -80,11 +80,11 @@ class ScalarCodec(BuiltinCodec):
 
 
 KINDS: Final = (bytes, bytearray, memoryview)
-"""What a node of this codec was, by the byte in its meta."""
+"""The types of the objects, by the byte in the meta."""
 
 
 def _encode_bytes(obj: bytes | bytearray | memoryview) -> Encoded:
-    """Take something apart whose elements are bytes."""
+    """Return bytes as one buffer."""
     return Encoded(bytes([KINDS.index(type(obj))]), (np.asarray(memoryview(obj).cast("B")),), codec=Id.BYTES)
 
 

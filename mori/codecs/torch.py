@@ -36,7 +36,7 @@ _CLASSES: Final = {"Tensor": torch.Tensor, "Parameter": torch.nn.Parameter}
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """Say whether a tensor is its elements and nothing else."""
+    """Return whether a tensor is its elements and nothing else."""
     return (
         tensor.layout == torch.strided
         and tensor.device.type == "cpu"

@@ -170,7 +170,7 @@ class Codec:
     is_independent: bool = False
     """Its objects may be one with others, even where they are a part of what owns its parts."""
     owns_parts: bool = False
-    """What its objects are made of belongs to each of them, whatever else refers to it."""
+    """The parts of its objects belong to each of them, whatever else refers to them."""
     makes_parts: bool = False
     """Its children are made anew each time: no other object refers to them."""
     hides_writes: bool = True
@@ -179,7 +179,7 @@ class Codec:
     # Writing
 
     def encode(self, obj: Any) -> Encoded | None:
-        """Take an object apart; return None if this one has to go by pickle."""
+        """Return the parts of an object; None if this one has to go by pickle."""
         raise NotImplementedError
 
     def step(self, obj: Any, index: int) -> str:
@@ -245,7 +245,7 @@ class Codec:
         return None
 
     def note_opened(self, node: Node, obj: Any) -> None:
-        """Have the mapping remember how a node that was opened as `obj` is opened again, in fewer steps."""
+        """Record with the mapping how a node that was opened as `obj` is opened again, in fewer steps."""
 
     # Parts, by the numbers in their names
 
@@ -307,7 +307,7 @@ class ContainerCodec(BuiltinCodec):
     """A codec that has to know what else is met while an object is measured."""
 
     def encode_in(self, obj: Any, survey: Any, *, is_root: bool) -> Encoded:
-        """Take an object apart; `survey` is the `Survey` of what was met."""
+        """Return the parts of an object; `survey` is the `Survey` of the whole."""
         raise NotImplementedError
 
     def step_to(self, obj: Any, index: int, child: object) -> str:

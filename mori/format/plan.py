@@ -33,7 +33,7 @@ class PlanNode:
     __slots__ = ("alignment", "back", "buffers", "children", "codec", "extent", "flags", "meta", "table")
     is_alias = False
     target: PlanNode | None = None
-    """What an alias refers to."""
+    """The node that an alias refers to."""
 
     def __init__(self, number: int, meta: bytes, buffers: Sequence[Buffer]) -> None:
         self.codec = number
@@ -143,7 +143,7 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
 
 
 def _is_whole(level: _Level, node: PlanNode) -> bool:
-    """Say whether a node is more to the user than what a frame is made of.
+    """Return whether a node is more to the user than what a frame is made of.
 
     A column is named after the frame that its memory lies in, so two frames have their own blocks;
     an index may be one and the same.
@@ -246,7 +246,7 @@ class _Measure:
         return AliasNode(planned.node)
 
     def _remember(self, obj: Any, node: PlanNode, encoded: codec.Encoded) -> None:
-        """Take note of an object that may be met again."""
+        """Record an object that may occur again."""
         level = self._levels[-1]
         tells = encoded.children or encoded.buffers or type(obj) not in _VALUES or len(obj)
         by = level.codec

@@ -86,7 +86,7 @@ class Common:
 
 
 class Contents(NamedTuple):
-    """What some elements contain."""
+    """What some elements of a container contain."""
 
     classes: set[type]
     """Classes of plain instances: what pickles of such instances name."""
@@ -122,7 +122,7 @@ class Contents(NamedTuple):
 
 
 class Survey:
-    """What is met while one object is measured.
+    """The objects that are found while one object is measured.
 
     Objects of `apart` are known, from an earlier round, to be met again, and those of `nodes` to be nodes of
     their own. Those of this round are in `repeated`, or in `found_in_stream` if they were in a stream then.
@@ -143,7 +143,7 @@ class Survey:
             self.common.number(obj)
 
     def note_container(self, obj: Any) -> None:
-        """Take note of a container that is a node of its own."""
+        """Record a container that is a node of its own."""
         key = id(obj)
         if key in self._seen and key not in self._containers:
             self.found_in_stream[key] = obj

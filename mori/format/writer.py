@@ -50,7 +50,7 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
 
 
 def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
-    """Give the bytes of a region to `put`, in order."""
+    """Pass the bytes of a region to `put`, in order."""
     out = _Gatherer(put, layout.pack_header(header))
     starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]

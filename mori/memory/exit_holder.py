@@ -50,7 +50,7 @@ for fd, path in zip(sys.argv[1::2], sys.argv[2::2]):
 
 
 def hold_after_exit(holds: Sequence[Held], seconds: float) -> None:
-    """Have a process of its own hold these regions for some seconds; without one, they are as lost as ever.
+    """Start a process that holds these regions for some seconds; where none can be started, they are lost.
 
     What this process holds itself stays as it is.
     """

@@ -45,7 +45,7 @@ class GraceTimer:
         self._ensure_thread()
 
     def wake(self) -> None:
-        """Tell the thread that the entries have changed."""
+        """Wake the thread: the entries have changed."""
         if self._news.empty():
             self._news.put(None)
 
@@ -73,11 +73,11 @@ class GraceTimer:
         self.closing.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Go on."""
+        """Release the lock again."""
         self.closing.release()
 
     def after_fork_in_child(self) -> None:
-        """Start anew: the graces are the parent's, and its descriptors are closed here."""
+        """Reset the timer: the graces are the parent's, and their descriptors are closed here."""
         try:
             self.expire(everything=True)
         finally:

@@ -35,7 +35,7 @@ _Files = list[tuple[int, int] | None]
 
 
 class Release:
-    """What is left of a lease when it has no users: calling it gives the region back."""
+    """Gives a leased region back when it is called; remains when the lease has no users."""
 
     __slots__ = ("_files", "held", "home")
 
@@ -100,7 +100,7 @@ class Lease:
 
     @property
     def held(self) -> Held:
-        """What it holds in the store."""
+        """The open descriptors of the region."""
         assert self._held is not None
         return self._held
 
@@ -134,7 +134,7 @@ class Lease:
                 _passed_on[id(self)] = self
 
     def let_go(self) -> None:
-        """Give it back to the store now, whoever still refers to it."""
+        """Give the region back to the store now, whoever still refers to the lease."""
         held, self._held = self._held, None
         if held is not None:
             Release(held, self.home, self._files)()

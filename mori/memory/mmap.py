@@ -94,7 +94,7 @@ def protect(address: int, nbytes: int, protection: int) -> None:
 
 
 def populate(address: int, nbytes: int) -> None:
-    """Have pages ready to be written to; a lack of memory is an error here, and no SIGBUS later."""
+    """Allocate pages for writing; a lack of memory is an error here, and no SIGBUS later."""
     try:
         _check(_madvise(address, nbytes, _POPULATE_WRITE))
     except OSError as error:
@@ -105,7 +105,7 @@ def populate(address: int, nbytes: int) -> None:
 
 @contextmanager
 def huge_pages(fd: int, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Give a new file its size, and huge pages that can be written to while the block lasts."""
+    """Set the size of a new file, and map huge pages of it that can be written to inside the context."""
     os.ftruncate(fd, nbytes)
     address, owner = map_files((fd,), 0, 0, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED)
     try:
@@ -119,7 +119,7 @@ def huge_pages(fd: int, nbytes: int) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def keep_from_children(address: int, nbytes: int) -> None:
-    """Have forked children not inherit pages."""
+    """Keep pages from being inherited by forked children."""
     _check(_madvise(address, nbytes, mmap.MADV_DONTFORK))
 
 

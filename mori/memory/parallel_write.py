@@ -179,14 +179,14 @@ class _Piece:
             raise RuntimeError("a thread that was to copy a part of a region has failed")
 
     def cancel(self) -> None:
-        """Have nobody copy them, nor begin to."""
+        """Stop the copying: no thread copies, or begins to."""
         self._is_cancelled = True
         if self._is_begun:
             self._end.wait()
 
 
 class _SegmentWriter:
-    """Hands what it is given to the threads of the files that it belongs to."""
+    """Passes bytes to the threads of the files that they belong to."""
 
     def __init__(self, fds: Sequence[int], segment_nbytes: int) -> None:
         self.error: BaseException | None = None
@@ -231,7 +231,7 @@ class _SegmentWriter:
             self._queues[lane].put((piece, offset, borrowed))
 
     def stop(self, error: BaseException) -> None:
-        """Have nothing more written."""
+        """Stop writing."""
         self.error = self.error or error
 
     def join(self) -> None:

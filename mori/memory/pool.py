@@ -108,9 +108,9 @@ class _Pages:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
     def reserve(self, nbytes: int) -> None:
-        """Have memory for so many bytes; without it that is an error, and no SIGBUS while they are written.
+        """Reserve memory for so many bytes; a lack of it is an error here and not a later SIGBUS.
 
-        They are mapped one by one by that, too: writing is copying then, and no more.
+        This maps each page, too, so that writing is no more than copying.
         """
         if (missing := align(nbytes, PAGE) - self._ready) > 0:
             populate(self.address + self._ready, missing)
@@ -118,7 +118,7 @@ class _Pages:
         self.used = max(self.used, nbytes)
 
     def close(self, *, is_child: bool = False) -> None:
-        """Give them back; in a forked child, which has not inherited the mapping, its descriptors alone."""
+        """Unmap and close them; in a forked child, which has not inherited the mapping, close them only."""
         if is_child:  # others' memory may lie there
             forsake(self._owner)
         self._owner = None
@@ -168,7 +168,7 @@ class RecyclingStore(MemfdStore):
         return draft._replace(memory=np.asarray(found)[:nbytes])
 
     def _fitting(self, nbytes: int) -> int | None:
-        """Take pages that a region fits into and does not get lost in; None if there are none."""
+        """Return the number of free pages of a fitting size, now taken; None if there are none."""
         sizes = {which: self._all[which].nbytes for which in self._free[:] if which in self._all}
         fitting = [which for which, most in sizes.items() if nbytes <= most <= _WASTE * nbytes]
         return next(
@@ -206,7 +206,7 @@ class RecyclingStore(MemfdStore):
             self._later(self.tend, 0)
 
     def tend(self) -> None:
-        """Take in what was let go, give back what has been kept for long enough, and look again."""
+        """Collect returned pages, free expired ones, and schedule the next round."""
         if self._pid != os.getpid():  # a child that was forked just now: nothing of it is its own
             return
         with self._lock:
@@ -215,14 +215,14 @@ class RecyclingStore(MemfdStore):
             self._schedule()
 
     def give_back(self) -> None:
-        """Give back all that no region lies in: the room is needed."""
+        """Free all pages without a region: the room is needed."""
         with self._lock:
             self._collect()
             for which in self._free[:]:
                 self._drop(which)
 
     def _collect(self, *, at_once: bool = False) -> None:
-        """Take in what was let go and nobody holds; `at_once`: what that takes no time for."""
+        """Collect pages that were returned and that nobody holds; `at_once`: those that take no time."""
         with contextlib.suppress(queue.Empty):
             while True:
                 which = self._returned.get_nowait()
@@ -255,7 +255,7 @@ class RecyclingStore(MemfdStore):
         return sum(self._all[which].used for which in self._free[:] if which in self._all)
 
     def _drop(self, which: int) -> None:
-        """Give pages back; whoever still holds their region keeps them."""
+        """Free pages; whoever still holds their region keeps them."""
         if _take(which, self._free) or _take(which, self._let_go):
             self._all.pop(which).close()
 
@@ -274,7 +274,7 @@ class RecyclingStore(MemfdStore):
 
 
 def _take(which: int, among: list[int]) -> bool:
-    """Take pages out of a list; False if they are not there any more.
+    """Remove pages from a list; False if they are not there any more.
 
     Whoever does something with pages takes them first. Else a signal's handler that shares in the middle of
     it would take them, too, and its region would lose its header, or be given back while it is used.
@@ -297,7 +297,7 @@ def takes(home: Store, nbytes: int, most: int) -> bool:
 
 @functools.cache
 def _works() -> bool:
-    """Say whether the system has what the pool needs: Linux from 5.14 on does."""
+    """Return whether the system has what the pool needs: Linux from 5.14 on does."""
     try:
         tried = _Pages(current().files(RECYCLED, os.urandom(16), 1), PAGE)
         tried.close_to_writes()
@@ -327,7 +327,7 @@ def current() -> RecyclingStore:
 
 
 def give_back() -> None:
-    """Give back what is kept: the room is needed."""
+    """Free the pages that are kept: the room is needed."""
     if _store is not None:
         _store.give_back()
 

@@ -106,7 +106,7 @@ class _Receipts:
             return [sent for sheet in self.sheets for sent in sheet.sent.values()]
 
     def collect(self) -> None:
-        """Take in what has arrived, and look again as long as anything is on its way."""
+        """Collect receipts, and schedule the next round as long as anything is on its way."""
         # In a child that was forked just now nothing of it is its own; a process that ends lets go of all.
         if self.pid != os.getpid() or has_ended():
             return
@@ -213,7 +213,7 @@ def _new_sheet(home: Store) -> _Sheet | None:
 
 
 def _is_read(handle: int, inode: int) -> bool | None:
-    """Say whether the other end of a socket is open; None if it is not, False if this end is closed."""
+    """Return whether the other end of a socket is open; None if it is not, False if this end is closed."""
     try:
         if os.fstat(handle).st_ino != inode:
             return False
@@ -246,7 +246,7 @@ def via(sent: list[Sent], handle: int) -> None:
 
 
 def cancel(sent: list[Sent]) -> None:
-    """Let go of the regions of references that could not be sent."""
+    """Drop the leases of references that could not be sent."""
     _receipts.cancel(sent)
 
 
@@ -272,7 +272,7 @@ def leave(home: Store, pid: int, stamp: bytes) -> None:
 
 
 def settle() -> None:
-    """Let go of what has arrived, and of what seems to be lost: memory is short."""
+    """Drop the leases of references that have arrived or seem to be lost: memory is short."""
     _receipts.settle(is_short=True)
 
 

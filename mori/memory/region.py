@@ -198,7 +198,7 @@ def _twice(attempt: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) ->
 
 
 def _may_help(error: OSError) -> bool:
-    """Say whether to try again when what is not needed has been let go; raise the limit of open files."""
+    """Return whether to try again when what is not needed has been let go; raise the limit of open files."""
     if is_out_of_descriptors(error):
         limits.raise_descriptors()
         return True
@@ -339,7 +339,7 @@ def _find(home: Store, where: Where) -> Mapping | None:
 
 
 def _fault(header: Header, held: Held, where: Where) -> str | None:
-    """Say what is wrong with a region whose header is one: its name, or the sizes of its files."""
+    """Return the fault of a region with a valid header, in its name or in the sizes of its files."""
     if (header.pid, header.number) != (where.pid, where.number):
         return f"its header says that it is {format_name(Name(header.pid, header.number))}"
     sizes = [status.st_size for status in held.statuses]

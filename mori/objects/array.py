@@ -205,7 +205,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return not self.flags.writeable and not self._is_reshaped
 
     def _is_constant(self) -> bool:
-        """Say whether no element of an array of objects can change without a write to the array."""
+        """Return whether no element of an array of objects can change without a write to the array."""
         if self._constant is None:
             self._constant = all(map(_cannot_change, _objects(base_class(self))))
         return self._constant
@@ -266,7 +266,7 @@ def as_class(cls: type[SharedArray], array: npt.NDArray[Any]) -> npt.NDArray[Any
 
 
 def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Say whether two arrays are the same elements of the same memory."""
+    """Return whether two arrays are the same elements of the same memory."""
     return address_of(one) == address_of(other) and one.shape == other.shape and one.strides == other.strides
 
 
@@ -288,7 +288,7 @@ def place_in(array: SharedArray, node: Node) -> tuple[int, ...] | None:
 
 
 def remember_whole(node: Node, obj: Any) -> None:
-    """Have the mapping remember that an array is all of a node: it may be pickled, and opened, many times."""
+    """Record with the mapping that an array is all of a node: it may be pickled, and opened, many times."""
     if obj._ordinary is np.ndarray and obj.size and obj.dtype.names is None:  # fields can be renamed
         start = address_of(obj) - node.mapping.address
         reopener = functools.partial(_reopen, obj.shape, obj.strides, obj.dtype, start)
@@ -357,7 +357,7 @@ def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
 
 
 def make_writeable(array: Any) -> None:
-    """Give a shared array private memory, in place."""
+    """Copy a shared array into private memory, in place."""
     if not isinstance(array, SharedArray) or array.flags.writeable:
         return
     mapping = held_by(array)
@@ -380,7 +380,7 @@ def make_writeable(array: Any) -> None:
 
 
 def _tell_home(array: SharedArray) -> None:
-    """Have the column that returned an array keep it: it differs from the region now."""
+    """Tell the column that returned an array to keep it: it differs from the region now."""
     if array._home is not None and (home := array._home[0]()) is not None:
         home.keep(array._home[1], array)
 
@@ -396,7 +396,7 @@ def give_memory(
     data: Any,
     shape: tuple[int, ...] | None = None,
 ) -> None:
-    """Give an array, in place, private memory with these elements, which have that dtype."""
+    """Replace the memory of an array, in place, by private memory with these elements of that dtype."""
     # `__setstate__` turns what it reads into the byte order of the machine, the dtype included.
     swapped = not dtype.isnative and not dtype.hasobject and dtype.kind != "T"
     read = np.dtype((np.void, dtype.itemsize)) if swapped else dtype

@@ -39,7 +39,7 @@ _IN_PLACE: Final = ("fill", "itemset", "partition", "put", "setfield", "sort")
 
 
 def _add_methods(cls: type[SharedArray]) -> None:
-    """Give a class the methods of numpy's class that it stands for."""
+    """Add to a class the methods of numpy's class that it stands for."""
     for one in _PLAIN:
         if hasattr(cls._ordinary, one):
             setattr(cls, one, _plain_method(cls._ordinary, one))

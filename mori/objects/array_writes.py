@@ -64,7 +64,7 @@ def _place_of_out(function: Any) -> int | None:
 
 
 def add_writers(cls: type, ordinary: Any, names: Iterable[str], make_private: Callable[[Any], None]) -> None:
-    """Give a class the methods of numpy's class that write to the array, which is made private first."""
+    """Add to a class the methods of numpy's class that write to the array, which is made private first."""
     for name in names:
         if hasattr(ordinary, name):
             setattr(cls, name, _writer(getattr(ordinary, name), name, make_private))

@@ -105,7 +105,7 @@ class SharedMaskedArray(_MaskedArray):
         np.ndarray.setflags(self, write=write, align=align, uic=uic)
 
     def unshare_mask(self) -> Any:
-        """Give the array a mask of its own."""
+        """Make the mask private to this array."""
         _make_private(self)
         return self.unshare_mask()
 
@@ -157,7 +157,7 @@ def _span(array: Any) -> Any:
 
 
 def _is_default(array: Any) -> bool:
-    """Say whether the fill value is the one that numpy puts there when it is asked for it."""
+    """Return whether the fill value is the one that numpy puts there when it is asked for it."""
     with np.errstate(over="ignore"):  # numpy's default does not fit into a float16
         default: Any = np.empty(0, array.dtype).view(_MaskedArray).fill_value
         values = [np.asarray(value, array.dtype).tobytes() for value in (default, array.fill_value)]
@@ -175,7 +175,7 @@ def _of_parts(data: Any, mask: Any, fill: Any, hard: bool, info: dict[Any, Any])
 
 
 def _make_private(array: Any) -> None:
-    """Give a shared masked array, in place, data and mask of its own, and numpy's own class."""
+    """Make a shared masked array private, in place, and an instance of numpy's own class."""
     if not isinstance(array, SharedMaskedArray):
         if isinstance(array, SharedArray):
             array.setflags(write=True)
@@ -205,7 +205,7 @@ def _is_not() -> bool:
 
 
 class _KeepAlive:
-    """What an array holds that was shared; a copy of the array needs it no more."""
+    """Keeps alive what an array shared before; a copy of the array does not need it."""
 
     def __init__(self, mapping: object) -> None:
         self._mapping = mapping

@@ -65,7 +65,7 @@ MAX_STEPS = 64
 _MAX_INDEX = 2**31 - 1
 _NUMBER = "[1-9a-f][0-9a-f]{0,7}"
 LABEL = f"mori_({_NUMBER})_({_NUMBER})"
-"""What `format_label` writes, as a pattern with a group for each number."""
+"""Pattern of the names that `format_label` returns, with a group for each number."""
 
 _LABEL = re.compile(LABEL)
 _NAME = re.compile(rf"/{LABEL}(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
@@ -144,7 +144,7 @@ _LEAST: Final = HEADER.size + 48  # and the record of the root
 
 
 class Header(NamedTuple):
-    """What a region says of itself."""
+    """The fields of a region's header."""
 
     region_id: bytes
     nbytes: int
@@ -209,7 +209,7 @@ def opened(call: Callable[..., int], *arguments: Any) -> Owner:
 
 
 def forsake(owners: object, incref: Callable[[object], None] = _incref) -> None:
-    """Leave what belongs to an owner, or to those in a tuple, for good: it may be another's."""
+    """Leak the descriptors of an owner, or of those in a tuple: their numbers may be other files' by now."""
     incref(owners)
 
 
@@ -224,7 +224,7 @@ def new_memfd(name: str, flags: int) -> Owner:
 
 
 def is_out_of_descriptors(error: OSError) -> bool:
-    """Say whether the process, or the system, has no descriptor left."""
+    """Return whether the process, or the system, has no descriptor left."""
     return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
@@ -245,7 +245,7 @@ class Where(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a process has open of a region, which keeps it alive: a descriptor for each segment."""
+    """The open descriptors by which a process keeps a region alive, one for each segment."""
 
     owners: tuple[Owner, ...]
     """Of the descriptors, which are closed when nothing refers to these any more."""
@@ -254,7 +254,7 @@ class Held(NamedTuple):
     pages: int = 0
     """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
     statuses: tuple[os.stat_result, ...] = ()
-    """What the system said of the files when they were opened; empty for those that were made here."""
+    """The status of each file when it was opened; empty for files that were made here."""
 
     def close(self) -> None:
         """Close the descriptors that are not closed yet."""
@@ -306,7 +306,7 @@ def entry_of(header: Header, status: os.stat_result, holders: Iterable[int]) -> 
 
 
 class Store(Protocol):
-    """What a store can do."""
+    """The interface of a store."""
 
     kind: int
     name: str
@@ -318,10 +318,10 @@ class Store(Protocol):
         """Return the bytes that a new region may have."""
 
     def remedy(self) -> str:
-        """Say what a user does when it is full."""
+        """Return what a user can do when the store is full."""
 
     def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
-        """Start a region in as many files as suit its size, in one if that is not told.
+        """Begin a region in as many files as suit its size, in one if the size is not given.
 
         None if that number is taken already.
         """
@@ -336,7 +336,7 @@ class Store(Protocol):
         """Open a region; None if no process holds it."""
 
     def release(self, held: Held) -> None:
-        """Let go; the last one to do so frees the region."""
+        """Close the descriptors; the last process to do so frees the region."""
 
     def create_receipts(self, number: int) -> Held | None:
         """Make a page of zeros that other processes find by this process, its descriptor and a number.

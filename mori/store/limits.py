@@ -95,7 +95,7 @@ def memory() -> int:
 
 
 def _is_counted_out() -> bool:
-    """Say whether the system promises no more memory than it has."""
+    """Return whether the system promises no more memory than it has."""
     return _lines("/proc/sys/vm/overcommit_memory") == ["2"]
 
 
@@ -114,7 +114,7 @@ def memory_remedy() -> str:
 
 
 def is_in_memory(directory: str) -> bool:
-    """Say whether what is written to a directory takes memory, and not room on a disk."""
+    """Return whether what is written to a directory takes memory, and not room on a disk."""
     device = os.stat(directory).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in _lines("/proc/self/mountinfo"):

@@ -89,11 +89,11 @@ class Link(NamedTuple):
         return self.label == RECYCLED
 
     def may_be(self, label: str, region_id: bytes | None) -> bool:
-        """Say whether it may lead to the region of a label, and of an id where that is known."""
+        """Return whether it may lead to the region of a label, and of an id where that is known."""
         return self.label == RECYCLED or (self.label == label and region_id in (None, self.region_id))
 
     def leads_to(self, fd: int, label: str, region_id: bytes | None) -> bool:
-        """Say whether the first segment, which is open and locked, is that of the region asked for."""
+        """Return whether the first segment, which is open and locked, is that of the region asked for."""
         if self.label != RECYCLED:
             return self.may_be(label, region_id)
         header = unpack_header(os.pread(fd, HEADER.size, 0))
@@ -367,7 +367,7 @@ def _cpus() -> int:
 
 
 def _gives_huge_pages() -> bool:
-    """Say whether huge pages go to who asks for them; where they go to all, those who write have them."""
+    """Return whether huge pages go to who asks for them; where they go to all, those who write have them."""
     try:
         with open(_HUGE_PAGES, encoding="ascii") as file:
             return "[advise]" in file.read()
@@ -376,7 +376,7 @@ def _gives_huge_pages() -> bool:
 
 
 def _is_sealed(fd: int, link: Link) -> bool:
-    """Say whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
+    """Return whether nobody can write to a file: it is sealed, and locked here where that is not for ever."""
     seals = fcntl.fcntl(fd, _GET_SEALS)
     if not link.is_recycled:
         return seals & _SEALS == _SEALS
@@ -402,12 +402,12 @@ def _seal(fd: int) -> None:
 
 
 def seal_for_reuse(fd: int) -> None:
-    """Have nobody write to a file or resize it from now on, but by the mapping that there is."""
+    """Seal a file against resizing, and against writes other than by the mapping that exists."""
     fcntl.fcntl(fd, _ADD_SEALS, _RECYCLED_SEALS)
 
 
 def _is_creators(pid: int, number: str) -> bool:
-    """Say whether a descriptor is that by which its creator keeps recycled pages, and no holder's."""
+    """Return whether a descriptor is that by which its creator keeps recycled pages, and no holder's."""
     try:
         with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
             flags = next(line.split()[1] for line in file if line.startswith("flags:"))

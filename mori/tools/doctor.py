@@ -89,7 +89,7 @@ def _store() -> Iterator[Check]:
 
 
 def _other_process() -> Iterator[Check]:
-    """Have a process that is no child by fork open a region by its name."""
+    """Check that a process that is no forked child can open a region by its name."""
     try:
         shared = share(np.arange(1000))
     except MoriError as error:
@@ -187,7 +187,7 @@ def _overcommit() -> Iterator[Check]:
 
 
 def _namespaces() -> Iterator[Check]:
-    """Look for processes that hold regions and live in another pid namespace."""
+    """Check for processes that hold regions and live in another pid namespace."""
     mine = _link("/proc/self/ns/pid")
     if mine is None:
         return

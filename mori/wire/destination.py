@@ -160,7 +160,7 @@ def _called(frame: FrameType) -> tuple[str, str]:
 
 
 def _is_dumps() -> bool:
-    """Say whether the C pickler at work returns bytes, where no name tells: of `map(pickle.dumps, ...)`.
+    """Return whether the C pickler at work returns bytes, where no name tells: of `map(pickle.dumps, ...)`.
 
     It is among the younger objects unless it has a long way behind it; others beside it may be those of
     other threads, or wait for their next dump. None of them may write to a file.
@@ -187,7 +187,7 @@ _READING: Final = (
 
 
 def is_read_by_engine() -> bool:
-    """Say whether what unpickles a reference now is an engine, which must not meet an exception there."""
+    """Return whether what unpickles a reference now is an engine, which must not meet an exception there."""
     frame: FrameType | None = sys._getframe(1)
     below = ""
     while frame is not None:

@@ -67,7 +67,7 @@ class Message(Transport):
 
 
 class _Unsent(threading.local):
-    """What this thread has pickled last, until it is written to a pipe."""
+    """The references of this thread's last pickle, until it is written to a pipe."""
 
     sent: list[Sent] | None = None
 
@@ -114,7 +114,7 @@ def _caller() -> str:
 
 
 def _patch_connections() -> None:
-    """Have what is written to a pipe or a socket note which one that is."""
+    """Patch connections to record the pipe or socket that a message is written to."""
     # Pools and queues have kept the public methods of their connections since before mori was there, and
     # `send` looks up `_send_bytes` before it pickles. This one is looked up for each write.
     module = imported(_CONNECTION)

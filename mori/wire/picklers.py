@@ -153,7 +153,7 @@ def _refer(reducers: dict[type, _Reduce], cls: type, protocol: int, *, is_engine
 
 
 def refer_in_engines() -> None:
-    """Tell all picklers of the classes of which something was opened, for dumps whose transport is set."""
+    """Register with all picklers the classes of opened objects, for dumps whose transport is set."""
     global _is_in_copyreg
     if not _is_in_copyreg:
         _is_in_copyreg = True
@@ -172,7 +172,7 @@ def _tell(
     dumps: Callable[[Any], Any],
     reducers: dict[type, _Reduce],
 ) -> None:
-    """Tell a pickler of plain arrays, and of other classes, now or later."""
+    """Register plain arrays, and other classes now or later, with a pickler."""
 
     def guarded(cls: type) -> None:
         register(cls, _guard_of(cls, protocol, dumps))
@@ -185,7 +185,7 @@ def _tell(
 
 
 def guard(refers: Callable[[Any], bool], *classes: type) -> None:
-    """Have objects of these exact classes, where they refer to a region, unpickle without raising.
+    """Make objects of these exact classes, where they refer to a region, unpickle without raising.
 
     What an engine cannot put together is a `Lost` object then, which says at its first use what is missing.
     """
@@ -204,7 +204,7 @@ def when_imported(name: str, patch: Callable[[Any], object]) -> None:
 
 
 def register_picklers(is_new: bool) -> None:
-    """Tell the picklers that are there; whoever creates a region imports that of multiprocessing."""
+    """Register with the picklers that are imported; creating a region imports that of multiprocessing."""
     global _is_registered
     # A reducer is not told the protocol: Python's own is what the first pickles with, 5 what the second.
     if not _is_registered and (is_new or _MULTIPROCESSING in sys.modules):
@@ -235,7 +235,7 @@ def _patch_joblib(module: Any) -> None:
 
 
 def _before_dumping(cls: Any) -> None:
-    """Have joblib's reducer, which writes large arrays to a file, look for a region first."""
+    """Patch joblib's reducer, which writes large arrays to files, to refer to a region first."""
     usual = cls.__call__
 
     def call(self: Any, array: npt.NDArray[Any]) -> Any:

@@ -245,7 +245,7 @@ def _with_receipt_taken(payload: bytes) -> tuple[bytes, bytes]:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Have `load` raise in this context: for what makes one `Lost` object of several references."""
+    """Make `load` raise inside the context, for callers that make one `Lost` object of several references."""
     token = _raises.set(True)
     try:
         yield

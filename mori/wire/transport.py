@@ -78,7 +78,7 @@ TransportLike = Literal["reference", "value"] | Transport
 transport_var: Final[ContextVar[TransportLike | Callable[[], TransportLike]]] = ContextVar(
     "mori_transport", default=destination.transport_of_frames
 )
-"""What `use_transport` sets; who makes all messages of an engine sets it directly, which takes less."""
+"""The variable that `use_transport` sets; an engine's own message code sets it directly, which is faster."""
 
 
 @contextmanager

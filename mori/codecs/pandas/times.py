@@ -43,7 +43,7 @@ def without_freq(values: Any) -> Any:
 
 
 def set_freq(obj: Any, freq: Any) -> None:
-    """Give dates their frequency; the public way checks it against every value, and so reads them all."""
+    """Set the frequency of dates; the public setter checks it against every value, and so reads them all."""
     inner = getattr(obj, "_data", None)
     target: Any = inner if hasattr(type(inner), "freq") else obj  # pandas < 3.1 keeps it in the array
     freq = to_offset(freq) if isinstance(freq, str) else freq

@@ -41,7 +41,7 @@ def string_dtype(*, nan: bool) -> Any:
 
 
 def has_nan(dtype: Any) -> bool | None:
-    """Say whether a dtype of Arrow-backed strings has NaN for what is missing; None for any other dtype."""
+    """Return whether Arrow-backed strings of a dtype have NaN where one is missing; None for other dtypes."""
     if type(dtype) is not pd.StringDtype or not dtype.storage.startswith("pyarrow"):
         return None
     return bool(dtype.na_value is not pd.NA)

@@ -28,7 +28,7 @@ def is_intact(obj: Any, node: Node) -> bool:
 
 
 class Identity:
-    """What the containers under one root have opened that is met in several places."""
+    """Identity map of the containers under one root: the parts that have several parents."""
 
     __slots__ = ("__weakref__", "_checking", "_common", "_nodes", "_parts", "_strong")
 
@@ -178,7 +178,7 @@ class References:
 
 
 class _Common:
-    """What several streams refer to, of one opening."""
+    """The objects that several streams refer to, opened once."""
 
     def __init__(self, node: Node, identity: Identity) -> None:
         try:

@@ -113,7 +113,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
 
     @property
     def __array__(self) -> Callable[..., Any]:
-        """What numpy asks for: numbers where they lie. Other elements it takes as those of a list."""
+        """Return numbers where they lie, and other elements as numpy makes an array of a list."""
         array = self._elements().array if self._own is None else None
         if array is None:
             raise AttributeError("__array__")

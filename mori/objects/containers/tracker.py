@@ -7,9 +7,10 @@ kept until nobody holds an element of it, and it would be written as it stands i
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from typing import Any, Final
+
+from mori._fork import in_child
 
 __all__ = ["Tracker", "lock"]
 
@@ -95,12 +96,9 @@ class Tracker:
                 continue
 
 
+@in_child
 def _after_fork_in_child() -> None:
     if lock.acquire(blocking=False):  # it was free, or the forking thread has it and lets go of it
         lock.release()
     else:  # no thread of the child holds it
         lock._at_fork_reinit()  # type: ignore[attr-defined]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -151,7 +151,7 @@ def _kind(x: object) -> type | None:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Say whether two containers of one kind, views or builtins, are equal: element by element, in order."""
+    """Return whether two containers of one kind, views or builtins, have equal elements, in order."""
     levels: list[Iterator[tuple[Any, Any]]] = [iter(((one, other),))]
     while levels:
         pair = next(levels[-1], None)

@@ -25,7 +25,7 @@ _WRITERS: Final = (
 
 
 def _copying_on_write(cls: Any) -> None:
-    """Give a manager of pandas 2 the ways to write that it has under copy-on-write, whatever the option.
+    """Make a manager of pandas 2 write as it does under copy-on-write, whatever the option.
 
     Each is pandas' own function, which asks a global function of its module whether to copy first;
     here that says yes. The option itself cannot be set for one frame, or for one thread.

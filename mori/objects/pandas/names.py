@@ -54,7 +54,7 @@ def lies_in_region(frame: object) -> bool:
 
 
 def refers_to_region(obj: Any) -> bool:
-    """Say whether a pandas object is pickled as parts, one of which is a reference."""
+    """Return whether a pandas object is pickled as parts, one of which is a reference."""
     if isinstance(obj, pd.DataFrame | pd.Series):
         if hasattr(type(obj), "_mori_is_intact") and obj._mori_is_intact():
             return False  # it is one reference

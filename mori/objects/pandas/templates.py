@@ -19,7 +19,7 @@ __all__ = ["State", "Template", "is_made_plainly", "made_of", "template_of"]
 
 
 class State(NamedTuple):
-    """What can be changed of a frame or series beside its blocks and axes, as it was when it was opened."""
+    """The attributes of a frame or series beside its blocks and axes, as they were when it was opened."""
 
     labels: list[tuple[Any, ...]]
     attrs: dict[Any, Any]
@@ -48,7 +48,7 @@ class Template:
 
 
 def is_made_plainly(cls: Any) -> bool:
-    """Say whether `made_of` makes all of a class: not so where a user's class unpickles in its own way."""
+    """Return whether `made_of` makes all of a class: not so where a user's class unpickles in its own way."""
     return cls.__setstate__ is pd.DataFrame.__setstate__
 
 
