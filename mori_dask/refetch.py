@@ -20,12 +20,12 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Have this process ask again; all that fetch keys go through one function."""
+    """Patch this process to ask once more; all that fetch keys go through one function."""
     if not getattr(worker.get_data_from_worker, "_mori", False):
-        worker.get_data_from_worker = _asking_again(worker.get_data_from_worker)
+        worker.get_data_from_worker = _repeated(worker.get_data_from_worker)
 
 
-def _asking_again(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _repeated(plain: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(plain)
     async def get_data_from_worker(*args: Any, **kwargs: Any) -> Any:
         before = losses.count

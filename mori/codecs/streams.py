@@ -210,11 +210,11 @@ class _Writer:
         return persistent_id
 
     def pickler(
-        self, contents: Contents, callback: Any = None, *, is_alone: bool = False
+        self, contents: Contents, callback: Any = None, *, is_root: bool = False
     ) -> tuple[Any, Contents]:
         """Return a pickler for elements with some contents, and these.
 
-        `is_alone` says that there is no other stream, which could have an object in common with this one.
+        `is_root` says that there is no other stream, which could have an object in common with this one.
         """
         self.is_flat = self.is_flat and contents.is_flat
         self.is_fixed = self.is_fixed and contents.is_fixed
@@ -228,7 +228,7 @@ class _Writer:
         is_known = contents.is_opaque and (self._survey.apart or self._survey.nodes)
         if contents.special or contents.has_root or is_known:
             pickler.persistent_id = self._reference(contents.special)  # type: ignore[method-assign]
-        elif contents.is_opaque and not is_alone:
+        elif contents.is_opaque and not is_root:
             pickler.persistent_id = self._seen.append  # type: ignore[method-assign]
         return pickler, contents
 
@@ -477,7 +477,7 @@ def encode_object(
         return False
 
     try:
-        stream = writer.dump(writer.pickler(contents, take, is_alone=is_root), content)
+        stream = writer.dump(writer.pickler(contents, take, is_root=is_root), content)
         if is_root and writer.parts:  # which may have something in common with it
             writer.forget(0)
             buffers.clear()
