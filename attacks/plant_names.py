@@ -16,8 +16,9 @@ import numpy as np
 
 import mori
 from attacks.trying import attempt, row
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.plan import measure
+from mori.store import base
 from mori.wire import reference
 
 _NAME = "mori_7_1"
@@ -36,7 +37,7 @@ def files_store() -> Iterator[Path]:
 def plant(directory: Path, **fields: int) -> Path:
     """Write a good region that no process holds."""
     plan = measure(np.arange(1000))
-    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
+    header = base.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
     path = directory / _NAME
     path.write_bytes(writer.to_bytes(plan, header._replace(**fields)))
     path.chmod(0o600)
@@ -94,10 +95,10 @@ def as_sparse(path: Path) -> None:
     """Make a header true that speaks of 8 TB, with a file of so many that takes no room."""
     nbytes = 8 << 40
     with open(path, "r+b") as file:
-        header = layout.unpack_header(file.read(64))
+        header = base.unpack_header(file.read(64))
         assert not isinstance(header, str)
         file.seek(0)
-        file.write(layout.pack_header(header._replace(nbytes=nbytes)))
+        file.write(base.pack_header(header._replace(nbytes=nbytes)))
         file.truncate(nbytes)
 
 

@@ -18,10 +18,11 @@ import pandas as pd
 
 import mori
 from attacks.trying import attempt, row
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.plan import measure
 from mori.memory import region
 from mori.memory.mapping import over
+from mori.store import base
 from mori.store.base import format_name
 
 
@@ -31,7 +32,7 @@ def region_of(obj: Any, meta: str | None = None, **fields: Any) -> bytearray:
     if meta is not None:
         plan.meta, plan.table = meta.encode(), []
         plan.close()
-    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
+    header = base.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
     return writer.to_bytes(plan, header._replace(**fields))
 
 
@@ -109,7 +110,7 @@ def no_set() -> str:
     plan = measure({*range(100)})
     plan.children = [measure([[1], [2]] * 50)]
     plan.close()
-    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
+    header = base.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
     return opened(writer.to_bytes(plan, header))
 
 

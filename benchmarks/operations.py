@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mori.codecs.pandas import string_dtype
+from mori.codecs.pandas.versions import string_dtype
 
 __all__ = ["OPERATIONS", "build", "evaluate", "small"]
 

@@ -36,7 +36,9 @@ from mori.format.codec import Buffers, Codec, Encoded
 from mori.objects.allocate import AllocatedArray, allocate
 from mori.objects.array import SharedArray
 from mori.objects.bytes import SharedBytes
-from mori.objects.containers import SharedDict, SharedFrozenSet, SharedList, SharedSet, SharedTuple
+from mori.objects.containers.mapping import SharedDict
+from mori.objects.containers.sequences import SharedList, SharedTuple
+from mori.objects.containers.sets import SharedFrozenSet, SharedSet
 
 __version__ = "0.1.0"
 

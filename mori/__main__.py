@@ -19,7 +19,7 @@ from mori.api import locate, map_shared, prune_shared, regions
 from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
-from mori.store.base import format_name
+from mori.store.base import VERSION, format_name
 from mori.store.processes import process_labels
 
 __all__ = ["main"]
@@ -135,7 +135,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 "name": format_name(mapping.name),
                 "nbytes": mapping.nbytes,
                 "id": mapping.header.region_id.hex(),
-                "format": layout.VERSION,
+                "format": VERSION,
             },
             "parts": parts,
         }

@@ -211,9 +211,10 @@ def array_classes() -> tuple[type, ...]:
 
 def container_classes() -> tuple[type, ...]:
     """Return the bases of shared containers: small ones are builtins, which engines look into."""
-    from mori.objects import containers
+    from mori.objects.containers.small import Small
+    from mori.objects.containers.view import View
 
-    return containers.Small, containers.View
+    return Small, View
 
 
 def frame_class() -> type:

@@ -22,12 +22,13 @@ import numpy as np
 from mori.api import by_value as by_value_
 from mori.api import frombuffer, is_shared, materialize, share, shared_name
 from mori.errors import CorruptRegionError, MoriError
-from mori.format import codec, layout, writer
+from mori.format import codec, writer
 from mori.format.codec import Encoded, Joined
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import lease
 from mori.memory.mapping import live, over
+from mori.store.base import ALIGNMENT, SMALL_ALIGNMENT
 
 __all__ = ["check_codec"]
 
@@ -250,7 +251,7 @@ def _joined(buffer: Any) -> Any:
 def _closed(plan: PlanNode) -> PlanNode:
     """Place everything in a plan anew."""
     plan.table = []
-    plan.alignment = layout.ALIGNMENT if plan.buffers else layout.SMALL_ALIGNMENT
+    plan.alignment = ALIGNMENT if plan.buffers else SMALL_ALIGNMENT
     plan.close()
     return plan
 

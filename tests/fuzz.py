@@ -138,13 +138,13 @@ def _is_of_values(error: Exception) -> bool:
 
 def _renamed(data: bytes, **fields: int) -> bytes:
     """Return a region with another id, and other fields of the header, if its header can be read."""
-    from mori.format import layout
+    from mori.store import base
 
-    header = layout.unpack_header(data)
+    header = base.unpack_header(data)
     if isinstance(header, str):
         return data
     header = header._replace(region_id=os.urandom(16), **fields)
-    return layout.pack_header(header) + data[layout.HEADER.size :]
+    return base.pack_header(header) + data[base.HEADER.size :]
 
 
 def _opened_landed(data: bytes) -> Any:

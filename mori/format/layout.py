@@ -15,45 +15,22 @@ from collections.abc import Sequence
 from itertools import starmap
 from typing import Any, Final, NamedTuple
 
-from mori.store.base import (
-    ALIGNMENT,
-    ENCODED,
-    HEADER,
-    HEADER_FIELDS,
-    MAGIC,
-    SMALL_ALIGNMENT,
-    VERSION,
-    Header,
-    align,
-    pack_header,
-    unpack_header,
-)
+from mori.store.base import SMALL_ALIGNMENT
 
 __all__ = [
     "ALIASED",
-    "ALIGNMENT",
     "BUFFER",
     "CHECKED",
     "CHILD",
-    "ENCODED",
-    "HEADER",
-    "HEADER_FIELDS",
-    "MAGIC",
     "NODE",
     "NODE_FIELDS",
     "REFERS_OUTSIDE",
-    "SMALL_ALIGNMENT",
-    "VERSION",
     "Codec",
-    "Header",
     "Record",
-    "align",
     "from_json",
     "head_nbytes",
     "pack_head",
-    "pack_header",
     "to_json",
-    "unpack_header",
 ]
 
 ALIASED: Final = 1  # flag: aliases refer to this node

@@ -18,7 +18,7 @@ from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
 from mori.format.layout import Codec as Id
 from mori.memory.mapping import Bytes, Mapping, address_of, held_by
-from mori.store.base import MAX_STEPS, Name, format_name
+from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name, format_name
 
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 
@@ -37,7 +37,7 @@ class Node:
         self._data = data
         self._view = view
         self.offset = offset
-        if offset % layout.SMALL_ALIGNMENT or not layout.HEADER.size <= offset <= end - layout.NODE.size:
+        if offset % SMALL_ALIGNMENT or not HEADER.size <= offset <= end - layout.NODE.size:
             raise self._corrupt("it lies outside its parent")
         record: layout.Record = tuple.__new__(layout.Record, layout.NODE.unpack_from(view, offset))
         self.record = record
@@ -72,7 +72,7 @@ class Node:
         first = self._head + layout.CHILD.size * self.record.children
         for number in range(self.record.buffers):
             offset, nbytes = layout.BUFFER.unpack_from(self._view, start + number * layout.BUFFER.size)
-            if offset % layout.ALIGNMENT or not first <= offset <= offset + nbytes <= self.extent:
+            if offset % ALIGNMENT or not first <= offset <= offset + nbytes <= self.extent:
                 raise self._corrupt(f"its buffer {number} does not fit into it")
             found.append(self._data[self.offset + offset : self.offset + offset + nbytes])
         return found

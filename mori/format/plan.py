@@ -17,6 +17,7 @@ from mori.format import codec, layout
 from mori.format.codec import Buffer, Codec
 from mori.format.layout import Codec as Id
 from mori.format.survey import Survey
+from mori.store.base import ALIGNMENT, SMALL_ALIGNMENT
 
 __all__ = ["AliasNode", "PlanNode", "buffer_nbytes", "measure"]
 
@@ -45,7 +46,7 @@ class PlanNode:
         self.table: Sequence[tuple[int, int]] = ()
         self.extent = 0
         self.back = 0
-        self.alignment = layout.ALIGNMENT if buffers else layout.SMALL_ALIGNMENT
+        self.alignment = ALIGNMENT if buffers else SMALL_ALIGNMENT
 
     def close(self) -> None:
         """Place the buffers and the children, all of which are closed."""
@@ -53,7 +54,7 @@ class PlanNode:
         cursor += layout.CHILD.size * len(self.children)
         table = []
         for buffer in self.buffers:
-            cursor += -cursor % layout.ALIGNMENT
+            cursor += -cursor % ALIGNMENT
             nbytes = buffer.nbytes if isinstance(buffer, np.ndarray) else buffer_nbytes(buffer)
             table.append((cursor, nbytes))
             cursor += nbytes
@@ -63,7 +64,7 @@ class PlanNode:
             cursor += -cursor % child.alignment
             child.back = cursor
             cursor += child.extent
-        self.extent = cursor + -cursor % layout.SMALL_ALIGNMENT
+        self.extent = cursor + -cursor % SMALL_ALIGNMENT
 
 
 class AliasNode(PlanNode):

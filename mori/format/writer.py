@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mori.format import layout
 from mori.format.codec import Buffer, Joined
+from mori.store.base import HEADER, Header, align, pack_header
 
 if TYPE_CHECKING:
     from mori.format.plan import PlanNode
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "write", "writing"]
 
-ROOT: Final = layout.align(layout.HEADER.size)
+ROOT: Final = align(HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
 _BLOCK: Final = 1 << 20
 
@@ -28,17 +29,17 @@ def region_nbytes(root: PlanNode) -> int:
     return ROOT + root.extent
 
 
-def writing(root: PlanNode) -> tuple[int, Callable[[layout.Header, Sink], None], int]:
+def writing(root: PlanNode) -> tuple[int, Callable[[Header, Sink], None], int]:
     """Return what `region.create` takes to write a plan: its size, what writes it, and where its root is."""
     return ROOT + root.extent, partial(write, root), ROOT
 
 
-def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> layout.Header:
+def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> Header:
     """Return the header of a plan's region that lies in no store."""
-    return layout.Header(region_id, region_nbytes(root), ROOT, pid, number, 0)
+    return Header(region_id, region_nbytes(root), ROOT, pid, number, 0)
 
 
-def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
+def to_bytes(root: PlanNode, header: Header) -> bytearray:
     """Return a region as bytes, for what is sent by value."""
     made = bytearray()
 
@@ -49,9 +50,9 @@ def to_bytes(root: PlanNode, header: layout.Header) -> bytearray:
     return made
 
 
-def write(root: PlanNode, header: layout.Header, put: Sink) -> None:
+def write(root: PlanNode, header: Header, put: Sink) -> None:
     """Pass the bytes of a region to `put`, in order."""
-    out = _Gatherer(put, layout.pack_header(header))
+    out = _Gatherer(put, pack_header(header))
     starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]
     while pending:

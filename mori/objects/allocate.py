@@ -32,7 +32,7 @@ from mori.memory import region
 from mori.memory.mapping import Mapping
 from mori.memory.mmap import map_files, map_pages
 from mori.objects.array import SharedArray
-from mori.store.base import opened
+from mori.store.base import ALIGNMENT, Header, opened, pack_header
 
 __all__ = ["AllocatedArray", "allocate"]
 
@@ -248,14 +248,14 @@ def allocate(
     np.empty((0,) * len(lengths))  # says how many dimensions there may be
     plan = PlanNode(Id.NDARRAY, _meta(lengths, kind, order), ())
     elements: Any = _Elements(math.prod(lengths) * kind.itemsize)
-    plan.buffers, plan.alignment = (elements,), layout.ALIGNMENT
+    plan.buffers, plan.alignment = (elements,), ALIGNMENT
     plan.close()
     nbytes = writer.region_nbytes(plan)
 
-    def write(fd: int, header: layout.Header) -> None:
+    def write(fd: int, header: Header) -> None:
         # First, since it proves whose file it is if this process is killed now.
         head = layout.pack_head(plan.codec, plan.meta, plan.table, 0, plan.extent, 0, 0)
-        os.pwrite(fd, layout.pack_header(header).ljust(writer.ROOT, b"\0") + head, 0)
+        os.pwrite(fd, pack_header(header).ljust(writer.ROOT, b"\0") + head, 0)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, nbytes)
         else:

@@ -24,7 +24,7 @@ from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping, at, over
-from mori.store.base import FILES, MEMFD, Name, Where, format_name
+from mori.store.base import FILES, HEADER, MEMFD, Name, Where, format_name, pack_header
 from mori.wire import destination
 from mori.wire.lost import Lost
 from mori.wire.transport import Transport, current, is_wanted, load_adapters, transport_var, use_transport
@@ -107,9 +107,9 @@ def by_value(node: Node, protocol: int) -> Any:
     """
     data = memoryview(node.mapping.bytes())
     header = node.mapping.header
-    size = layout.HEADER.size
+    size = HEADER.size
     if node.offset == header.root:
-        head = layout.pack_header(header)
+        head = pack_header(header)
         if data[:size] == head:
             return receive, (_buffer(data, protocol),)
         return receive, (_buffer(data, protocol), head)  # a part that has come by value itself
@@ -117,7 +117,7 @@ def by_value(node: Node, protocol: int) -> Any:
         return receive, (_buffer(memoryview(_anew(node)), protocol),)
     start, end = node.offset - size, node.offset + node.extent
     part = header._replace(nbytes=end - start, root=size, region_id=os.urandom(16))
-    return receive, (_buffer(data[start:end], protocol), layout.pack_header(part))
+    return receive, (_buffer(data[start:end], protocol), pack_header(part))
 
 
 def _anew(node: Node) -> bytearray:

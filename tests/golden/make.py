@@ -20,12 +20,13 @@ import pandas as pd
 import pyarrow as pa
 
 import mori
-from mori.codecs.pandas import string_dtype
-from mori.format import layout, writer
+from mori.codecs.pandas.versions import string_dtype
+from mori.format import writer
 from mori.format.plan import measure
+from mori.store import base
 from tests.mori import classes
 
-DIRECTORY: Final = Path(__file__).parent / str(layout.VERSION)
+DIRECTORY: Final = Path(__file__).parent / str(base.VERSION)
 REGION_ID: Final = bytes(range(16))
 PID, NUMBER = 0x4D1B, 1
 
@@ -268,7 +269,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
 def region_of(obj: object) -> bytes:
     """Return the region of an object, always of the same id and name."""
     plan = measure(obj)
-    header = layout.Header(REGION_ID, writer.region_nbytes(plan), writer.ROOT, PID, NUMBER, 0)
+    header = base.Header(REGION_ID, writer.region_nbytes(plan), writer.ROOT, PID, NUMBER, 0)
     return bytes(writer.to_bytes(plan, header))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import mori
 from mori.format import layout
 from mori.format.layout import Codec
+from mori.store import base
 
 __all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate", "nodes", "scatter"]
 
@@ -61,7 +62,7 @@ def nodes(data: bytes | bytearray) -> Iterator[tuple[int, layout.Record]]:
 def _spots(data: bytes) -> list[tuple[int, int]]:
     """Return start and size of every field, meta and table entry."""
     spots, at = [], 0
-    for _, code in layout.HEADER_FIELDS:
+    for _, code in base.HEADER_FIELDS:
         spots.append((at, struct.calcsize(code)))
         at += struct.calcsize(code)
     for start, record in nodes(data):
@@ -70,7 +71,7 @@ def _spots(data: bytes) -> list[tuple[int, int]]:
             spots.append((at, struct.calcsize(code)))
             at += struct.calcsize(code)
         spots += [(at, record.meta_nbytes)] * 8 if record.meta_nbytes else []
-        at += layout.align(record.meta_nbytes, 8)
+        at += base.align(record.meta_nbytes, 8)
         spots += [(at + 8 * i, 8) for i in range(2 * record.buffers + record.children)]
     return spots
 
@@ -132,7 +133,7 @@ def forge(data: bytes, choose: Choose) -> bytearray:
             with contextlib.suppress(ValueError):
                 plain = _changed(json.loads(forged[meta : meta + record.meta_nbytes]), choose)
                 text = json.dumps(plain, separators=(",", ":")).encode().ljust(record.meta_nbytes)
-                if len(text) <= layout.align(record.meta_nbytes, 8):
+                if len(text) <= base.align(record.meta_nbytes, 8):
                     forged[meta : meta + len(text)] = text
                     struct.pack_into("<I", forged, start + 8, len(text))
         else:
@@ -215,13 +216,13 @@ def _changed(plain: Any, choose: Choose) -> Any:
 
 def checksummed(data: bytearray) -> bytearray:
     """Make every checksum of record and header right again; those of pickles stay."""
-    if len(data) < layout.HEADER.size:
+    if len(data) < base.HEADER.size:
         return data
     for start, record in list(nodes(data)):
         end = start + layout.head_nbytes(record.meta_nbytes, record.buffers)
         if end <= len(data):
             struct.pack_into("<I", data, start, zlib.crc32(data[start + 4 : end]))
-    struct.pack_into("<I", data, 8, zlib.crc32(data[12 : layout.HEADER.size]))
+    struct.pack_into("<I", data, 8, zlib.crc32(data[12 : base.HEADER.size]))
     return data
 
 

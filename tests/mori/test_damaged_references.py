@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mori
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.plan import measure
 from mori.memory import lease
 from mori.memory import mapping as mappings
 from mori.objects.array import SharedArray
+from mori.store import base
 from mori.wire import reference
 from mori.wire.lost import Lost
 from mori.wire.transport import use_transport
@@ -245,7 +246,7 @@ def test_one_file_that_says_it_is_a_segment_is_refused(files: Path) -> None:
 def _plant(files: Path, **fields: int) -> Path:
     """Write the file of a region that no process holds."""
     plan = measure(np.arange(1000))
-    header = layout.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
+    header = base.Header(bytes(range(16)), writer.region_nbytes(plan), writer.ROOT, 7, 1, 0)
     path = files / "mori_7_1"
     path.write_bytes(writer.to_bytes(plan, header._replace(**fields)))
     path.chmod(0o600)

@@ -21,6 +21,7 @@ from mori import store as stores
 from mori.codecs.hashes import stable_hash
 from mori.format import codec, layout
 from mori.format.survey import Survey
+from mori.store import base
 from mori.wire import reference
 from tests.mori import classes
 
@@ -49,12 +50,12 @@ def _laid_out(fields: tuple[tuple[str, str], ...]) -> list[list[str]]:
 
 def test_the_header_is_laid_out_as_documented() -> None:
     (rows,) = _tables("Header")
-    assert [row[:4] for row in rows] == _laid_out(layout.HEADER_FIELDS)
-    assert rows[0][4].startswith(f"`{layout.MAGIC.hex(' ')}`")
-    assert rows[2][4] == str(layout.VERSION)
-    assert rows[3][4].startswith(f"{layout.ENCODED}: ")
-    assert layout.HEADER.size == 64
-    assert f"# The byte format, version {layout.VERSION}\n" in _DOC
+    assert [row[:4] for row in rows] == _laid_out(base.HEADER_FIELDS)
+    assert rows[0][4].startswith(f"`{base.MAGIC.hex(' ')}`")
+    assert rows[2][4] == str(base.VERSION)
+    assert rows[3][4].startswith(f"{base.ENCODED}: ")
+    assert base.HEADER.size == 64
+    assert f"# The byte format, version {base.VERSION}\n" in _DOC
 
 
 def test_a_node_is_laid_out_as_documented() -> None:
@@ -64,7 +65,7 @@ def test_a_node_is_laid_out_as_documented() -> None:
         (str(layout.BUFFER.size), f"`{layout.BUFFER.format[1:]}`"),
         (str(layout.CHILD.size), f"`{layout.CHILD.format[1:]}`"),
     ]
-    assert (layout.ALIGNMENT, layout.SMALL_ALIGNMENT) == (64, 8)
+    assert (base.ALIGNMENT, base.SMALL_ALIGNMENT) == (64, 8)
 
 
 def test_a_checksum_covers_what_is_documented() -> None:
@@ -74,11 +75,11 @@ def test_a_checksum_covers_what_is_documented() -> None:
         damaged = bytearray(head)
         damaged[place] ^= 1
         assert zlib.crc32(damaged[layout.CHECKED :]) != layout.NODE.unpack_from(damaged)[0], place
-    header = layout.pack_header(layout.Header(bytes(16), 200, 64, 1, 1, 0))
-    for place in range(layout.HEADER.size):
+    header = base.pack_header(base.Header(bytes(16), 200, 64, 1, 1, 0))
+    for place in range(base.HEADER.size):
         damaged = bytearray(header)
         damaged[place] ^= 1
-        assert isinstance(layout.unpack_header(damaged), str), place
+        assert isinstance(base.unpack_header(damaged), str), place
 
 
 def _is_known(number: int) -> bool:

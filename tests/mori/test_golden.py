@@ -18,6 +18,7 @@ import mori
 from mori.format import layout
 from mori.format.node import open_node, root_of
 from mori.memory import mapping as mappings
+from mori.store import base
 from mori.store.base import format_name
 from tests.mori import damage
 
@@ -137,4 +138,4 @@ def test_a_region_in_the_store_differs_by_its_header_alone(monkeypatch: pytest.M
     shared = mori.share(make.OBJECTS["containers"]())
     (mapping,) = (one for one in mappings.live() if format_name(one.name) == mori.shared_name(shared))
     golden = (make.DIRECTORY / "containers.mori").read_bytes()
-    assert bytes(mapping.bytes())[layout.HEADER.size :] == golden[layout.HEADER.size :]
+    assert bytes(mapping.bytes())[base.HEADER.size :] == golden[base.HEADER.size :]

@@ -7,7 +7,7 @@ import pytest
 from pandas._libs.sparse import BlockIndex, IntIndex
 
 import mori
-from mori.codecs.pandas import create_dataframe_from_blocks
+from mori.codecs.pandas.versions import create_dataframe_from_blocks
 from mori.objects.pandas import managers
 from tests.mori.pandas_versions import IS_LEGACY
 

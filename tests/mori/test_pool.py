@@ -20,11 +20,12 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.plan import measure
 from mori.memory import mapping as mappings
 from mori.memory import parallel_write, pool, region
 from mori.memory.lease import expire_graces
+from mori.store import base
 from mori.store.base import Where, format_name, parse_name
 
 pytestmark = pytest.mark.each_start
@@ -404,10 +405,10 @@ def test_half_of_it_written_is_no_region(wait: Any, rng: Any) -> None:
     plan = measure(data)
     name, seen = None, []
 
-    def half(header: layout.Header, put: Any) -> None:
+    def half(header: base.Header, put: Any) -> None:
         nonlocal name
         name = format_name(mori.store.base.Name(header.pid, header.number))
-        put(layout.pack_header(header))
+        put(base.pack_header(header))
         put(bytes(1 << 21))
         store = pool.current()
         for pages in store._all.values():

@@ -17,12 +17,12 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.plan import measure
 from mori.memory import mapping as mappings
 from mori.memory import parallel_write, region
 from mori.memory.mapping import Mapping
-from mori.store import memfd
+from mori.store import base, memfd
 from mori.store.base import Where, format_label
 from mori.wire import reference
 from tests.mori.pandas_versions import str_frame
@@ -139,7 +139,7 @@ def test_it_is_found_when_the_descriptors_of_its_segments_do_not_follow(worker: 
         os.close(fd)
 
 
-def region_reference(header: layout.Header, holder: int, fd: int) -> bytes:
+def region_reference(header: base.Header, holder: int, fd: int) -> bytes:
     return reference._WHOLE.pack(
         stores.MEMFD, header.region_id, header.pid, header.number, holder, fd, writer.ROOT
     )
@@ -190,7 +190,7 @@ def test_a_process_that_holds_only_a_part_of_it_is_passed_over(rng: Any) -> None
 )
 def test_segments_that_are_not_what_the_header_says_are_refused(fields: Any, found: str) -> None:
     plan = measure(np.arange(10_000))
-    header = layout.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, os.getpid(), 999_999, 8 * PAGE)
+    header = base.Header(bytes(16), writer.region_nbytes(plan), writer.ROOT, os.getpid(), 999_999, 8 * PAGE)
     data = bytes(writer.to_bytes(plan, header._replace(**fields)))
     assert 8 * PAGE < len(data) <= 16 * PAGE + 4 * PAGE
     pieces = [data[: 8 * PAGE], data[8 * PAGE : 16 * PAGE], data[16 * PAGE :]]

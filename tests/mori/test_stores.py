@@ -21,10 +21,11 @@ import pytest
 
 import mori
 from mori import store as stores
-from mori.format import layout, writer
+from mori.format import writer
 from mori.memory import mapping as mappings
 from mori.memory import region
 from mori.memory.mapping import Mapping
+from mori.store import base
 from mori.store.base import Where, format_label
 from tests import stored
 from tests.fresh import run_python, started_python
@@ -129,7 +130,7 @@ def test_a_memfd_that_is_not_sealed_is_passed_over() -> None:
     number, region_id = header.number + 1000, os.urandom(16)
     fd = os.memfd_create(f"{format_label(os.getpid(), number)}.{region_id.hex()}", os.MFD_ALLOW_SEALING)
     try:
-        os.write(fd, layout.pack_header(header._replace(region_id=region_id, number=number)) + data[64:])
+        os.write(fd, base.pack_header(header._replace(region_id=region_id, number=number)) + data[64:])
         where = Where(os.getpid(), number, region_id, os.getpid(), fd)
         assert region.find(where, stores.MEMFD) is None
         fcntl.fcntl(fd, 1033, 0xF)  # F_ADD_SEALS: SEAL, SHRINK, GROW, WRITE
@@ -378,9 +379,10 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_that_lives(files: 
 
 _HALF = """
 import os, signal, sys, numpy, mori
-from mori.format import layout, writer
+from mori.format import writer
+from mori.store import base
 def half(root, header, put):
-    put(layout.pack_header(header)[: int(sys.argv[1])])
+    put(base.pack_header(header)[: int(sys.argv[1])])
     os.kill(os.getpid(), signal.SIGKILL)
 writer.write = half
 mori.share(numpy.arange(1000))

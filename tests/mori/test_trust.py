@@ -17,11 +17,12 @@ import pyarrow as pa
 import pytest
 
 import mori
-from mori.format import layout, writer
+from mori.format import writer
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure
 from mori.memory import lease, region
 from mori.memory import mapping as mappings
+from mori.store import base
 from mori.store.base import format_name
 from mori.wire import reference
 from tests.mori.damage import scatter
@@ -70,8 +71,8 @@ def _bytes_of(obj: Any, change: Callable[[Any], object] = lambda plan: None) -> 
     plan = measure(obj)
     change(plan)
     plan.close()
-    header = layout.Header(random.randbytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
-    return writer.to_bytes(plan, header._replace(flags=layout.ENCODED))
+    header = base.Header(random.randbytes(16), writer.region_nbytes(plan), writer.ROOT, 1, 1, 0)
+    return writer.to_bytes(plan, header._replace(flags=base.ENCODED))
 
 
 with contextlib.suppress(ImportError):  # what polars starts once is no test's
@@ -114,8 +115,8 @@ def _opened(name: str) -> str:
 def _taken() -> tuple[bytes, bytes]:
     """Return what landed, as it is there, under a header that vouches for it; and its id."""
     (mapping,) = _kept
-    header = layout.pack_header(mapping.header._replace(flags=layout.ENCODED))
-    return header + bytes(mapping.bytes())[layout.HEADER.size :], mapping.header.region_id
+    header = base.pack_header(mapping.header._replace(flags=base.ENCODED))
+    return header + bytes(mapping.bytes())[base.HEADER.size :], mapping.header.region_id
 
 
 def _dropped() -> None:
@@ -174,9 +175,9 @@ def test_nothing_in_a_file_or_a_buffer_is_trusted(
     assert not _is_trusted(name)
     assert not third(_is_trusted, name)
     (path,) = (path for path in tmp_path.rglob("mori_*") if path.is_file())
-    header = layout.unpack_header(path.read_bytes())
-    assert isinstance(header, layout.Header)
-    assert header.flags == layout.ENCODED
+    header = base.unpack_header(path.read_bytes())
+    assert isinstance(header, base.Header)
+    assert header.flags == base.ENCODED
     assert not mappings.over(path.read_bytes()).trusted
 
 

@@ -19,7 +19,8 @@ from distributed import Client
 import mori
 import mori_dask
 from mori import settings
-from mori.tools import cli, doctor
+from mori.__main__ import main
+from mori.tools import doctor
 from mori_dask import config
 from tests import stored
 from tests.mori_dask.test_paths import look
@@ -183,7 +184,7 @@ def test_doctor_tries_dask_and_names_a_key_that_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(doctor, "ADAPTERS", {"distributed": "mori_dask"})
-    assert cli.main(["doctor", "--engines", "--json"]) == 0
+    assert main(["doctor", "--engines", "--json"]) == 0
     (check,) = (one for one in json.loads(capsys.readouterr().out) if one["what"] == "distributed")
     assert check["verdict"] == "ok"
     assert f"mori_dask works with distributed {distributed.__version__}" in check["found"]

@@ -26,9 +26,8 @@ from distributed.protocol.serialize import Serialized, deserialize, families, se
 
 import mori
 import mori_dask
-from mori.format.layout import MAGIC
 from mori.memory import mapping as mappings
-from mori.store.base import format_name
+from mori.store.base import MAGIC, format_name
 from mori.wire import reference
 from mori.wire.transport import use_transport
 from mori_dask.message import deciding

@@ -1,29 +1,8 @@
-"""Shared containers: small ones contain their elements, large ones read them when they are asked."""
+"""Shared containers: small ones contain their elements, large ones read them when they are asked.
 
-from mori.objects.containers.mapping import SharedDict
-from mori.objects.containers.sequences import SharedList, SharedTuple
-from mori.objects.containers.sets import SharedFrozenSet, SharedSet
-from mori.objects.containers.small import (
-    Small,
-    SmallDict,
-    SmallFrozenSet,
-    SmallList,
-    SmallSet,
-    SmallTuple,
-)
-from mori.objects.containers.view import View
+Importing it registers their codecs: first of the large ones, which write the small ones, too.
+"""
 
-__all__ = [
-    "SharedDict",
-    "SharedFrozenSet",
-    "SharedList",
-    "SharedSet",
-    "SharedTuple",
-    "Small",
-    "SmallDict",
-    "SmallFrozenSet",
-    "SmallList",
-    "SmallSet",
-    "SmallTuple",
-    "View",
-]
+from mori.objects.containers import mapping, sequences, sets, small
+
+__all__ = ["mapping", "sequences", "sets", "small"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mori.codecs import pandas as codecs
+from mori.codecs.pandas.strings import ArrowColumnCodec, StringCodec
+from mori.codecs.pandas.versions import ARROW_ARRAYS, STRING_ARRAYS, pa
 from mori.format.codec import Codec, Range, Strides, register
 from mori.format.node import Node, decode, root_of
 from mori.memory.mapping import at
@@ -43,7 +44,7 @@ def plain_column(values: Any) -> Any:
 
 def _chunks(strings: Any) -> Sequence[Any]:
     array = strings.__arrow_array__()
-    return array.chunks if isinstance(array, codecs.pa.ChunkedArray) else [array]
+    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
 
 
 def node_of_arrow(values: Any) -> Node | None:
@@ -92,20 +93,20 @@ class _Columns(Codec):
         return whole[start : start + length]
 
 
-class _StringCodec(_Columns, codecs.strings.StringCodec):
+class _StringCodec(_Columns, StringCodec):
     """Columns of strings."""
 
 
-class _ArrowColumnCodec(_Columns, codecs.strings.ArrowColumnCodec):
+class _ArrowColumnCodec(_Columns, ArrowColumnCodec):
     """Columns of any type of Arrow."""
 
 
 _SHARED: Final[dict[type, Any]] = {
     plain: type(f"Shared{plain.__name__}", (_Column, plain), {"__module__": __name__})
-    for plain in codecs.ARROW_ARRAYS
+    for plain in ARROW_ARRAYS
 }
 _PLAIN: Final = {shared: plain for plain, shared in _SHARED.items()}
-_OWN: Final = tuple(cls for cls in codecs.ARROW_ARRAYS if cls not in codecs.STRING_ARRAYS)
+_OWN: Final = tuple(cls for cls in ARROW_ARRAYS if cls not in STRING_ARRAYS)
 _STRINGS, _COLUMNS = _StringCodec(), _ArrowColumnCodec()
-register(_STRINGS, *codecs.STRING_ARRAYS, *(_SHARED[cls] for cls in codecs.STRING_ARRAYS if cls in _SHARED))
+register(_STRINGS, *STRING_ARRAYS, *(_SHARED[cls] for cls in STRING_ARRAYS if cls in _SHARED))
 register(_COLUMNS, *_OWN, *(_SHARED[cls] for cls in _OWN))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.core.arrays.masked import BaseMaskedArray
 
-from mori.codecs import pandas as codecs
+from mori.codecs.pandas.frames import FIRST_BLOCK, FrameCodec, places_of
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of
 from mori.objects.pandas.arrow import node_of_arrow
@@ -69,7 +69,7 @@ def name_of(obj: Any) -> Name | None:
     """Return the name of a whole column of a shared frame, None for anything else."""
     node = node_of(obj) if isinstance(obj, pd.Series) else None
     frame = block = node
-    while frame is not None and not isinstance(frame.codec, codecs.frames.FrameCodec):
+    while frame is not None and not isinstance(frame.codec, FrameCodec):
         frame, block = frame.parent(), frame
     if node is None or frame is None or block is None:
         return None
@@ -86,5 +86,5 @@ def name_of(obj: Any) -> Name | None:
     name = frame.name()
     if name is None or len(name.path) == MAX_STEPS:
         return None
-    place = int(codecs.places_of(frame.meta, block.record.place - codecs.FIRST_BLOCK)[row])
+    place = int(places_of(frame.meta, block.record.place - FIRST_BLOCK)[row])
     return name._replace(path=(*name.path, place))
