@@ -169,11 +169,11 @@ class Killer:
         )
         get_mp_context().set_forkserver_preload(["mori_dask", "tests.stressing"])
         options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
-        with LocalCluster(4, **options) as cluster, Client(cluster) as client:
+        with LocalCluster(n_workers=4, **options) as cluster, Client(cluster) as client:
             yield lambda: self.play_dask(cluster, client)
 
     def play_dask(self, cluster: Any, client: Any) -> None:
-        """Submit tasks that share and others that read what they made; kill a worker meanwhile."""
+        """Submit tasks that share and others that read what they made; kill some workers meanwhile."""
         from distributed import wait
         from distributed.core import Status
 
@@ -181,10 +181,11 @@ class Killer:
         made = [client.submit(work, seed, mori.share(make(seed + 1)), pure=False) for seed in seeds]
         pairs = [*zip(_pairs(seeds), _pairs(made), strict=True)]
         seen = [client.submit(look, two, *results, pure=False) for two, results in pairs]
-        time.sleep(random.expovariate(10))
-        processes = [nanny.process for nanny in cluster.workers.values()]
-        if pids := [one.pid for one in processes if one.status == Status.running and one.pid is not None]:
-            self.kill(random.choice(pids))
+        for _ in range(random.randint(1, 4)):
+            time.sleep(random.expovariate(10))
+            processes = [nanny.process for nanny in cluster.workers.values()]
+            if pids := [one.pid for one in processes if one.status == Status.running and one.pid is not None]:
+                self.kill(random.choice(pids))
         try:
             wait([*seen, *made], timeout=_WAIT)
         except TimeoutError:
@@ -253,7 +254,7 @@ def kills(most: int, engine: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert report["faults"] == report["left"] == [], report
-    assert report["done"]["killed"] == most, report
+    assert report["done"]["killed"] >= most, report
     assert report["done"]["checked"] > most, report
 
 
