@@ -24,7 +24,7 @@ _EVERY: Final = 0.2  # seconds between two looks of a line of text
 _current: ContextVar[Meter | None] = ContextVar("mori_progress", default=None)
 
 
-meter: Final = _current.get
+meter: Final[Callable[[], Meter | None]] = _current.get
 """Returns the meter of the call under way, None where nobody wants to see it."""
 
 

@@ -448,7 +448,7 @@ def _import_codecs(cls: type) -> None:
         sys.modules[module].load(name)
 
 
-known: Final = TABLE.get
+known: Final[Callable[[int | type | str], Codec | None]] = TABLE.get
 """Returns the codec of an id, of an exact type or of a name; None where none has been registered yet."""
 
 
