@@ -58,6 +58,9 @@ class _Sparse(LibraryCodec):
         }
         codec.register(self, *self._classes.values())
 
+    def nbytes(self, obj: Any) -> int:
+        return sum(part.nbytes for part in vars(obj).values() if isinstance(part, np.ndarray))
+
     def _encoded(self, obj: Any, *parts: Any, **plain: Any) -> Encoded | None:
         if not _is_of_scipy(obj.data):
             return None

@@ -20,7 +20,6 @@ import re
 import sys
 import zlib
 from bisect import bisect_right
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,10 +105,10 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
     nothing.
     """
 
-    def __init__(self, number: Number, *tables: Any) -> None:
+    def __init__(self, number: Number, table: Any) -> None:
         super().__init__({np.void: _of_void, np.record: _of_void})
         self._number = number
-        self._tables = ChainMap(*tables)
+        self._table = table
 
     def __missing__(self, cls: type) -> Callable[[Any], Any]:
         if cls is io.TextIOWrapper:
@@ -118,11 +117,11 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         if by is not None and (
             not isinstance(by, codec.ContainerCodec) or cls.__module__.startswith("mori.")
         ):
-            reducer = functools.partial(_taken_out, self._number, self._tables.get(cls, _reduce))
+            reducer = functools.partial(_taken_out, self._number, self._table.get(cls, _reduce))
         elif issubclass(cls, type):  # the pickler has classes by their names
-            return self._tables[cls]  # type: ignore[no-any-return]
+            return self._table[cls]  # type: ignore[no-any-return]
         else:
-            reducer = self._tables.get(cls, _reduce)
+            reducer = self._table.get(cls, _reduce)
         self[cls] = reducer
         return reducer
 
@@ -151,7 +150,13 @@ class _Writer:
     """Writes the streams of one node."""
 
     def __init__(
-        self, survey: Survey, container: object, *, root: object = None, is_common: bool = False
+        self,
+        survey: Survey,
+        container: object,
+        *,
+        root: object = None,
+        is_common: bool = False,
+        has_many: bool = False,
     ) -> None:
         self.parts: list[Any] = []
         self.names: set[tuple[str, str]] = set()
@@ -165,6 +170,7 @@ class _Writer:
         self._root = root  # or what is written itself, though it may have a codec
         self._survey = survey
         self._is_common = is_common
+        self._has_many = has_many
         self._numbers: dict[int, int] = {}
         self._named: dict[int, Any] = {}  # by id, the objects that streams have by name
         self._seen: list[Any] = []  # what the pickler met in the last stream
@@ -186,7 +192,9 @@ class _Writer:
         del self.parts[count:]
 
     def _number_of_mapped(self, obj: Any) -> int | None:
-        return self.number(obj) if obj is not self._root and codec.is_part(obj) else None
+        if obj is self._root or not codec.is_part(obj, is_one_of_many=self._has_many):
+            return None
+        return self.number(obj)
 
     def _reference(self, special: dict[int, bool]) -> Number:
         """Return a pickler's persistent id: the number that stands for an object, None for none."""
@@ -277,6 +285,7 @@ class _Writer:
                 self._root,
                 by_value=self._is_by_value,
                 is_common=self._is_common,
+                has_many=self._has_many,
             )
         self._ids.clear()
 
@@ -507,13 +516,13 @@ def encode_blocks(
     `has_nodes` says whether large builtins in them are nodes of their own, `nbytes` how many bytes a block
     has, about.
     """
-    writer = _Writer(survey, obj, root=obj)
+    writer = _Writer(survey, obj, root=obj, has_many=True)
     meter = progress.meter()
     starts, ends, sums, data = [0], [0], list[int](), bytearray()
     count = _FIRST
     iterator = iter(obj)
     while chunk := list(itertools.islice(iterator, _CHUNK)):
-        contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes)
+        contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes, has_many=True)
         by = writer.pickler(contents)
         first = 0
         while first < len(chunk):

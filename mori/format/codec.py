@@ -7,6 +7,7 @@ module is imported when a type of its library, or its id, is met for the first t
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -177,6 +178,10 @@ class Codec:
     """Its objects can be written to without telling anybody: they are compared with their nodes."""
 
     # Writing
+
+    def nbytes(self, obj: Any) -> int:
+        """Return about how many bytes an object's pickle has; by default as many as make it worth a node."""
+        return sys.maxsize
 
     def encode(self, obj: Any) -> Encoded | None:
         """Return the parts of an object; None if this one has to go by pickle."""
@@ -400,6 +405,8 @@ TABLE: Final[dict[int | type | str, Codec]] = {}
 """The codecs, by id, by type and by a third party's name."""
 _derived: Final[dict[type, Codec]] = {}
 """Those that write what is derived from a class and has no codec of its own."""
+_unknown: Final = weakref.WeakSet[type]()
+"""Classes for which no codec was found when one was looked for."""
 _imported: Final[set[str]] = set()  # to the end: another thread may be about to
 
 
@@ -408,6 +415,7 @@ def register(codec: Codec, *types: type, derived_from: tuple[type, ...] = ()) ->
 
     `derived_from` are classes whose subclasses it takes, where these have no codec of their own.
     """
+    _unknown.clear()
     TABLE[codec.name or codec.id] = codec
     for cls in types:
         TABLE[cls] = codec
@@ -421,15 +429,16 @@ def for_type(cls: type) -> Codec | None:
     None if there is none, and it goes by pickle.
     """
     codec = TABLE.get(cls)
-    if codec is None:
+    if codec is None and cls not in _unknown:
         _import_codecs(cls)
         codec = TABLE.get(cls)
-    if codec is None:
-        for base in cls.__mro__[1:-1]:
-            if base not in _derived:
-                _import_codecs(base)
-            if base in _derived:
-                return _derived[base]
+        if codec is None:
+            for base in cls.__mro__[1:-1]:
+                if base not in _derived:
+                    _import_codecs(base)
+                if base in _derived:
+                    return _derived[base]
+            _unknown.add(cls)
     return codec
 
 
@@ -476,10 +485,14 @@ def for_id(number: int) -> Codec | None:
 
 
 _PART_NBYTES: Final = 1024  # of an array that is worth a node of its own
+_PART_OF_MANY_NBYTES: Final = 4096  # of what is worth one though there are many like it
 
 
-def is_part(obj: Any) -> bool:
-    """Return whether an object inside another is a node of its own, such as an array or a frame."""
+def is_part(obj: Any, *, is_one_of_many: bool = False) -> bool:
+    """Return whether an object inside another is a node of its own, such as an array or a frame.
+
+    `is_one_of_many` says that it stands in a block: to open a node takes longer than to copy a few kilobytes.
+    """
     by = for_type(type(obj))
     if by is None:
         return False
@@ -489,5 +502,8 @@ def is_part(obj: Any) -> bool:
         if obj.dtype.hasobject or obj.dtype.kind == "T":
             return False
         # Pickle forgets which of two types of one size it was, masks that are none, and the like.
-        return obj.nbytes >= _PART_NBYTES or type(obj) is not np.ndarray or obj.dtype.char in "qQc"
+        least = _PART_OF_MANY_NBYTES if is_one_of_many else _PART_NBYTES
+        return obj.nbytes >= least or type(obj) is not np.ndarray or obj.dtype.char in "qQc"
+    if is_one_of_many and by.nbytes(obj) < _PART_OF_MANY_NBYTES:
+        return False
     return by.is_mapped or isinstance(obj, memoryview)

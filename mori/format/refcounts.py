@@ -157,7 +157,8 @@ def _count_of_dict(obj: Any) -> int:
     return sys.getrefcount(own) if type(own) is dict else 0
 
 
-_UNSHARED_BASE_COUNT: Final = sys.getrefcount(np.frombuffer(bytearray(8), np.uint8).base)
+_PROBED: Final = np.frombuffer(bytearray(8), np.uint8)
+_UNSHARED_BASE_COUNT: Final = sys.getrefcount(_PROBED.base)
 
 
 class _Probe:

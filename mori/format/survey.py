@@ -134,9 +134,8 @@ class Survey:
         self.found_in_stream: dict[int, Any] = {}
         self.nodes: dict[int, Any] = {} if nodes is None else nodes
         self._containers: dict[int, Any] = dict(self.nodes)  # nodes of their own
-        # What somebody else refers to, too: it is kept, or its id would soon be another's.
-        self._seen: dict[int, Any] = {}
-        self.columned: dict[int, Any] = {}  # those of them that are arrays in columns
+        # What is in a stream or a column and others refer to, too. It is kept, or its id would be another's.
+        self.seen: dict[int, Any] = {}
         self._kinds: dict[type, Kind] = {}
         self.common = Common()
         for obj in self.apart.values():
@@ -145,13 +144,13 @@ class Survey:
     def note_container(self, obj: Any) -> None:
         """Record a container that is a node of its own."""
         key = id(obj)
-        if key in self._seen and key not in self._containers:
+        if key in self.seen and key not in self._containers:
             self.found_in_stream[key] = obj
         self._containers[key] = obj
 
     def take(self, contents: Contents, *, is_common: bool = False) -> None:
         """Take note of what some elements have in common with others."""
-        self._seen |= contents.seen
+        self.seen |= contents.seen
         if not is_common:  # what is met again in there is one object as it is
             self.repeated |= contents.repeated
 
@@ -163,9 +162,8 @@ class Survey:
         new = {id(one): one for one in held}
         if len(new) < len(held) or not new.keys().isdisjoint(self.apart):
             return False
-        self.repeated |= {key: new[key] for key in new.keys() & self._seen.keys()}
-        self._seen |= new
-        self.columned |= new
+        self.repeated |= {key: new[key] for key in new.keys() & self.seen.keys()}
+        self.seen |= new
         return True
 
     def take_pickled(
@@ -177,6 +175,7 @@ class Survey:
         *,
         by_value: bool,
         is_common: bool,
+        has_many: bool,
     ) -> None:
         """Take note of the objects that one stream was made of, as the pickler met them, by their ids.
 
@@ -203,13 +202,13 @@ class Survey:
             if id(one) in self.apart:
                 continue
             is_made = by_value and type(one) is FunctionType
-            if not is_made and _is_anybodys(one, self.kind(type(one))):
+            if not is_made and _is_anybodys(one, self.kind(type(one)), has_many=has_many):
                 continue
-            if id(one) in self._seen and not is_common:
+            if id(one) in self.seen and not is_common:
                 self.repeated[id(one)] = one
             else:
                 new[id(one)] = one
-        self._seen |= new
+        self.seen |= new
 
     def kind(self, cls: type) -> Kind:
         """Return how objects of a class are looked at."""
@@ -226,6 +225,7 @@ class Survey:
         *,
         has_nodes: bool = True,
         is_common: bool = False,
+        has_many: bool = False,
     ) -> Contents:
         """Look at some elements of a container, `root`, and all that is in them.
 
@@ -267,7 +267,7 @@ class Survey:
                 others = 1 if depth > 1 else holders + (level is not elements)
                 here = set[int]()  # met for the first time on this level
                 for one in held_twice(level, others):
-                    if id(one) in skipped or _is_anybodys(one, kinds[type(one)]):
+                    if id(one) in skipped or _is_anybodys(one, kinds[type(one)], has_many=has_many):
                         continue
                     has_root = has_root or one is root
                     if one is root or self._is_elsewhere(
@@ -306,7 +306,7 @@ class Survey:
             special[key] = False
         elif key in self.apart and not is_common:
             special[key] = True
-        elif key in seen or (key in self._seen and not is_common):
+        elif key in seen or (key in self.seen and not is_common):
             repeated[key] = one
             return key not in here
         else:
@@ -331,13 +331,13 @@ def _of_types(objects: Iterable[Any], types: set[type]) -> Iterator[Any]:
     return compress(objects, map(types.__contains__, map(type, others)))
 
 
-def _is_anybodys(one: Any, kind: Kind) -> bool:
+def _is_anybodys(one: Any, kind: Kind, *, has_many: bool) -> bool:
     """Return whether it does not matter that an object is met again: a value, or what is a node of its own
     anyway.
     """
     if type(one) in _IMMUTABLE_BUILTIN or kind is Kind.RECORD:
         return _ATOMS.issuperset(map(type, one))
-    return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one))
+    return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one, is_one_of_many=has_many))
 
 
 def _is_reduced(cls: type) -> bool:

@@ -52,7 +52,7 @@ def _frame() -> pd.DataFrame:
 
 
 def _aliases() -> list[Any]:
-    array = np.arange(128.0)
+    array = np.arange(512.0)
     rows = [[n, array] for n in range(513)]
     return [array, *(pd.RangeIndex(n) for n in range(16)), rows, array, rows]
 
@@ -218,7 +218,7 @@ OBJECTS: Final[dict[str, Callable[[], Any]]] = {
     },
     "list": lambda: [pd.RangeIndex(n) for n in range(17)],
     "tuple": lambda: tuple(pd.RangeIndex(n) for n in range(17)),
-    "blocks": lambda: [np.arange(128.0), *((None, n, str(n), [n])[n % 4] for n in range(64))],
+    "blocks": lambda: [np.arange(512.0), *((None, n, str(n), [n])[n % 4] for n in range(64))],
     "pickled": lambda: [OrderedDict(x=np.arange(200.0), n=1)],
     "str_index": lambda: {**{f"key {i}": i for i in range(65)}, "ä": None, "\udc80": "u", "": 0.5},
     "bytes_index": lambda: {bytes(range(i)): (i,) for i in range(65)},

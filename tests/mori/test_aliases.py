@@ -340,8 +340,8 @@ def test_temporary_objects_of_a_codec_are_never_taken_for_one_another(store):
 
 def aliased() -> tuple[bytearray, int]:
     """Return a region of an array and an alias to it, and where the alias starts."""
-    array = np.arange(400.0)
-    plan = measure([array, np.ones(200), array])
+    array = np.arange(600.0)
+    plan = measure([array, np.ones(512), array])
     data = bytearray(bytes_of(plan))
     return data, root_of(mappings.over(data)).here(2).offset
 
@@ -380,7 +380,7 @@ def test_an_alias_to_what_is_no_node_before_it_is_refused(to):
 
 
 def test_an_alias_to_an_alias_is_refused():
-    array = np.arange(400.0)
+    array = np.arange(600.0)
     plan = measure([array, array, array])
     plan.children[1].flags = layout.ALIASED
     plan.children[2].target = plan.children[1]
@@ -412,7 +412,7 @@ def test_a_later_flag_is_refused():
 
 
 def test_frames_over_one_block_keep_the_names_of_their_columns(store):
-    frame = pd.DataFrame({"a": np.arange(500.0), "b": np.ones(500)})
+    frame = pd.DataFrame({"a": np.arange(600.0), "b": np.ones(600)})
     renamed = frame.copy(deep=False)
     renamed.columns = ["c", "d"]
     values = frame["a"]._mgr.blocks[0].values

@@ -163,6 +163,16 @@ def test_what_is_held_or_changed_stays_and_the_rest_is_let_go(store):
     assert not mori.is_shared(shared)
 
 
+@pytest.mark.parametrize("size", [3, 300])
+def test_what_was_read_of_records_with_arrays_is_let_go(store, size):
+    shared = mori.share([{"id": i, "x": np.arange(i, i + size), "y": (np.ones(2), 1)} for i in range(1000)])
+    assert sum(int(record["x"][0]) for record in shared) == sum(range(1000))
+    assert shared._source.is_idle()
+    shared[500]["x"][1] = -1
+    assert [int(record["x"][1]) for record in shared][499:502] == [500, -1, 502]
+    assert pickle.loads(pickle.dumps(shared))[500]["x"][1] == -1
+
+
 def test_reading_many_records_accumulates_no_memory(store):
     shared = mori.share([{"i": i, "name": f"name {i}"} for i in range(30_000)])
     shared[0]

@@ -106,7 +106,7 @@ def test_inspect_finds_parts_of_every_kind() -> None:
 
 
 def test_inspect_shows_a_bounded_number_of_parts(store: str) -> None:
-    shared = mori.share([np.full(300, i, "if"[i % 2]) for i in range(1000)])  # of two dtypes: nodes
+    shared = mori.share([np.full(1100, i, "if"[i % 2]) for i in range(1000)])  # of two dtypes: nodes
     parts = json.loads(run("inspect", "--json", "--parts", "7", mori.shared_name(shared)).stdout)["parts"]
     assert len(parts) == 8
 

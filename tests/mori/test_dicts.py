@@ -325,17 +325,17 @@ def test_a_dict_is_looked_up_in_another_process(store: str, worker: Any) -> None
 
 
 def test_parts_of_an_indexed_dict_are_references_with_names(store: str, worker: Any) -> None:
-    shared = mori.share({f"k{i}": [np.arange(i + 200)] for i in range(50)})
+    shared = mori.share({f"k{i}": [np.arange(i + 600)] for i in range(50)})
     part = shared["k7"][0]
     name = mori.shared_name(part)
     assert name == f"{mori.shared_name(shared)}[7,0]"
-    assert mori.map_shared(name).tolist() == list(range(207))
+    assert mori.map_shared(name).tolist() == list(range(607))
     assert len(pickle.dumps(part)) <= 100
     assert shared["k7"][0] is part
     del shared
-    assert worker(lambda x: x.tolist(), part) == list(range(207))
+    assert worker(lambda x: x.tolist(), part) == list(range(607))
     with mori.by_value():
-        assert pickle.loads(pickle.dumps(mori.map_shared(f"{name[:-5]}")))["k3"][0].tolist() == [*range(203)]
+        assert pickle.loads(pickle.dumps(mori.map_shared(f"{name[:-5]}")))["k3"][0].tolist() == [*range(603)]
 
 
 def test_a_changed_dict_pickles_plainly_with_references_to_what_was_not_touched(

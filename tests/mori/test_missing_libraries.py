@@ -15,7 +15,7 @@ from tests.fresh import run_python
 OBJECTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "pyarrow": ("arrow", lambda pyarrow: pyarrow.table({"x": [1, 2]})),
     "polars": ("polars", lambda polars: polars.DataFrame({"x": [1, 2]})),
-    "scipy.sparse": ("scipy", lambda sparse: sparse.eye_array(3, format="csr")),
+    "scipy.sparse": ("scipy", lambda sparse: sparse.eye_array(300, format="csr")),
     "torch": ("torch", lambda torch: torch.ones(3)),
 }
 

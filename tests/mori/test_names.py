@@ -78,7 +78,7 @@ class Counted:
     times = 0
 
     def __init__(self):
-        self.array = np.arange(300)
+        self.array = np.arange(600)
 
     def __setstate__(self, state):
         type(self).times += 1
@@ -87,19 +87,19 @@ class Counted:
 
 @pytest.mark.parametrize("count", [1, 100])
 def test_to_name_a_part_rebuilds_nothing_beside_it(store, worker, count):
-    shared = mori.share([*(Counted() for _ in range(count)), {"k": np.arange(200)}])
+    shared = mori.share([*(Counted() for _ in range(count)), {"k": np.arange(600)}])
     root, part, inside = mori.shared_name(shared), shared[count]["k"], shared[0].array
     assert mori.is_shared(inside)
     times = Counted.times
     assert mori.shared_name(inside) is None  # an attribute is no step of a name
     assert mori.shared_name(part) == f"{root}[{count},0]"
     assert Counted.times == times
-    assert worker(lambda name: mori.map_shared(name).sum(), f"{root}[{count},0]") == 19900
+    assert worker(lambda name: mori.map_shared(name).sum(), f"{root}[{count},0]") == 179700
 
 
 def test_to_name_a_part_behind_what_is_damaged_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
-    shared = mori.share([*(["damaged", n] for n in range(1000)), [np.arange(200)]])
+    shared = mori.share([*(["damaged", n] for n in range(1000)), [np.arange(600)]])
     part = shared[1000][0]
     (path,) = (path for path in tmp_path.rglob("mori_*") if path.is_file())
     with open(path, "r+b") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -50,4 +51,13 @@ def test_what_objects_refer_to_together_is_held_by_none_of_them(levels: int) -> 
         objects = [objects]
     assert is_held(objects, is_flat=False)
     del kept
+    assert not is_held(objects, is_flat=False)
+
+
+def test_who_has_a_view_of_an_array_holds_the_array() -> None:
+    objects = pickle.loads(pickle.dumps([np.arange(5.0), {"x": np.ones((2, 3))}], 5))
+    assert not is_held(objects, is_flat=False)
+    view = objects[1]["x"][0]
+    assert is_held(objects, is_flat=False)
+    del view
     assert not is_held(objects, is_flat=False)

@@ -110,7 +110,7 @@ def tree() -> dict:
     return {
         "frame": frame(),
         "series": dates,
-        "list": [np.arange(500).reshape(100, 5), (np.ones(300), np.arange(400))],
+        "list": [np.arange(1000).reshape(200, 5), (np.ones(600), np.arange(800))],
     }
 
 
