@@ -310,12 +310,9 @@ def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
     if offset is None or reopener is None:
         return None
     shape, strides, dtype, _ = reopener.args
-    # Of equal dtypes one may have metadata.
-    return (
-        (mapping, offset)
-        if dtype is array.dtype and (shape, strides) == (array.shape, array.strides)
-        else None
-    )
+    if dtype is not array.dtype or (shape, strides) != (array.shape, array.strides):
+        return None  # of equal dtypes one may have metadata
+    return mapping, offset
 
 
 def private_copy(array: SharedArray) -> npt.NDArray[Any]:
