@@ -134,8 +134,8 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
         survey = Survey(apart, nodes)
         walk = _Measure(survey, prepare)
         root = walk.run(obj)
-        both = (survey.seen.keys() & walk.planned.keys()) - apart.keys()
-        survey.repeated |= {key: survey.seen[key] for key in both}
+        if both := (survey.seen.keys() & walk.planned.keys()) - apart.keys():
+            survey.repeated |= {key: survey.seen[key] for key in both}
         if not (survey.repeated or survey.found_in_stream):
             break
         nodes |= survey.found_in_stream

@@ -68,6 +68,21 @@ def test_no_name_has_a_word_that_was_given_up_for_the_terms_of_the_field():
         assert not {name for name in names if RETIRED & {*words[name]}}, path
 
 
+_COUNT = """
+import sys, numpy, mori
+mori.share(numpy.zeros(1000))
+array, calls = numpy.ones(1000), []
+sys.setprofile(lambda frame, event, argument: calls.append(event))
+shared = mori.share(array)
+sys.setprofile(None)
+print(calls.count("call"))
+"""
+
+
+def test_sharing_an_array_takes_at_most_90_python_calls():
+    assert int(run_python(_COUNT)) <= 90
+
+
 def test_everything_public_says_what_it_does():
     assert [name for name in mori.__all__ if not getattr(mori, name).__doc__] == []
 

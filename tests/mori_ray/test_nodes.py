@@ -152,7 +152,7 @@ def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
     name, other = mori.shared_name(x), bytes.fromhex(nodes.there)
     held = serialize.load(payload, other)  # as from another node of this host
     assert mori.shared_name(held) == name
-    assert not fetch._kept._leases
+    assert not fetch._fetched._leases
 
 
 def test_an_argument_for_another_node_needs_nothing_of_the_driver(nodes: Nodes) -> None:
@@ -350,7 +350,7 @@ def test_a_child_that_is_forked_keeps_no_copies(few_bytes: None) -> None:
     assert name in _names()
     into, out = os.pipe()
     if not (child := os.fork()):
-        os.write(out, f"{len(fetch._kept._leases)} {name in _names()}".encode())
+        os.write(out, f"{len(fetch._fetched._leases)} {name in _names()}".encode())
         os._exit(0)
     assert os.read(into, 20) == b"0 False"
     os.waitpid(child, 0)
