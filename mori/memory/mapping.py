@@ -6,6 +6,8 @@ anything alive.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import mmap
 import os
@@ -23,6 +25,7 @@ import numpy.typing as npt
 from mori._fork import in_child
 from mori.errors import CorruptRegionError, UnsafeRegionError
 from mori.memory.mmap import PAGE, map_files
+from mori.store import limits
 from mori.store.base import (
     ALIGNMENT,
     ENCODED,
@@ -59,6 +62,7 @@ Bytes = npt.NDArray[np.uint8]
 Reopener = Callable[["Mapping"], Any]
 """Opens a node of a mapping again without reading it; returns None if it cannot."""
 
+_NO_RESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping whose reopeners are kept
@@ -88,7 +92,10 @@ _lock = threading.RLock()  # reentrant: a finalizer that runs meanwhile may open
 
 
 class Mapping:
-    """A region mapped into this process, read-only, or one that lies in somebody's buffer.
+    """A region mapped into this process, or one that lies in somebody's buffer.
+
+    Its arrays are read-only for numpy. The pages are private, and writable for the processor: native code
+    that ignores numpy's flag changes this process's copy of a page, as it would a plain array's.
 
     `trusted` says that whoever made it encoded its bytes itself, and that nobody, its owner included, can
     have changed them since. What was adopted, or lies in a file or a buffer, is checked before C code follows
@@ -180,9 +187,7 @@ def mapped(lease: Lease, header: Header, *, is_new: bool) -> Mapping:
             lease.let_go()
             return known
         try:
-            address, owner = _map_held(
-                lease.held, header.segment_nbytes, 0, header.nbytes, mmap.PROT_READ, mmap.MAP_SHARED
-            )
+            address, owner = _map_all(lease.held, header)
         except OSError:
             lease.let_go()
             raise
@@ -211,6 +216,22 @@ def _place(mapping: Mapping) -> None:
             deque(map(_placed.pop, map(bisect_left, itertools.repeat(_placed), gone)), maxlen=0)
         finally:
             _is_forgetting = False
+
+
+def _map_all(held: Held, header: Header) -> tuple[int, mmap.mmap]:
+    """Map a region; return the address, and what its memory belongs to.
+
+    Pages that could be written to are charged under strict overcommit, and to RLIMIT_DATA: where that is too
+    much, they are read-only, and who writes to them all the same gets a SIGSEGV.
+    """
+    span = header.segment_nbytes, 0, header.nbytes
+    if not _is_strict():
+        with contextlib.suppress(OSError):
+            return _map_held(held, *span, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _NO_RESERVE)
+    return _map_held(held, *span, mmap.PROT_READ, mmap.MAP_SHARED)
+
+
+_is_strict: Final = functools.cache(limits.is_overcommit_strict)
 
 
 def _map_held(

@@ -22,6 +22,7 @@ __all__ = [
     "descriptors_error",
     "file_size_error",
     "is_in_memory",
+    "is_overcommit_strict",
     "mapping_error",
     "mappings",
     "memory",
@@ -86,7 +87,7 @@ def memory() -> int:
         name, _, rest = line.partition(":")
         sizes[name] = int(rest.split()[0]) * 1024
     free = sizes.get("MemAvailable", 1 << 62)
-    if _is_counted_out() and "CommitLimit" in sizes:
+    if is_overcommit_strict() and "CommitLimit" in sizes:
         free = min(free, max(0, sizes["CommitLimit"] - sizes.get("Committed_AS", 0)))
     for most, used, place in _groups():
         if most - used < free:
@@ -94,14 +95,14 @@ def memory() -> int:
     return free
 
 
-def _is_counted_out() -> bool:
+def is_overcommit_strict() -> bool:
     """Return whether the system promises no more memory than it has."""
     return _lines("/proc/sys/vm/overcommit_memory") == ["2"]
 
 
 def memory_remedy() -> str:
     """Return what a user may do where there is too little memory for a region."""
-    if _is_counted_out():
+    if is_overcommit_strict():
         return (
             "This system promises no more memory than its commit limit (vm.overcommit_memory=2; see "
             "CommitLimit in /proc/meminfo), however much is free: raise vm.overcommit_ratio, or set "

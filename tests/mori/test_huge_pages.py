@@ -33,7 +33,7 @@ def advised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def writable_mappings() -> list[str]:
     with open("/proc/self/maps", encoding="utf-8") as maps:
-        return [line for line in maps if "/memfd:mori_" in line and "w" in line.split()[1]]
+        return [line for line in maps if "/memfd:mori_" in line and line.split()[1] == "rw-s"]
 
 
 @pytest.mark.usefixtures("advised")
