@@ -34,6 +34,7 @@ def _repeated(plain: Callable[..., Any]) -> Callable[..., Any]:
             return response
         # It has been killed: an OSError, and Dask has the key from elsewhere. Another worker at its address
         # does not have the key. What is the same again was lost before it was sent.
+        del response  # Dask's log keeps the error, and with it this frame
         return await plain(*args, **kwargs)
 
     get_data_from_worker._mori = True  # type: ignore[attr-defined]
