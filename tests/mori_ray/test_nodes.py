@@ -330,7 +330,7 @@ def _names() -> set[str]:
 
 
 def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> None:
-    kept, before = fetch._Kept(), _names()
+    kept, before = fetch._Fetched(), _names()
     small = [mori.share(np.arange(1000) + i) for i in range(3)]
     large = mori.share(np.arange(3000))
     names = [name_of(x) for x in small]
@@ -366,7 +366,7 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
     for setting in ("MORI_RAY_KEEP", "MORI_RAY_KEEP_BYTES"):
         monkeypatch.setenv(setting, "much")
         with pytest.raises(mori.SettingError, match=f"{setting}='much' cannot be used"):
-            fetch._Kept().keep(reference.mapping_of(payload_of(x)))
+            fetch._Fetched().keep(reference.mapping_of(payload_of(x)))
         monkeypatch.delenv(setting)
 
 
