@@ -30,13 +30,12 @@ __all__ = [
     "Numbers",
     "PackedCodec",
     "Pieces",
-    "column_meta",
     "cut",
+    "filled",
     "laid_out",
     "numbers",
     "opened",
     "pack",
-    "validity_of",
 ]
 
 BLOCK: Final = 4096
@@ -178,12 +177,33 @@ def cut(whole: Any, ends: list[int]) -> list[Any]:
     return [whole[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def validity_of(obj: Sequence[Any], missing: bool) -> npt.NDArray[np.uint8]:
-    """Return Arrow's bitmap of the elements that are not None; empty where none is."""
+class Filled(NamedTuple):
+    """Elements with a value in the place of None."""
+
+    values: list[Any]
+    validity: npt.NDArray[np.uint8]
+    """Arrow's bitmap of those that are not None; empty where none is."""
+    missing: int
+
+    def meta(self, obj: Sequence[Any], *tag: str) -> bytes:
+        """Return the meta of a column: what it is, of what, how long, and how many are missing."""
+        return to_json(("tuple" if isinstance(obj, tuple) else "list", *tag, len(self.values), self.missing))
+
+
+def filled(obj: Sequence[Any], missing: bool, empty: Any = None) -> Filled:
+    """Return elements with `empty` for each None, by default one of them; none is None if not `missing`."""
+    values = [*obj]
     if not missing:
-        return np.empty(0, np.uint8)
-    valid = np.fromiter((value is not None for value in obj), np.bool_, len(obj))
-    return np.packbits(valid, bitorder="little")
+        return Filled(values, np.empty(0, np.uint8), 0)
+    valid = np.ones(len(values), np.bool_)
+    if empty is None:
+        empty = next(value for value in values if value is not None)
+    count, place = values.count(None), -1
+    for _ in range(count):
+        place = values.index(None, place + 1)
+        values[place] = empty
+        valid[place] = False
+    return Filled(values, np.packbits(valid, bitorder="little"), count)
 
 
 Measure = Callable[[Sequence[Any]], Iterable[int]]
@@ -193,9 +213,8 @@ Join = Callable[[Sequence[Any]], bytes]
 """Returns the bytes of some elements."""
 
 
-def laid_out(obj: Sequence[Any], empty: Any, missing: bool, measure: Measure, join: Join) -> list[Buffer]:
-    """Return the offsets of elements, None replaced by `empty`, and their bytes, made when written."""
-    values = [empty if value is None else value for value in obj] if missing else [*obj]
+def laid_out(values: list[Any], measure: Measure, join: Join) -> list[Buffer]:
+    """Return the offsets of elements, in a list that nobody else has, and their bytes, made when written."""
     ends = np.zeros(len(values) + 1, "<i8")
     meter = _progress.meter()
     for start in range(0, len(values), _MEASURED):
@@ -241,9 +260,10 @@ _DTYPES: Final = {
     "t": "<m8[us]",
 }
 _NUMBERS: Final = frozenset({bool, int, float})
-_PIECES: Final[dict[str, tuple[type[Pieces], Any, Measure, Join]]] = {
-    "b": (_Bytes, b"", _lengths, b"".join),
-    "i": (_Integers, 0, _sizes_of_integers, _join_integers),
+_NUMBERS_AND_BYTES: Final = frozenset("?qdcb")
+_PIECES: Final[dict[str, tuple[type[Pieces], Measure, Join]]] = {
+    "b": (_Bytes, _lengths, b"".join),
+    "i": (_Integers, _sizes_of_integers, _join_integers),
 }
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
@@ -270,24 +290,19 @@ def pack(obj: Sequence[Any], cls: type, missing: bool) -> Encoded | None:
     tag = _TAGS.get(cls, "")
     if not tag and not issubclass(cls, np.generic):
         return None
-    buffers: list[Buffer] = [validity_of(obj, missing)]
+    column = filled(obj, missing, cls() if tag in _NUMBERS_AND_BYTES else None)
+    packed: tuple[Any, ...] | None = (tag,)
     if tag == "b":
-        if max(map(len, filter(None, obj)), default=0) >= _MAPPED:
+        if max(map(len, column.values), default=0) >= _MAPPED:
             return None
     else:
-        values = obj
-        if missing:
-            some = next(value for value in obj if value is not None)
-            values = [some if value is None else value for value in obj]
-        packed = _packed(values, cls, tag)
-        if packed is None:
-            return None
-        tag, *array = packed
-        buffers += array
+        packed = _packed(column.values, cls, tag)
+    if packed is None:
+        return None
+    tag, *buffers = packed
     if tag in _PIECES:
-        _, empty, measure, join = _PIECES[tag]
-        buffers += laid_out(obj, empty, missing, measure, join)
-    return Encoded(column_meta(obj, missing, tag), buffers, (), Id.PACKED)
+        buffers = laid_out(column.values, *_PIECES[tag][1:])
+    return Encoded(column.meta(obj, tag), [column.validity, *buffers], (), Id.PACKED)
 
 
 def _packed(values: Sequence[Any], cls: type, tag: str) -> tuple[Any, ...] | None:
@@ -307,12 +322,6 @@ def _packed(values: Sequence[Any], cls: type, tag: str) -> tuple[Any, ...] | Non
     except OverflowError:
         return ("i",) if cls is int else None
     return tag, numbers
-
-
-def column_meta(obj: Sequence[Any], missing: bool, *tag: str) -> bytes:
-    """Return the meta of a column: what it is, of what, how long, and how many are missing."""
-    kind = "tuple" if isinstance(obj, tuple) else "list"
-    return to_json((kind, *tag, len(obj), obj.count(None) if missing else 0))
 
 
 def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
@@ -365,7 +374,7 @@ def numbers(values: Collection[Any]) -> Numbers | None:
     if end != len(array):
         raise RuntimeError(CHANGED)
     meta = to_json(("list", _TAGS[cls], end, 0))
-    return Numbers(Encoded(meta, [validity_of((), False), array], (), Id.PACKED), array)
+    return Numbers(Encoded(meta, [np.empty(0, np.uint8), array], (), Id.PACKED), array)
 
 
 class PackedCodec(BuiltinCodec):

@@ -30,6 +30,7 @@ from mori._imports import find_object, importing
 from mori.codecs.faults import fault_in, path_to
 from mori.errors import ClassNotFoundError
 from mori.format import codec
+from mori.format.atoms import kinds_of
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json, to_json
@@ -43,6 +44,7 @@ __all__ = [
     "LEAST",
     "Blocks",
     "BlocksCodec",
+    "Number",
     "ObjectStream",
     "PartNumberError",
     "Reader",
@@ -59,7 +61,8 @@ BLOCK: Final = 1024
 """Bytes that a block has, about."""
 
 _PART: Final = 256  # bytes that a part counts as: reading a block opens all of its parts
-_CHUNK: Final = 512  # elements that are looked at together
+_CHUNK: Final = 512  # elements that are looked at together, and are in one block, at most
+_LARGE_CHUNK: Final = 1 << 14  # of those that nothing has to be looked for in
 _FIRST: Final = 8  # elements of the first block that is tried
 LEAST: Final = 1024
 """Bytes of a buffer that is worth a place of its own, and of a stream that is worth a reference."""
@@ -220,13 +223,15 @@ class _Writer:
     def pickler(
         self, contents: Contents, callback: Any = None, *, is_root: bool = False
     ) -> tuple[Any, Contents]:
-        """Return a pickler for elements with some contents, and these.
+        """Return a pickler for elements with some contents, and these; None for nothing but builtins.
 
         `is_root` says that there is no other stream, which could have an object in common with this one.
         """
         self.is_flat = self.is_flat and contents.is_flat
         self.is_fixed = self.is_fixed and contents.is_fixed
         self.is_opaque = self.is_opaque or contents.is_opaque
+        if not (contents.is_opaque or contents.classes or contents.special or contents.has_root):
+            return None, contents
         pickler = _Pickler(self._file, 5, buffer_callback=callback)
         if contents.is_opaque:
             pickler.dispatch_table = _Reducers(self._number_of_mapped, copyreg.dispatch_table)
@@ -243,6 +248,8 @@ class _Writer:
     def dump(self, by: tuple[Any, Contents], elements: object) -> bytes:
         """Return the stream of some elements."""
         pickler, contents = by
+        if pickler is None:
+            return pickle.dumps(elements, 5)
         self._is_by_value = False
         self._file.seek(0)
         self._file.truncate()
@@ -277,6 +284,8 @@ class _Writer:
 
         `elements` are what it begins with, which `holders` refer to besides this list.
         """
+        for key in self._named.keys() & self._ids.keys():  # one object wherever its name is looked up
+            del self._ids[key]
         if self._ids and (self._is_by_value or (contents.is_opaque and not contents.is_fixed)):
             self._survey.take_pickled(
                 self._ids,
@@ -521,7 +530,8 @@ def encode_blocks(
     starts, ends, sums, data = [0], [0], list[int](), bytearray()
     count = _FIRST
     iterator = iter(obj)
-    while chunk := list(itertools.islice(iterator, _CHUNK)):
+    size = _LARGE_CHUNK if survey.are_values(kinds_of(obj)) else _CHUNK
+    while chunk := list(itertools.islice(iterator, size)):
         contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes, has_many=True)
         by = writer.pickler(contents)
         first = 0

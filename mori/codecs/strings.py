@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.packed import Pieces, column_meta, cut, laid_out, validity_of
+from mori.codecs.packed import Pieces, cut, filled, laid_out
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
 from mori.format.layout import Codec as Id
 from mori.format.layout import from_json
@@ -59,10 +59,11 @@ def _join(block: Sequence[str]) -> bytes:
 def pack(obj: Sequence[Any], missing: bool) -> Encoded | None:
     """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
     try:
-        laid = laid_out(obj, "", missing, _sizes, _join)
+        column = filled(obj, missing, "")
+        laid = laid_out(column.values, _sizes, _join)
     except UnicodeEncodeError:
         return None
-    return Encoded(column_meta(obj, missing), [validity_of(obj, missing), *laid], (), Id.STRINGS)
+    return Encoded(column.meta(obj), [column.validity, *laid], (), Id.STRINGS)
 
 
 class StringsCodec(BuiltinCodec):

@@ -210,6 +210,10 @@ class Survey:
                 new[id(one)] = one
         self.seen |= new
 
+    def are_values(self, kinds: set[type]) -> bool:
+        """Return whether nobody asks which of two equal objects of these types one is."""
+        return all(cls in _ATOMS or self.kind(cls) is Kind.FIXED for cls in kinds)
+
     def kind(self, cls: type) -> Kind:
         """Return how objects of a class are looked at."""
         kind = self._kinds.get(cls)

@@ -6,7 +6,6 @@ anything alive.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import mmap
@@ -62,7 +61,12 @@ Bytes = npt.NDArray[np.uint8]
 Reopener = Callable[["Mapping"], Any]
 """Opens a node of a mapping again without reading it; returns None if it cannot."""
 
-_NO_RESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0)
+_PRIVATE: Final = (
+    mmap.PROT_READ | mmap.PROT_WRITE,
+    mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0),
+)
+_READ_ONLY: Final = mmap.PROT_READ, mmap.MAP_SHARED
+"""Where pages that could be written to are charged: native code that writes all the same gets a SIGSEGV."""
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping whose reopeners are kept
@@ -186,8 +190,12 @@ def mapped(lease: Lease, header: Header, *, is_new: bool) -> Mapping:
         if not is_new and (known := _mappings.get(header.region_id)) is not None:
             lease.let_go()
             return known
+        span = lease.held, header.segment_nbytes, 0, header.nbytes
         try:
-            address, owner = _map_all(lease.held, header)
+            try:
+                address, owner = _map_held(*span, *(_READ_ONLY if _is_strict() else _PRIVATE))
+            except OSError:  # RLIMIT_DATA counts pages that could be written to
+                address, owner = _map_held(*span, *_READ_ONLY)
         except OSError:
             lease.let_go()
             raise
@@ -216,19 +224,6 @@ def _place(mapping: Mapping) -> None:
             deque(map(_placed.pop, map(bisect_left, itertools.repeat(_placed), gone)), maxlen=0)
         finally:
             _is_forgetting = False
-
-
-def _map_all(held: Held, header: Header) -> tuple[int, mmap.mmap]:
-    """Map a region; return the address, and what its memory belongs to.
-
-    Pages that could be written to are charged under strict overcommit, and to RLIMIT_DATA: where that is too
-    much, they are read-only, and who writes to them all the same gets a SIGSEGV.
-    """
-    span = header.segment_nbytes, 0, header.nbytes
-    if not _is_strict():
-        with contextlib.suppress(OSError):
-            return _map_held(held, *span, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _NO_RESERVE)
-    return _map_held(held, *span, mmap.PROT_READ, mmap.MAP_SHARED)
 
 
 _is_strict: Final = functools.cache(limits.is_overcommit_strict)

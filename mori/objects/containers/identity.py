@@ -9,10 +9,10 @@ from __future__ import annotations
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
-from mori.codecs.streams import ObjectStream, PartNumberError, Reader, redump
+from mori.codecs.streams import Number, ObjectStream, PartNumberError, Reader, redump
 from mori.errors import MoriError
 from mori.format import layout
 from mori.format.node import Node, senseless
@@ -60,19 +60,15 @@ class Identity:
         return node.codec.open_in(node, self)
 
     def common(self, node: Node) -> _Common:
-        """Return what several streams refer to; it is read once."""
+        """Return what several streams refer to, the last child of their nodes; it is read once."""
         if self._common is None:
-            self._common = _Common(node, self)
+            self._common = _Common(node.child(len(node) - 1), self)
         return self._common
 
-    def common_number(self, obj: Any) -> int | None:
-        """Return the number by which streams refer to an object, None for what they do not refer to."""
-        return None if self._common is None else self._common.number(obj)
-
     @property
-    def common_ids(self) -> Container[int]:
-        """The ids of what several streams refer to: each of them holds it, and it is kept."""
-        return () if self._common is None else self._common.ids
+    def common_numbers(self) -> dict[int, int]:
+        """The numbers of what several streams refer to, by its ids: each of them holds it, and it is kept."""
+        return {} if self._common is None else self._common.numbers
 
     def is_common_changed(self) -> bool:
         """Return whether anything was written to that several streams refer to."""
@@ -127,7 +123,7 @@ class References:
         if number is not None:
             self._persistent.add(number)
             return self.part(number)
-        return self._identity.common(self._node.child(len(self._node) - 1)).object(reference)
+        return self._identity.common(self._node).object(reference)
 
     def part(self, number: int) -> Any:
         """Return a part: the one that was opened before, while anybody holds it."""
@@ -156,13 +152,21 @@ class References:
         number = self._number_of(obj)
         return None if number in self._persistent else number
 
-    def _reference(self, obj: Any) -> int | None:
-        if self.root is not None and obj is self.root():
-            return -1
-        number = self._number_of(obj)
-        if number is not None and number in self._persistent:
-            return -2 - number
-        return self._identity.common_number(obj) if self._reader.uses_common else None
+    def _reference(self) -> Number:
+        """Return a pickler's persistent id, which is asked for each object that it meets."""
+        root = self.root() if self.root is not None and self._reader.has_self else None
+        numbers = self._identity.common_numbers if self._reader.uses_common else {}
+        parts = self._by_id
+
+        def persistent_id(obj: Any) -> int | None:
+            key = id(obj)
+            if key in parts and (number := self._number_of(obj)) in self._persistent:
+                return -2 - number
+            if obj is root and root is not None:
+                return -1
+            return numbers.get(key)
+
+        return persistent_id
 
     def renewed(self) -> References:
         """Return the references of an opening in which nothing was written to."""
@@ -173,7 +177,7 @@ class References:
     def dump(self, elements: object) -> bytes:
         """Return the stream of elements as they are now."""
         has_references = self._persistent or self._reader.uses_common or self._reader.has_self
-        reference = self._reference if has_references else None
+        reference = self._reference() if has_references else None
         return redump(elements, self._reader, self._mapped, reference)
 
 
@@ -190,15 +194,11 @@ class _Common:
         self._objects = load(node, self._stream, self._references)
         if self._stream.kind != "common" or type(self._objects) is not list:
             raise node.decode_error("it is no list of what several streams refer to")
-        self.ids = {id(obj): number for number, obj in enumerate(self._objects)}
+        self.numbers = {id(obj): number for number, obj in enumerate(self._objects)}
 
     def object(self, number: int) -> Any:
         """Return one of them."""
         return self._objects[number]
-
-    def number(self, obj: Any) -> int | None:
-        """Return the number of an object, None if it is none of them."""
-        return self.ids.get(id(obj))
 
     def is_intact(self) -> bool:
         """Return whether none of them was written to."""

@@ -262,7 +262,7 @@ class _Blocks(Tracker):
         )
 
     def _is_held(self, block: list[Any]) -> bool:
-        return is_held(block, is_flat=self._blocks.reader.is_flat, known=self._identity.common_ids)
+        return is_held(block, is_flat=self._blocks.reader.is_flat, known=self._identity.common_numbers)
 
 
 class _Nodes(Tracker):
@@ -298,7 +298,7 @@ class _Nodes(Tracker):
         return is_intact(block[0], self._node.child(index))
 
     def _is_held(self, block: list[Any]) -> bool:
-        return is_held(block, is_flat=False, known=self._identity.common_ids)
+        return is_held(block, is_flat=False, known=self._identity.common_numbers)
 
 
 _DAMAGE: Final = (ValueError, OverflowError, MemoryError)
