@@ -74,7 +74,7 @@ def write(root: PlanNode, header: Header, put: Sink) -> None:
             if type(buffer) is np.ndarray and buffer.nbytes and buffer.flags.c_contiguous:  # as most are
                 out.put(start + offset, buffer.reshape(-1).view(np.uint8), borrowed=True)
                 continue
-            out.pad(start + offset)
+            out.put(start + offset, b"")
             for piece, borrowed in _pieces(buffer):
                 out.put(out.position, piece, borrowed=borrowed)
         for number in range(len(node.children) - 1, -1, -1):
@@ -91,15 +91,10 @@ class _Gatherer:
         self._put = put
         self._small = bytearray(head)
 
-    def pad(self, offset: int) -> None:
-        self._small += bytes(offset - self.position)
-        self.position = offset
-
     def put(self, offset: int, data: Any, *, borrowed: bool = False) -> None:
-        if offset != self.position:
-            self.pad(offset)
         nbytes = len(data)
-        self.position += nbytes
+        self._small += bytes(offset - self.position)
+        self.position = offset + nbytes
         if nbytes < _SMALL:
             self._small += memoryview(data)
             if len(self._small) >= _BLOCK:
