@@ -25,7 +25,7 @@ from mori.format.atoms import NUMPY, VALUES
 from mori.format.codec import Strides
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import Mapping, address_of, held_by
-from mori.objects.array_writes import written
+from mori.objects.array_writes import READING, written
 from mori.wire import reference, transport
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
 
 _SAVERS: Final = frozenset({np.save, np.savez, np.savez_compressed})
 _IN_PLACE_ATTRIBUTES: Final = frozenset({"flat", "imag", "real"})
+_get: Final = np.ndarray.__getitem__
 _SHAPING_ATTRIBUTES: Final = frozenset({"dtype", "shape", "strides"})
 
 
@@ -83,6 +84,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return plain[()] if return_scalar else plain
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if not kwargs and method == "__call__":
+            return ufunc(*map(base_class, inputs))
         outs = kwargs.get("out", ())
         for out in outs:
             make_writeable(out)
@@ -104,6 +107,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if func in _SAVERS:  # which pickle arrays of objects
             with transport.use_transport("value"):
                 return func(*map(base_class, args), **{name: base_class(one) for name, one in kwargs.items()})
+        if func in READING and not kwargs and len(args) <= 2 and _QUICK.issuperset(map(type, args)):
+            return func(*map(_base_classes, args))
         outs = list(written(func, args, kwargs))
         for out in outs:
             make_writeable(out)
@@ -113,7 +118,17 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return result if any(result is out for out in outs) else _settled(result)
 
     def __getitem__(self, key: Any) -> Any:
-        return _settled(super().__getitem__(key))
+        if self._ordinary is not np.ndarray:
+            return _settled(super().__getitem__(key))
+        result = _get(self, key)
+        return _settled(result) if isinstance(result, np.ndarray) else result
+
+    def __iter__(self) -> Any:
+        """Return the elements one by one, as they are when each is asked for."""
+        if not self.ndim or self._ordinary is not np.ndarray:
+            return super().__iter__()
+        is_flat = self.ndim == 1 and self.dtype.names is None
+        return map(functools.partial(_get, self) if is_flat else self.__getitem__, range(len(self)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         make_writeable(self)
@@ -330,6 +345,17 @@ def shared_of(array: npt.NDArray[Any]) -> SharedArray | None:
 def base_class(value: Any) -> Any:
     """Return a shared array in numpy's own class, over the same memory; anything else as it is."""
     return value.view(value._ordinary) if isinstance(value, SharedArray) else value
+
+
+_QUICK: Final = frozenset(
+    {SharedArray, np.ndarray, list, tuple, int, float, bool, str, type(None), np.int64, np.float64}
+)
+"""Types of arguments of which numpy asks no other shared array than what `_base_classes` finds in them."""
+
+
+def _base_classes(value: Any) -> Any:
+    """Return a shared array, or a list or tuple of such, in numpy's own class; anything else as it is."""
+    return type(value)(map(base_class, value)) if type(value) in (list, tuple) else base_class(value)
 
 
 def _settled(result: Any) -> Any:

@@ -10,7 +10,16 @@ import numpy as np
 
 from mori._imports import load
 
-__all__ = ["add_writers", "written"]
+__all__ = ["READING", "add_writers", "written"]
+
+_READING: Final = (
+    "sum prod mean std var min max any all ptp argmin argmax cumsum cumprod diff dot inner outer sort "
+    "argsort unique percentile quantile nansum nanmean nanmin nanmax nanstd concatenate stack vstack hstack "
+    "column_stack tile repeat where count_nonzero flatnonzero searchsorted bincount histogram isin "
+    "array_equal allclose isclose zeros_like ones_like full_like empty_like"
+)
+READING: Final = frozenset(getattr(np, name) for name in _READING.split())
+"""Functions that return no views of their first two arguments, and do not write to them."""
 
 # The argument that a function is there to write to.
 _FIRST: Final[dict[Any, str]] = {

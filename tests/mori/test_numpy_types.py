@@ -419,3 +419,27 @@ def test_whatever_dtype_a_class_has_is_kept_to_the_bit(store, array, cls):
     received = pickle.loads(pickle.dumps(shared[..., :1] if shared.ndim else shared))
     assert repr(received.dtype) == repr(array.dtype)
     assert received.tobytes() == (array[..., :1] if array.ndim else array).tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
+def test_what_numpys_classes_return_of_an_element_a_column_and_a_loop_is_theirs():
+    arrays = [np.matrix([[1, 2], [3, 4.0]]), np.rec.array([(1, 2.0), (3, 4.0)], names="a,b")]
+    if hasattr(np, "char"):
+        arrays.append(np.array(["a ", "b"]).view(np.char.chararray))
+    for plain in arrays:
+        shared = mori.share(plain)
+        assert [repr(one.tolist()) for one in shared] == [repr(one.tolist()) for one in plain]
+        assert repr(shared[0].tolist()) == repr(plain[0].tolist())
+    assert mori.share(arrays[0])[:, 0].tolist() == [[1.0], [3.0]]
+
+
+def test_a_loop_sees_what_is_written_in_it():
+    shared = mori.share(np.arange(4))
+    seen = []
+    for number in shared:
+        seen.append(int(number))
+        shared[3] = 7
+    assert seen == [0, 1, 2, 7]
+    assert [row.tolist() for row in mori.share(np.eye(2))] == [[1.0, 0.0], [0.0, 1.0]]
+    with pytest.raises(TypeError, match="0-d"):
+        iter(mori.share(np.array(1.0)))
