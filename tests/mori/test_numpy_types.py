@@ -428,8 +428,8 @@ def test_what_numpys_classes_return_of_an_element_a_column_and_a_loop_is_theirs(
         arrays.append(np.array(["a ", "b"]).view(np.char.chararray))
     for plain in arrays:
         shared = mori.share(plain)
-        assert [repr(one.tolist()) for one in shared] == [repr(one.tolist()) for one in plain]
-        assert repr(shared[0].tolist()) == repr(plain[0].tolist())
+        assert [repr(np.asarray(one)) for one in shared] == [repr(np.asarray(one)) for one in plain]
+        assert repr(np.asarray(shared[0])) == repr(np.asarray(plain[0]))
     assert mori.share(arrays[0])[:, 0].tolist() == [[1.0], [3.0]]
 
 
