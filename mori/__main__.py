@@ -25,7 +25,7 @@ from mori.store.processes import process_labels
 __all__ = ["main"]
 
 _CODECS: Final = {
-    number: name for name, number in vars(layout.Codec).items() if name.isupper() and isinstance(number, int)
+    number: name for name, number in vars(layout.Id).items() if name.isupper() and isinstance(number, int)
 }
 
 

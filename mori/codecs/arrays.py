@@ -19,8 +19,7 @@ from mori import _progress
 from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain, is_named, is_plain
 from mori.format import codec
 from mori.format.codec import Buffer, Buffers, BuiltinCodec, Encoded, Joined
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 from mori.format.refcounts import held_twice
 from mori.format.survey import Survey
 from mori.memory.mapping import address_of

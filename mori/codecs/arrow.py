@@ -21,8 +21,7 @@ from mori.codecs.arrow_buffers import (
     take_apart,
 )
 from mori.format.codec import Buffers, Encoded, LibraryCodec, register
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = ["ARRAYS", "ArrayCodec", "ChunkedCodec", "TableCodec"]
 

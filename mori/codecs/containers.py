@@ -17,7 +17,7 @@ from mori.codecs.streams import encode_blocks, encode_object
 from mori.format import codec
 from mori.format.atoms import kinds_of
 from mori.format.codec import Buffers, BuiltinCodec, ContainerCodec, Encoded, register
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.node import Node
 from mori.format.survey import LARGE, Kind, Survey
 

@@ -8,8 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = ["MaskedArrayCodec"]
 

@@ -22,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori.format.codec import Buffers, BuiltinCodec, Encoded, Pickled, Strides
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 if TYPE_CHECKING:
     from mori.format.node import Node

@@ -22,8 +22,7 @@ from mori import _progress
 from mori.codecs.ndarray import dtype_from_plain, dtype_to_plain
 from mori.format.atoms import pieces_of, types_of
 from mori.format.codec import CHANGED, Buffer, Buffers, BuiltinCodec, Encoded, Joined
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = [
     "Column",

@@ -15,8 +15,7 @@ import pyarrow as pa
 from mori.codecs.arrow_buffers import check_missing
 from mori.format import codec, writer
 from mori.format.codec import Buffers, Encoded, LibraryCodec, Pickled
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 from mori.format.node import root_of
 from mori.format.origins import node_of
 from mori.format.plan import measure

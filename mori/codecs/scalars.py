@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mori.codecs.ndarray import NdarrayCodec, dtype_from_plain, dtype_to_plain
 from mori.format import codec
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.survey import LONG
 
 __all__ = ["KINDS", "BytesCodec", "ScalarCodec"]

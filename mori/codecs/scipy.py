@@ -15,8 +15,7 @@ from scipy import sparse
 
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, LibraryCodec
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = ["CompressedCodec", "CoordinatesCodec", "DiagonalsCodec"]
 

@@ -32,8 +32,7 @@ from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.atoms import kinds_of
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 from mori.format.survey import Common, Contents, Survey
 from mori.store.base import MAX_STEPS
 

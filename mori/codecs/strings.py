@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from mori.codecs.packed import Pieces, cut, filled, laid_out
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json
+from mori.format.layout import Id, from_json
 
 __all__ = ["Strings", "StringsCodec", "pack"]
 

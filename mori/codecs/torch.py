@@ -16,8 +16,7 @@ import torch
 
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded, LibraryCodec
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 from mori.memory.mapping import writable
 
 __all__ = ["TensorCodec"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mori._imports import load
 from mori.errors import MoriError
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.origins import node_of, remember
 
 if TYPE_CHECKING:

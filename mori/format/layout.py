@@ -25,7 +25,7 @@ __all__ = [
     "NODE",
     "NODE_FIELDS",
     "REFERS_OUTSIDE",
-    "Codec",
+    "Id",
     "Record",
     "from_json",
     "head_nbytes",
@@ -57,7 +57,7 @@ CHECKED: Final = _CRC.size
 """Where in a node begins what its checksum covers, up to the end of its buffer table."""
 
 
-class Codec:
+class Id:
     """Ids of the codecs that come with mori. An id is the format: it is never given twice."""
 
     NAMED: Final = 0  # a third party's codec; its name stands before its meta

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mori.errors import CorruptRegionError
 from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.memory.mapping import Bytes, Mapping, address_of, held_by
 from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name, format_name
 

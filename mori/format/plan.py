@@ -15,7 +15,7 @@ from mori import _progress
 from mori.errors import NotShareableError
 from mori.format import codec, layout
 from mori.format.codec import Buffer, Codec
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.survey import Survey
 from mori.store.base import ALIGNMENT, SMALL_ALIGNMENT
 

@@ -24,8 +24,7 @@ import numpy.typing as npt
 
 from mori.codecs.ndarray import NdarrayCodec
 from mori.format import layout, writer
-from mori.format.layout import Codec as Id
-from mori.format.layout import to_json
+from mori.format.layout import Id, to_json
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import region

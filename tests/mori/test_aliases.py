@@ -399,7 +399,7 @@ def test_an_alias_that_is_no_child_or_has_parts_is_refused():
     with pytest.raises(mori.CorruptRegionError, match="no alias"):
         open_node(root_of(mappings.over(bytes(checksummed(data)))))[2]
     plan = measure([[]])
-    plan.codec, plan.meta, plan.buffers, plan.table = layout.Codec.ALIAS, bytes(8), [], []
+    plan.codec, plan.meta, plan.buffers, plan.table = layout.Id.ALIAS, bytes(8), [], []
     with pytest.raises(mori.CorruptRegionError, match="stands alone"):
         open_node(root_of(mappings.over(bytes_of(plan))))
 

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 import mori
 from mori.codecs import arrays
 from mori.format.codec import Range, Strides
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.node import node_at, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import mapping as mappings

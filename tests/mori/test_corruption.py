@@ -394,7 +394,7 @@ def _is_here(number: int) -> bool:
 
 
 def test_every_kind_of_node_is_damaged() -> None:
-    ids = {number: name for name, number in vars(layout.Codec).items() if name.isupper()}
+    ids = {number: name for name, number in vars(layout.Id).items() if name.isupper()}
     damaged = {record.codec for region in REGIONS.values() for _, record in nodes(region)}
     assert not {name for number, name in ids.items() if number not in damaged and _is_here(number)}
 

@@ -91,7 +91,7 @@ def _is_known(number: int) -> bool:
 
 def test_every_codec_has_the_id_that_is_documented() -> None:
     (rows,) = _tables("Codecs")
-    ids = {name: number for name, number in vars(layout.Codec).items() if name.isupper()}
+    ids = {name: number for name, number in vars(layout.Id).items() if name.isupper()}
     assert {row[1]: int(row[0]) for row in rows} == ids
     for number, name, state in rows:
         assert _is_known(int(number)) == (state == "used"), name

@@ -110,7 +110,7 @@ def test_every_object_has_its_file_in_the_newest_version() -> None:
 
 
 def test_every_kind_of_node_has_a_file() -> None:
-    ids = {number: name for name, number in vars(layout.Codec).items() if name.isupper()}
+    ids = {number: name for name, number in vars(layout.Id).items() if name.isupper()}
     found = {record.codec for path in _FILES for _, record in damage.nodes(path.read_bytes())}
     assert not {name for number, name in ids.items() if number not in found}
 

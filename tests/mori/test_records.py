@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs.containers import SMALL
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.node import open_node, root_of
 from mori.memory import mapping as mappings
 from tests.regions import exact, region_of

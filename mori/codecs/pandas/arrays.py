@@ -13,8 +13,7 @@ from pandas.api.extensions import ExtensionArray
 from mori.codecs.pandas.parts import Parts, as_child, bare, need, need_array
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = ["CategoricalCodec", "IntervalCodec", "MaskedCodec", "SparseCodec"]
 

@@ -13,8 +13,7 @@ from mori.codecs.pandas.parts import Parts, as_child, extra, need_array, pack
 from mori.codecs.pandas.times import freq_of, set_freq, without_freq
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json
+from mori.format.layout import Id, from_json
 
 __all__ = ["IndexCodec", "MultiIndexCodec", "RangeIndexCodec"]
 

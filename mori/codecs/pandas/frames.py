@@ -18,8 +18,7 @@ from pandas.arrays import DatetimeArray, TimedeltaArray
 from mori.codecs.pandas.parts import Parts, as_child, bare, extra, need, need_array, pack
 from mori.codecs.pandas.versions import create_dataframe_from_blocks
 from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json
+from mori.format.layout import Id, from_json
 
 __all__ = ["FIRST_BLOCK", "places_of"]
 

@@ -12,8 +12,7 @@ import pandas as pd
 from mori.codecs.pandas.parts import Parts, need
 from mori.codecs.pandas.versions import has_nan, pa, string_dtype
 from mori.format.codec import Buffer, Buffers, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json, to_json
+from mori.format.layout import Id, from_json, to_json
 
 __all__ = ["ArrowColumnCodec", "StringCodec"]
 

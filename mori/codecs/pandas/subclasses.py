@@ -12,7 +12,7 @@ import pandas as pd
 
 from mori.codecs.pandas.parts import Parts, need
 from mori.format.codec import Buffers, Encoded, Pickled
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 
 __all__ = ["OWN_CLASS", "SubclassCodec", "metadata_of", "of_class", "plain_of"]
 

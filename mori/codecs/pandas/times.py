@@ -16,8 +16,7 @@ from pandas.tseries.offsets import BaseOffset
 from mori.codecs.pandas.parts import Parts, extra, need, pack
 from mori.format import codec
 from mori.format.codec import Buffers, Encoded
-from mori.format.layout import Codec as Id
-from mori.format.layout import from_json
+from mori.format.layout import Id, from_json
 
 __all__ = ["DatetimeLikeCodec", "PeriodCodec", "freq_of", "set_freq", "without_freq"]
 

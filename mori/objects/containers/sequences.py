@@ -22,7 +22,7 @@ from mori.codecs.packed import Numbers, PackedCodec
 from mori.codecs.streams import BlocksCodec
 from mori.codecs.strings import StringsCodec
 from mori.format.codec import BuiltinCodec, Range, Strides, register
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.node import Node
 from mori.objects.array import SharedArray
 from mori.objects.array_codec import hand_out

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mori.codecs.containers import SetCodec
 from mori.codecs.index import Index
 from mori.format.codec import register
-from mori.format.layout import Codec as Id
+from mori.format.layout import Id
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
 from mori.objects.containers.view import SHOWN, View, bounded, damaged, index_of, keys_of, shown
