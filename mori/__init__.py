@@ -14,6 +14,7 @@ from mori.api import (
     regions,
     share,
     shared_name,
+    writable,
 )
 from mori.codecs.named import register_codec
 from mori.errors import (
@@ -79,4 +80,5 @@ __all__ = [
     "register_codec",
     "share",
     "shared_name",
+    "writable",
 ]

@@ -19,10 +19,10 @@ from mori.codecs.streams import LEAST
 from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
 from mori.format import codec, origins, writer
 from mori.format.atoms import NAMED, VALUES
-from mori.format.node import Node, open_node, root_of
+from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
-from mori.memory.mapping import Mapping, live, over
+from mori.memory.mapping import Mapping, address_of, live, over, writable_mapping
 from mori.objects import array
 from mori.objects.array import SharedArray
 from mori.objects.containers.small import Small
@@ -43,6 +43,7 @@ __all__ = [
     "regions",
     "share",
     "shared_name",
+    "writable",
 ]
 
 _UNCHANGED: Final = tuple(cls for cls in (*VALUES, *NAMED, MethodType, np.generic) if cls is not bytes)
@@ -380,6 +381,36 @@ def materialize(x: Any) -> Any:
     is one in the copy, as with `copy.deepcopy`; the depth is bounded by memory alone.
     """
     return private_copy(x)
+
+
+def writable(x: Any) -> Any:
+    """Return a private version of a shared object in ordinary types, whose arrays can be written to.
+
+    Its arrays and frames lie over the pages of the region, and a page is copied when it is written to for
+    the first time: for code that insists on writable arrays, or changes its input. Other processes, `x`
+    itself and further calls see no write. What is not shared, or was written to, is copied as `materialize`
+    copies it; so are bytes, Arrow, polars and torch.
+
+    The result pickles by value, with what was written. It keeps the region alive.
+
+    Examples
+    --------
+    >>> import mori, numpy
+    >>> x = mori.share(numpy.arange(1_000_000))
+    >>> y = mori.writable(x)
+    >>> y[0] = 7
+    >>> int(x[0]), type(y).__name__
+    (0, 'ndarray')
+    """
+    node = _node_of(x)
+    if node is None or not node.mapping.shared:
+        return private_copy(x)
+    private = writable_mapping(node.mapping)
+    if isinstance(x, SharedArray) and x._origin is None:
+        start = address_of(x) - node.mapping.address
+        over_pages = np.ndarray(x.shape, x.dtype, private.bytes(), start, x.strides)
+        return over_pages.view(x._ordinary)
+    return private_copy(open_node(node_at(private, node.offset)))
 
 
 def by_value() -> AbstractContextManager[None]:

@@ -55,6 +55,7 @@ __all__ = [
     "over",
     "used",
     "writable",
+    "writable_mapping",
 ]
 
 Bytes = npt.NDArray[np.uint8]
@@ -123,6 +124,8 @@ class Mapping:
         self.lease = lease
         is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
         self.trusted = is_sealed and header.flags & ENCODED == ENCODED
+        self.is_writable = False
+        """Whether numpy may write to it: then it is of one owner alone, and its writes are its own."""
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.reopeners: dict[int, Reopener] = {}
         """By the offset of a node: how its object is opened again."""
@@ -131,7 +134,8 @@ class Mapping:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        return {"shape": (self.nbytes,), "typestr": "|u1", "data": (self.address, True), "version": 3}
+        data = self.address, not self.is_writable
+        return {"shape": (self.nbytes,), "typestr": "|u1", "data": data, "version": 3}
 
     @property
     def name(self) -> Name:
@@ -160,7 +164,7 @@ class Mapping:
         return self.lease.home.kind
 
     def bytes(self) -> Bytes:
-        """Return the whole region as a read-only array that holds it."""
+        """Return the whole region as an array that holds it, read-only unless it is of one owner alone."""
         return np.asarray(self)
 
     def remember(self, offset: int, reopener: Reopener, start: int | None = None) -> None:
@@ -338,12 +342,23 @@ def writable(array: Bytes) -> Bytes:
     lie in no store, and few ones, are copied.
     """
     mapping = held_by(array)
+    if mapping is not None and mapping.is_writable:
+        return array
     if mapping is None or not mapping.shared or array.nbytes < _FEW * PAGE:
         return array.copy()
     offset = address_of(array) - mapping.address
     start = offset - offset % PAGE
     private = np.asarray(_Private(mapping, start, offset + array.nbytes - start))
     return private[offset - start :]
+
+
+def writable_mapping(mapping: Mapping) -> Mapping:
+    """Return a mapping of the same region for one owner, who may write to it (copy on write)."""
+    pages = _Private(mapping, 0, mapping.nbytes)
+    private = Mapping(mapping.header, pages.address, None, pages)
+    private.trusted = mapping.trusted
+    private.is_writable = True
+    return private
 
 
 def at(address: int, nbytes: int) -> Mapping | None:

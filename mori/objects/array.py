@@ -331,8 +331,11 @@ def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
 
 
 def private_copy(array: SharedArray) -> npt.NDArray[Any]:
-    """Return a private deep copy of numpy's own class, in the same order."""
+    """Return a private deep copy of numpy's own class, in the same order; what is private is not copied."""
     plain = base_class(array)
+    mapping = held_by(array)
+    if mapping is not None and mapping.is_writable:
+        return plain  # type: ignore[no-any-return]
     made: npt.NDArray[Any] = copy.deepcopy(plain) if plain.dtype.hasobject else plain.copy(order="K")
     return made
 

@@ -44,6 +44,7 @@ EXPECTED = [
     "register_codec",
     "share",
     "shared_name",
+    "writable",
 ]
 
 

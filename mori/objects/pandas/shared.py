@@ -201,6 +201,9 @@ class _Frames(Codec):
         _note_opened(node, obj)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
+        origin = obj._mori if isinstance(obj, Shared) else None
+        if origin is not None and origin.node.mapping.is_writable:
+            return self.read(origin.node)
         return materialize_pandas(obj)
 
 
