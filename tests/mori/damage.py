@@ -19,7 +19,7 @@ import numpy as np
 
 import mori
 from mori.format import layout
-from mori.format.layout import Codec
+from mori.format.layout import Id
 from mori.store import base
 
 __all__ = ["Choose", "checksummed", "forge", "is_printable", "mutate", "nodes", "scatter"]
@@ -146,7 +146,7 @@ def scatter(data: bytes, choose: Choose) -> bytearray:
     damaged = bytearray(data)
     pieces = []
     for start, record in nodes(data):
-        if record.codec == Codec.PICKLE:  # its stream has a checksum, the rest is for the classes to check
+        if record.codec == Id.PICKLE:  # its stream has a checksum, the rest is for the classes to check
             continue
         table = start + layout.head_nbytes(record.meta_nbytes, 0)
         entries = struct.iter_unpack("<QQ", data[table : table + layout.BUFFER.size * record.buffers])
