@@ -101,12 +101,15 @@ class SequenceCodec(ContainerCodec):
 
 
 def _column(obj: Sequence[Any], kinds: set[type]) -> Encoded | None:
-    """Return what is all of one kind as one node."""
-    missing = type(None) in kinds
+    """Return what is of one kind, but for a few elements, as one node."""
+    missing, odd = type(None) in kinds, dict[int, Any]()
     (cls, *others) = kinds - {type(None)} or {type(None)}
     if others:
-        return None
-    return strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
+        if (found := packed.without_odd(obj, kinds - {type(None)})) is None:
+            return None
+        obj, cls, odd = found
+    column = strings.pack(obj, missing) if cls is str else packed.pack(obj, cls, missing)
+    return column if column is None or not odd else packed.with_odd(column, odd)
 
 
 def _are_nodes(obj: Sequence[Any], kinds: set[type], survey: Survey) -> bool:

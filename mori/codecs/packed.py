@@ -1,17 +1,21 @@
 """Lists and tuples of one kind of value in one node: numbers, bytes, dates, times and numpy's scalars.
 
-None where one is missing.
+None where one is missing. A few elements of other kinds stand beside the column, with their places.
 
 What it decodes to is a `Column`, which reads an element, or a block of them, when it is asked to; nothing is
-scanned when it is opened. Exact types only: ``[True, 1]`` has no column.
+scanned when it is opened. Exact types only: ``[True, 1]`` has no column, since neither is one of a few.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import io
 import itertools
 import operator
+import pickle
 import struct
+import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -35,6 +39,8 @@ __all__ = [
     "numbers",
     "opened",
     "pack",
+    "with_odd",
+    "without_odd",
 ]
 
 BLOCK: Final = 4096
@@ -56,8 +62,9 @@ class Column:
     array: npt.NDArray[Any] | None = None
     """The elements where they lie, read-only, if they are numbers none of which is missing."""
 
-    def __init__(self, head: Sequence[Any], validity: npt.NDArray[np.uint8]) -> None:
-        kind, length, missing = head
+    def __init__(self, head: Sequence[Any], buffers: Buffers) -> None:
+        kind, length, missing, *odd = head
+        validity, *self._buffers = buffers  # the others are the subclass's
         if kind not in ("list", "tuple"):
             raise ValueError(f"a column that is a {str(kind)[:40]}")
         if type(length) is not int or type(missing) is not int or not 0 <= missing <= length:
@@ -67,6 +74,12 @@ class Column:
         self.kind = _KINDS[str(kind)]
         self._length = length
         self._validity = validity if missing else None
+        self._odd: dict[int, Any] = {}
+        """Elements of other kinds, by their places."""
+        if odd:
+            *self._buffers, places, stream = self._buffers
+            self._odd = _opened_odd(odd, length, places, stream)
+            self._places = [*self._odd]
 
     def __len__(self) -> int:
         return self._length
@@ -76,7 +89,7 @@ class Column:
             raise IndexError(index)
         if self._validity is not None and not self._validity[index >> 3] >> (index & 7) & 1:
             return None
-        return self._value(index)
+        return self._odd[index] if index in self._odd else self._value(index)
 
     def block(self, start: int, stop: int) -> list[Any]:
         """Return elements from `start` on: at least one and as many as are well decoded at once."""
@@ -87,6 +100,10 @@ class Column:
             valid = np.unpackbits(bits, bitorder="little")[start - first :][: len(values)]
             for place in np.flatnonzero(valid == 0).tolist():
                 values[place] = None
+        if self._odd:
+            first = bisect_left(self._places, start)
+            for place in self._places[first : bisect_left(self._places, start + len(values))]:
+                values[place - start] = self._odd[place]
         return values
 
     def _value(self, index: int) -> Any:
@@ -99,14 +116,15 @@ class Column:
 class _Values(Column):
     """Elements of one dtype: numbers, dates and times of Python's, or scalars of numpy's."""
 
-    def __init__(self, head: Sequence[Any], tag: str, validity: Any, values: npt.NDArray[np.uint8]) -> None:
-        super().__init__(head, validity)
+    def __init__(self, head: Sequence[Any], tag: str, buffers: Buffers) -> None:
+        super().__init__(head, buffers)
+        (values,) = self._buffers
         self._is_numpy = tag[:1] == _NUMPY
         dtype = dtype_from_plain(tag[1:]) if self._is_numpy else np.dtype(_DTYPES[tag])
         if values.nbytes != dtype.itemsize * len(self) or (self._is_numpy and dtype.kind not in _SCALARS):
             raise ValueError(f"{values.nbytes} bytes for {len(self)} elements of {dtype}")
         self._array: npt.NDArray[Any] = np.ndarray((len(self),), dtype, values)
-        if self._validity is None and (self._is_numpy or dtype.kind not in "mM"):
+        if self._validity is None and not self._odd and (self._is_numpy or dtype.kind not in "mM"):
             self.array = self._array  # as numpy makes one of such a list
 
     def _value(self, index: int) -> Any:
@@ -121,8 +139,8 @@ class Pieces(Column):
     """Elements of any width, one behind the other, and the offsets between them, as Arrow has them."""
 
     def __init__(self, head: Sequence[Any], buffers: Buffers) -> None:
-        validity, offsets, data = buffers
-        super().__init__(head, validity)
+        super().__init__(head, buffers)
+        offsets, data = self._buffers
         if offsets.nbytes != 8 * (len(self) + 1):
             raise ValueError(f"{offsets.nbytes} bytes of offsets for {len(self)} elements")
         self._trusted = buffers.trusted
@@ -327,8 +345,61 @@ def opened(tag: str, head: Sequence[Any], buffers: Buffers) -> Column:
     """Return the column of some buffers; `head` says what it is, how long, and how many are missing."""
     if tag in _PIECES:
         return _PIECES[tag][0](head, buffers)
-    validity, values = buffers
-    return _Values(head, tag, validity, values)
+    return _Values(head, tag, buffers)
+
+
+_ODD: Final = frozenset({bool, int, float, str, bytes})
+_FEW: Final = 64  # elements of a column, for each one of another kind
+_SAMPLED: Final = 256  # elements that tell whether it is worth counting
+
+
+class _Builtins(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise ValueError(f"an element that is a {module[:40]}.{name[:40]}")
+
+
+def _opened_odd(head: list[Any], length: int, places: Any, stream: Any) -> dict[int, Any]:
+    """Return elements of other kinds by their places; `head` is how many there are, and their checksum."""
+    count, checksum = head
+    if places.nbytes != 8 * count or zlib.crc32(stream) != checksum:
+        raise ValueError(f"{places.nbytes} bytes for the places of {str(count)[:40]} elements of other kinds")
+    values = _Builtins(io.BytesIO(stream)).load()
+    odd = dict(zip(places.view("<i8").tolist(), values, strict=True))
+    if len(odd) != count or [*odd] != sorted(odd) or not all(0 <= place < length for place in odd):
+        raise ValueError(f"{str(count)[:40]} places of elements of other kinds that are none")
+    return odd
+
+
+def without_odd(obj: Sequence[Any], kinds: set[type]) -> tuple[Sequence[Any], type, dict[int, Any]] | None:
+    """Return elements, a few of which are of other kinds and replaced, their kind, and what was replaced.
+
+    None if none of the kinds is that of nearly all of them, or another one's are no plain values.
+    """
+    sample = [*map(type, obj[:: len(obj) // _SAMPLED + 1])]
+    if not kinds <= _ODD or max(map(sample.count, kinds)) < len(sample) // 2:
+        return None
+    types = [*map(type, obj)]
+    counts = {cls: types.count(cls) for cls in kinds}
+    cls = max(counts, key=lambda one: counts[one])
+    few = sum(counts.values()) - counts[cls]
+    if few * _FEW > len(types):
+        return None
+    values, odd, some = [*obj], dict[int, Any](), obj[types.index(cls)]
+    for other in kinds - {cls}:
+        place = -1
+        for _ in range(counts[other]):
+            place = types.index(other, place + 1)
+            odd[place], values[place] = values[place], some
+    odd = dict(sorted(odd.items()))
+    return tuple(values) if isinstance(obj, tuple) else values, cls, odd
+
+
+def with_odd(column: Encoded, odd: dict[int, Any]) -> Encoded:
+    """Return a column with the elements that were replaced beside it."""
+    stream = pickle.dumps([*odd.values()], 5)
+    meta = to_json([*from_json(column.meta), len(odd), zlib.crc32(stream)])
+    places = np.fromiter(odd, "<i8", len(odd))  # in order
+    return column._replace(meta=meta, buffers=[*column.buffers, places, np.frombuffer(stream, np.uint8)])
 
 
 class Numbers(NamedTuple):

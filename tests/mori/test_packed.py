@@ -86,6 +86,51 @@ def test_a_list_of_one_kind_is_one_node_and_comes_back_exactly(store, worker, na
         assert exact(shared[take], plain[take])
 
 
+ODD = {
+    "a float": lambda x: x.__setitem__(3, 2.5),
+    "a str": lambda x: x.__setitem__(0, "text"),
+    "True at the end": lambda x: x.append(True),
+    "several": lambda x: x.__setitem__(slice(90, 97), [None, b"b", 1.0, "", math.nan, False, 7]),
+    "one that is long": lambda x: x.__setitem__(5, "x" * 10_000),
+}
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("change", ODD)
+@pytest.mark.parametrize("value", [1, "word", 0.5, b"bytes", 1 << 70])
+def test_a_few_elements_of_other_kinds_leave_the_others_in_their_column(store, worker, kind, change, value):
+    plain = [value] * 9000
+    ODD[change](plain)
+    plain = kind(plain)
+    shared = mori.share(plain)
+    assert shared._node.record.codec in (Id.PACKED, Id.STRINGS)
+    assert exact([*shared], [*plain])
+    assert exact([shared[i] for i in range(100)], [*plain[:100]])
+    assert exact(shared[-1], plain[-1])
+    assert exact([*shared[80:99]], [*plain[80:99]])
+    assert exact(mori.materialize(shared), plain)
+    assert exact(worker(list, shared), [*plain])
+    assert shared[:90] == plain[:90]
+    assert np.asarray(shared[:90], object).tolist() == [*plain[:90]]
+
+
+def test_many_elements_of_other_kinds_come_back_from_wherever_they_stand(store):
+    plain = [i if i % 70 else str(i) for i in range(100_000)]
+    shared = mori.share(plain)
+    assert shared._node.record.codec == Id.PACKED
+    assert exact([*shared], plain)
+    assert shared.index("70000") == 70_000
+    assert "70001" not in shared
+
+
+def test_damage_to_elements_of_other_kinds_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("MORI_STORE", f"files:{tmp_path}")
+    data = bytearray(region_of([*range(1000), "the odd one"]))
+    data[data.index(b"the odd one")] ^= 1
+    with pytest.raises(mori.CorruptRegionError):
+        open_node(root_of(mappings.over(data)))[1000]
+
+
 @pytest.mark.parametrize("plain", MIXED, ids=repr)
 def test_a_mixed_list_is_not_packed_and_keeps_its_types(store, plain):
     shared = mori.share(plain)
