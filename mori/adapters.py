@@ -54,12 +54,12 @@ from mori.wire.reference import (
     load_from,
     memory_of,
     on_receive,
+    open_region,
     refer_to_memory,
+    reference_to_region,
     use_lost_objects,
     where_of,
 )
-from mori.wire.reference import mapping_of as open_region
-from mori.wire.reference import region_of as reference_to_region
 from mori.wire.transport import (
     LeasingTransport,
     Transport,

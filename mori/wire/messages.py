@@ -19,7 +19,7 @@ from mori.memory import receipts
 from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping
 from mori.memory.receipts import Sent
-from mori.wire.reference import load, with_receipt
+from mori.wire.reference import REGION_ID, load, with_receipt
 from mori.wire.transport import Transport, transport_var
 
 __all__ = ["Message", "cover"]
@@ -52,7 +52,7 @@ class Message(Transport):
 
     def reduce(self, payload: bytes) -> tuple[Any, ...] | None:
         assert self.sent is not None
-        region_id = payload[1:17]
+        region_id = payload[REGION_ID]
         receipt = self._receipts.get(region_id)
         if receipt is None:
             lease = self._leases[region_id]

@@ -106,7 +106,7 @@ def _unguard(pickled: bytes) -> Any:
         if state is not None:
             obj.__setstate__(state)
     except Exception as error:  # see `reference.load`
-        return reference.lost(error)
+        return reference.lost_or_raise(error)
     return obj
 
 

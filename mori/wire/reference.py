@@ -30,20 +30,21 @@ from mori.wire.lost import Lost
 from mori.wire.transport import Transport, current, is_wanted, load_adapters, transport_var, use_transport
 
 __all__ = [
+    "REGION_ID",
     "by_reference",
     "by_value",
     "identity",
     "lease_of",
     "load",
     "load_from",
-    "lost",
-    "mapping_of",
+    "lost_or_raise",
     "memory_of",
     "on_receive",
+    "open_region",
     "raising",
     "receive",
     "refer_to_memory",
-    "region_of",
+    "reference_to_region",
     "use_lost_objects",
     "where_of",
     "with_receipt",
@@ -52,8 +53,10 @@ __all__ = [
 _receivers: Final[list[Callable[[Mapping], Mapping]]] = []
 _raises: ContextVar[bool | None] = ContextVar("mori_raises", default=None)  # None: as those who read want it
 
-# kind, region id, creator, its number, holder, its descriptor, node
-_WHOLE: Final = struct.Struct("<B16sIIIIQ")
+# The fixed part: kind, region id, creator, its number, holder, its descriptor, node
+_FIXED: Final = struct.Struct("<B16sIIIIQ")
+REGION_ID: Final = slice(1, 17)
+"""Where in a reference the id of its region is."""
 _VIEW: Final = 0x10  # shape and strides of an array follow
 _PART: Final = 0x20  # start and length of an Arrow array follow
 _RECEIPT: Final = 0x40  # where the receiver is to say that it has arrived follows, at the end
@@ -88,14 +91,14 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
     elif view is not None:
         kind |= _PART
         tail = _RANGE.pack(*view)
-    whole = _WHOLE.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
+    fixed = _FIXED.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
     # Where nobody has chosen, `is_wanted` has just looked who pickles.
     by = "reference" if transport_var.get() is destination.transport_of_frames else current()
     if isinstance(by, str):
         lease.needs_grace = True
-    elif (reduced := by.reduce(whole + tail)) is not None:
+    elif (reduced := by.reduce(fixed + tail)) is not None:
         return reduced
-    return load, (whole + tail,)
+    return load, (fixed + tail,)
 
 
 def by_value(node: Node, protocol: int) -> Any:
@@ -137,9 +140,9 @@ class _Names(Transport):
         self.count = 0
 
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
-        kind, region_id, _, _, _, _, offset = _WHOLE.unpack_from(payload)
+        kind, region_id, _, _, _, _, offset = _FIXED.unpack_from(payload)
         self.count += 1
-        return str, (f"{kind}-{region_id.hex()}-{offset}-{payload[_WHOLE.size :].hex()}",)
+        return str, (f"{kind}-{region_id.hex()}-{offset}-{payload[_FIXED.size :].hex()}",)
 
 
 def identity(obj: Any) -> bytes | None:
@@ -165,7 +168,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
             mapping = call(mapping)
         return open_node(root_of(mapping))
     except Exception as error:  # see `load`
-        return lost(error)
+        return lost_or_raise(error)
 
 
 def on_receive(call: Callable[[Mapping], Mapping]) -> None:
@@ -194,7 +197,7 @@ def memory_of(payload: bytes, offset: int, nbytes: int) -> Bytes:
     RegionNotFoundError, CorruptRegionError
         If it is gone, or does not have these bytes.
     """
-    data = mapping_of(payload).bytes()
+    data = open_region(payload).bytes()
     if not 0 <= offset <= offset + nbytes <= data.nbytes:
         found = f"a reference asks for bytes {offset} to {offset + nbytes} of {data.nbytes}"
         raise CorruptRegionError(name="of a reference", found=found)
@@ -211,18 +214,18 @@ def load(payload: bytes) -> Any:
     """
     try:
         load_adapters()
-        if type(payload) is bytes and len(payload) > _WHOLE.size and payload[0] & _RECEIPT:
+        if type(payload) is bytes and len(payload) > _FIXED.size and payload[0] & _RECEIPT:
             payload, receipt = _with_receipt_taken(payload)
-            mapping = mapping_of(payload)
-            receipts.leave(store.of_kind(payload[0] & _KIND), _WHOLE.unpack_from(payload)[4], receipt)
+            mapping = open_region(payload)
+            receipts.leave(store.of_kind(payload[0] & _KIND), _FIXED.unpack_from(payload)[4], receipt)
         else:
-            mapping = mapping_of(payload)
+            mapping = open_region(payload)
         return _load(mapping, payload)
     except Exception as error:  # also of a missing library, or of a class of the user's
-        return lost(error, (load, (payload,)))
+        return lost_or_raise(error, (load, (payload,)))
 
 
-def lost(error: Exception, reduced: tuple[Any, ...] | None = None) -> Lost:
+def lost_or_raise(error: Exception, reduced: tuple[Any, ...] | None = None) -> Lost:
     """Return what stands for an object that could not be opened, if an engine reads; else raise the error."""
     raises = _raises.get()
     if raises or (raises is None and not destination.is_read_by_engine()):
@@ -267,9 +270,9 @@ def use_lost_objects() -> Iterator[None]:
         _raises.reset(token)
 
 
-def region_of(payload: bytes) -> tuple[bytes, bytes]:
+def reference_to_region(payload: bytes) -> tuple[bytes, bytes]:
     """Return the id of the region that a reference is to, and a reference to the region as a whole."""
-    return payload[1:17], bytes((payload[0] & _KIND,)) + payload[1 : _WHOLE.size]
+    return payload[REGION_ID], bytes((payload[0] & _KIND,)) + payload[1 : _FIXED.size]
 
 
 def lease_of(payload: bytes) -> Lease | None:
@@ -289,7 +292,7 @@ def where_of(payload: bytes) -> tuple[Where, int]:
         If the payload is no reference.
     """
     try:
-        kind, region_id, pid, number, holder, fd, _ = _WHOLE.unpack_from(payload)
+        kind, region_id, pid, number, holder, fd, _ = _FIXED.unpack_from(payload)
     except (struct.error, TypeError) as error:
         raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
     form, place = kind & ~_KIND, kind & _KIND
@@ -300,7 +303,7 @@ def where_of(payload: bytes) -> tuple[Where, int]:
     return where, place
 
 
-def mapping_of(payload: bytes) -> Mapping:
+def open_region(payload: bytes) -> Mapping:
     """Return the mapping of the region of a reference, mapped now if need be.
 
     Raises
@@ -327,10 +330,10 @@ def load_from(mapping: Mapping, payload: bytes) -> Any:
 
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
-    form, offset = payload[0] & ~_KIND, _WHOLE.unpack_from(payload)[-1]
+    form, offset = payload[0] & ~_KIND, _FIXED.unpack_from(payload)[-1]
     if form:
         node = node_at(mapping, offset)
-        return node.codec.view(node, _view_of(node, form, payload[_WHOLE.size :]))
+        return node.codec.view(node, _view_of(node, form, payload[_FIXED.size :]))
     found = mapping.reopen(offset)
     return node_at(mapping, offset).open_first() if found is None else found
 

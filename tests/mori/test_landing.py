@@ -140,4 +140,4 @@ def test_what_is_no_whole_region_does_not_land(store, damage):
 
 def test_a_reference_that_is_none_has_no_mapping():
     with pytest.raises(mori.CorruptRegionError, match="it is no reference"):
-        reference.mapping_of(b"no")
+        reference.open_region(b"no")

@@ -140,7 +140,7 @@ def test_it_is_found_when_the_descriptors_of_its_segments_do_not_follow(worker: 
 
 
 def region_reference(header: base.Header, holder: int, fd: int) -> bytes:
-    return reference._WHOLE.pack(
+    return reference._FIXED.pack(
         stores.MEMFD, header.region_id, header.pid, header.number, holder, fd, writer.ROOT
     )
 

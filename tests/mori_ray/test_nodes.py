@@ -144,7 +144,7 @@ def test_nodes_that_share_a_store_keep_no_copies(nodes: Nodes) -> None:
     payload = payload_of(x)
 
     def is_copy(theirs: Any, payload: bytes) -> bool:
-        return adapters.is_copy(payload, reference.mapping_of(payload))
+        return adapters.is_copy(payload, reference.open_region(payload))
 
     assert not is_copy(x, payload)
     for node, expected in ((nodes.here, False), (nodes.there, True)):
@@ -335,7 +335,7 @@ def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> Non
     large = mori.share(np.arange(3000))
     names = [name_of(x) for x in small]
     for x in (*small, large):
-        kept.keep(reference.mapping_of(payload_of(x)))
+        kept.keep(reference.open_region(payload_of(x)))
     del x, small, large
     wait_until(lambda: _names() - before == {names[1], names[2]})
     lease.expire_graces()  # as for want of room
@@ -345,7 +345,7 @@ def test_what_is_kept_is_bounded_and_the_last_used_stays(few_bytes: None) -> Non
 def test_a_child_that_is_forked_keeps_no_copies(few_bytes: None) -> None:
     x = mori.share(np.arange(1000))
     name = name_of(x)
-    fetch.keep(reference.mapping_of(payload_of(x)))
+    fetch.keep(reference.open_region(payload_of(x)))
     del x
     assert name in _names()
     into, out = os.pipe()
@@ -366,7 +366,7 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
     for setting in ("MORI_RAY_KEEP", "MORI_RAY_KEEP_BYTES"):
         monkeypatch.setenv(setting, "much")
         with pytest.raises(mori.SettingError, match=f"{setting}='much' cannot be used"):
-            fetch._Fetched().keep(reference.mapping_of(payload_of(x)))
+            fetch._Fetched().keep(reference.open_region(payload_of(x)))
         monkeypatch.delenv(setting)
 
 
@@ -374,7 +374,7 @@ def test_where_the_store_has_no_room_what_ray_has_brought_is_used() -> None:
     before = _names()
     x = mori.share(ARRAY)
     payload = payload_of(x)
-    data = np.array(reference.mapping_of(payload).bytes())
+    data = np.array(reference.open_region(payload).bytes())
     del x
     lease.expire_graces()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
