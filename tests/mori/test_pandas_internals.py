@@ -145,3 +145,15 @@ def test_arrow_columns_keep_the_array_that_they_were_made_of():
     column = pd.arrays.ArrowExtensionArray(array)
     (chunk,) = column.__arrow_array__().chunks
     assert chunk.buffers()[1].address == array.chunk(0).buffers()[1].address
+
+
+def test_pandas_makes_what_is_derived_by_methods_that_shared_frames_replace(store):
+    shared = mori.share(pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}))
+    names = ("_constructor_from_mgr", "_constructor_sliced_from_mgr")
+    for cls, name in [*((pd.DataFrame, name) for name in names), (pd.Series, names[0])]:
+        assert callable(getattr(cls, name))
+    assert callable(pd.Series._constructor_expanddim_from_mgr)
+    column = shared["a"]
+    for derived in (column, column + 1, column.to_frame(), shared.iloc[0], shared + 1, shared.T):
+        assert type(derived) in (pd.DataFrame, pd.Series)
+    assert mori.is_shared(shared["a"])

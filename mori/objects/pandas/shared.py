@@ -28,6 +28,10 @@ from mori.wire.compare import is_unchanged
 __all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
 
 
+_FRAME: Any = pd.DataFrame()
+_SERIES: Any = pd.Series([], dtype=float)
+
+
 def _labels(axis: Any) -> tuple[Any, ...]:
     """Return what can be changed of an index in place."""
     return (*axis.names, getattr(axis, "freq", None))
@@ -140,9 +144,23 @@ class SharedDataFrame(Shared, pd.DataFrame):
     pickles as a reference, a written one as a plain frame whose untouched columns are references.
     """
 
+    # What is derived is plain pandas, made as pandas makes it of its own class: without a second constructor.
+
+    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.DataFrame:
+        return _FRAME._constructor_from_mgr(mgr, axes)
+
+    def _constructor_sliced_from_mgr(self, mgr: Any, axes: Any) -> pd.Series[Any]:
+        return _FRAME._constructor_sliced_from_mgr(mgr, axes)
+
 
 class SharedSeries(Shared, pd.Series):
     """A Series whose values and index lie in shared memory; see `SharedDataFrame`."""
+
+    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.Series[Any]:
+        return _SERIES._constructor_from_mgr(mgr, axes)
+
+    def _constructor_expanddim_from_mgr(self, mgr: Any, axes: Any) -> pd.DataFrame:
+        return _SERIES._constructor_expanddim_from_mgr(mgr, axes)
 
 
 def _wrap(cls: Any, node: Node, plain: Any) -> Any:
