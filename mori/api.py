@@ -142,7 +142,7 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
 
     if shown_by is not None:
         shown_by.writing(writer.region_nbytes(plan))
-    return root_of(region.create(*writer.writing(plan))).open_first()
+    return root_of(writer.to_region(plan)).open_first()
 
 
 def _is_worth_a_reference(obj: object, plan: PlanNode) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from mori.format import layout
 from mori.format.codec import Buffer, Joined
+from mori.memory import region
+from mori.memory.mapping import Mapping
+from mori.memory.parallel_write import Sink
 from mori.store.base import HEADER, Header, align, pack_header
 
 if TYPE_CHECKING:
     from mori.format.plan import PlanNode
-    from mori.memory.parallel_write import Sink
 
-__all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "write", "writing"]
+__all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "to_region", "write"]
 
 ROOT: Final = align(HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
@@ -29,9 +31,9 @@ def region_nbytes(root: PlanNode) -> int:
     return ROOT + root.extent
 
 
-def writing(root: PlanNode) -> tuple[int, Callable[[Header, Sink], None], int]:
-    """Return what `region.create` takes to write a plan: its size, what writes it, and where its root is."""
-    return ROOT + root.extent, partial(write, root), ROOT
+def to_region(root: PlanNode) -> Mapping:
+    """Write a plan into a new region and return its mapping; raises what `region.create` does."""
+    return region.create(region_nbytes(root), partial(write, root), ROOT)
 
 
 def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> Header:

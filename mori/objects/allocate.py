@@ -169,7 +169,7 @@ class AllocatedArray(np.ndarray[Any, np.dtype[Any]]):
                 raise ValueError("the block was left without share(): its memory has been given back")
             mapping = self._room.seal()
             if mapping is None:
-                mapping = region.create(*writer.writing(measure(self.view(np.ndarray))))
+                mapping = writer.to_region(measure(self.view(np.ndarray)))
             self._shared = open_node(root_of(mapping))
             self.setflags(write=False)
             return self._shared
