@@ -39,7 +39,7 @@ class _ByName(Codec):
         return remember(by.open(node), node)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        by = codec.known(type(obj))
+        by = codec.registered(type(obj))
         return obj if by is None else by.copy(obj, change)
 
 
@@ -49,9 +49,9 @@ def _named(meta: bytes) -> Codec:
     name = meta[_LENGTH.size :][:length].decode()
     if length > _MOST or not _NAME.fullmatch(name):
         raise ValueError(f"{name[:40]!r} is no name of a codec")
-    if codec.known(name) is None:
+    if codec.registered(name) is None:
         load(name.partition(".")[0])
-    by = codec.known(name)
+    by = codec.registered(name)
     if by is None:
         raise ImportError(
             f"this region holds what the codec {name!r} writes, and there is none here: install the "
@@ -98,7 +98,7 @@ def register_codec(codec_: Codec, /, *types: type) -> None:
             f"{name!r} cannot be the name of a codec: expected such as 'package' or 'package.thing'"
         )
     for cls in types:
-        known = codec.known(cls)
+        known = codec.registered(cls)
         if known is not None and not known.name:
             raise ValueError(f"mori has a codec for {cls.__qualname__} already")
     codec_.head = _LENGTH.pack(len(name.encode())) + name.encode()

@@ -38,8 +38,8 @@ __all__ = [
     "UnpicklableError",
     "for_id",
     "for_type",
-    "known",
     "register",
+    "registered",
 ]
 
 
@@ -457,7 +457,7 @@ def _import_codecs(cls: type) -> None:
         sys.modules[module].load(name)
 
 
-known: Final[Callable[[int | type | str], Codec | None]] = TABLE.get
+registered: Final[Callable[[int | type | str], Codec | None]] = TABLE.get
 """Returns the codec of an id, of an exact type or of a name; None where none has been registered yet."""
 
 

@@ -24,7 +24,7 @@ __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of"
 
 _ALIAS: Final = Id.ALIAS  # a node that stands for another: the tree's own, whatever its codec
 _FLAGS: Final = layout.ALIASED | layout.REFERS_OUTSIDE
-_KNOWN: Final = 1 << 12  # targets of aliases that a mapping remembers
+_MOST_TARGETS: Final = 1 << 12  # of aliases, that a mapping remembers
 
 
 class Node:
@@ -96,7 +96,7 @@ class Node:
             node = Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes)
         else:
             node = self.at(offset)
-            if len(known) >= _KNOWN:
+            if len(known) >= _MOST_TARGETS:
                 known.clear()
             known.add(offset)
         if node.extent > back or node.record.codec == _ALIAS or not node.record.flags & layout.ALIASED:
@@ -123,7 +123,7 @@ class Node:
 
     def at(self, offset: int) -> Node:
         """Return the node at an offset of the region, for an alias."""
-        return _known(Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes))
+        return _in_tree(Node(self.mapping, self._data, self._view, offset, self.mapping.nbytes))
 
     def under(self, offset: int) -> Node:
         """Return the lowest node that encloses an offset of the region."""
@@ -175,7 +175,7 @@ class Node:
     @property
     def codec(self) -> Codec:
         """The codec that wrote it; CorruptRegionError where there is no such codec."""
-        by = codec.known(self.record.codec) or codec.for_id(self.record.codec)
+        by = codec.registered(self.record.codec) or codec.for_id(self.record.codec)
         if by is None:
             raise self._corrupt(f"there is no codec with the id {self.record.codec}")
         return by
@@ -186,11 +186,11 @@ class Node:
 
     def open(self) -> Any:
         """Return the object that a user holds of it."""
-        return (codec.known(self.record.codec) or self.codec).open(self)
+        return (codec.registered(self.record.codec) or self.codec).open(self)
 
     def open_first(self) -> Any:
         """Return the object that a user holds of it, and have the mapping remember how to open it again."""
-        by = codec.known(self.record.codec) or self.codec
+        by = codec.registered(self.record.codec) or self.codec
         obj = by.open(self)
         by.note_opened(self, obj)
         return obj
@@ -259,10 +259,10 @@ def node_at(mapping: Mapping, offset: int) -> Node:
     """Return the node at an offset of a region, for a reference."""
     data = mapping.bytes()
     node = Node(mapping, data, memoryview(data), offset, mapping.nbytes)
-    return node if offset == mapping.header.root else _known(node)
+    return node if offset == mapping.header.root else _in_tree(node)
 
 
-def _known(node: Node) -> Node:
+def _in_tree(node: Node) -> Node:
     """Return a node that its parents, up to the root, know: an array may hold what looks like one."""
     ancestor: Node | None = node
     while ancestor is not None:

@@ -149,7 +149,7 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
     A column is named after the frame that its memory lies in, so two frames have their own blocks;
     an index may be one and the same.
     """
-    by = codec.known(node.codec)
+    by = codec.registered(node.codec)
     return not level.codec.owns_parts or (by is not None and by.is_independent)
 
 
@@ -187,7 +187,7 @@ class _Measure:
         return root
 
     def _enter(self, obj: Any) -> PlanNode:
-        by = codec.known(type(obj)) or codec.for_type(type(obj))
+        by = codec.registered(type(obj)) or codec.for_type(type(obj))
         is_scalar = by is not None and by.is_value
         if not is_scalar and id(obj) in self.planned and (alias := self._alias(obj)) is not None:
             return alias
