@@ -360,15 +360,9 @@ class _Library(NamedTuple):
 
 
 _LIBRARIES: Final = (
-    _Library("mori.codecs.named", (), (Id.NAMED,)),
-    _Library(
-        "mori.codecs.scalars",
-        ("builtins", "numpy", "mori"),
-        (
-            *(Id.SCALAR, Id.NDARRAY, Id.LIST, Id.TUPLE, Id.DICT, Id.PICKLE, Id.STRINGS, Id.PACKED, Id.ALIAS),
-            *(Id.BLOCKS, Id.ARRAYS, Id.SET, Id.FROZENSET, Id.BYTES, Id.OBJECT_ARRAY),
-        ),
-    ),
+    # `import mori` has registered the codecs of these two, and so all of their ids.
+    _Library("mori.codecs.named", (), ()),
+    _Library("mori.codecs.scalars", ("builtins", "numpy", "mori"), ()),
     _Library("mori.objects.masked", ("numpy.ma", "numpy.ma.core"), (Id.NUMPY_MASKED,)),
     _Library(
         "mori.objects.pandas",

@@ -1,1 +1,1 @@
-"""What users do with mori beside calling it: the command line and the doctor."""
+"""What the command line does beyond a call of `mori`: the doctor. The commands are in `mori.__main__`."""
