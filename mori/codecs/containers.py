@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from mori.codecs import arrays, packed, strings
 from mori.codecs.faults import path_to
-from mori.codecs.index import build
+from mori.codecs.key_index import build
 from mori.codecs.streams import encode_blocks, encode_object
 from mori.format import codec
 from mori.format.atoms import kinds_of

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs.hashes import PROBE
-from mori.codecs.index import FEWEST, build
+from mori.codecs.key_index import FEWEST, build
 from mori.format import layout
 from mori.format.node import open_node, root_of
 from mori.format.plan import measure

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from mori.codecs.containers import DictCodec
-from mori.codecs.index import Index
+from mori.codecs.key_index import Index
 from mori.format.codec import register
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity

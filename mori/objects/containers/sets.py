@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from typing import TYPE_CHECKING, Any, Final
 
 from mori.codecs.containers import SetCodec
-from mori.codecs.index import Index
+from mori.codecs.key_index import Index
 from mori.format.codec import register
 from mori.format.layout import Id
 from mori.format.node import Node

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from mori.codecs.arrays import ArraysCodec
-from mori.codecs.index import Index
+from mori.codecs.key_index import Index
 from mori.format import layout
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity

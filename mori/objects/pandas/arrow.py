@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from mori.codecs.pandas.strings import ArrowColumnCodec, StringCodec
+from mori.codecs.pandas.arrow import ArrowColumnCodec, StringCodec
 from mori.codecs.pandas.versions import ARROW_ARRAYS, STRING_ARRAYS, pa
 from mori.format.codec import Codec, Range, Strides, register
 from mori.format.node import Node, decode, root_of
