@@ -25,6 +25,7 @@ from mori.format.atoms import NUMPY, VALUES
 from mori.format.codec import Strides
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import Mapping, address_of, held_by
+from mori.objects.array_memory import give_memory, give_pages
 from mori.objects.array_writes import READING, written
 from mori.wire import reference, transport
 
@@ -32,7 +33,6 @@ __all__ = [
     "SharedArray",
     "as_class",
     "base_class",
-    "give_memory",
     "is_same_view",
     "make_writeable",
     "node_of",
@@ -167,7 +167,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
                 "cannot resize an array that references or is referenced by another array in this way.\n"
                 "Use the np.resize function or refcheck=False"
             )
-        if not isinstance(self.base, bytes) and not weakref.getweakrefcount(self):
+        if self.base is None and not weakref.getweakrefcount(self):
             super().resize(*shape, refcheck=False)
             return
         # `__setstate__` keeps the bytes of a larger array as they are; numpy resizes only what it owns, and
@@ -383,7 +383,7 @@ def _is_same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
 
 
 def make_writeable(array: Any) -> None:
-    """Copy a shared array into private memory, in place."""
+    """Give a shared array private memory, in place: pages that are copied when written to, or a copy."""
     if not isinstance(array, SharedArray) or array.flags.writeable:
         return
     mapping = held_by(array)
@@ -391,6 +391,12 @@ def make_writeable(array: Any) -> None:
         return  # read-only for another reason; numpy will say so
     if not array._is_standalone:
         raise ReadOnlyViewError
+    before = mapping if mapping is not None else array.base
+    # Views taken before point into this memory, but what numpy has them hold is this array.
+    if mapping is not None and array._origin is None and give_pages(array, mapping):
+        array._before = before
+        _tell_home(array)
+        return
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     plain: Any = array.view(array._ordinary)
     data: Any = plain.tobytes("F" if fortran else "C")
@@ -398,8 +404,7 @@ def make_writeable(array: Any) -> None:
         plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
         data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
     del plain
-    # Views taken before point into this memory, but what numpy has them hold is this array.
-    array._before = mapping if mapping is not None else array.base
+    array._before = before
     give_memory(array, array.dtype, fortran, data)
     array._origin = None
     _tell_home(array)
@@ -409,27 +414,6 @@ def _tell_home(array: SharedArray) -> None:
     """Tell the column that returned an array to keep it: it differs from the region now."""
     if array._home is not None and (home := array._home[0]()) is not None:
         home.keep(array._home[1], array)
-
-
-# numpy may give this a name of its own, and deprecate the setter for everybody else.
-_set_dtype: Final[Any] = getattr(np.ndarray, "_set_dtype", None) or np.ndarray.dtype.__set__  # type: ignore[attr-defined]
-
-
-def give_memory(
-    array: npt.NDArray[Any],
-    dtype: np.dtype[Any],
-    fortran: bool,
-    data: Any,
-    shape: tuple[int, ...] | None = None,
-) -> None:
-    """Replace the memory of an array, in place, by private memory with these elements of that dtype."""
-    # `__setstate__` turns what it reads into the byte order of the machine, the dtype included.
-    swapped = not dtype.isnative and not dtype.hasobject and dtype.kind != "T"
-    read = np.dtype((np.void, dtype.itemsize)) if swapped else dtype
-    state: Any = (1, array.shape if shape is None else shape, read, fortran, data)
-    np.ndarray.__setstate__(array, state)
-    if swapped:
-        _set_dtype(array, dtype)
 
 
 def _objects(array: npt.NDArray[Any]) -> Any:

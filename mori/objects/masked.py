@@ -15,7 +15,8 @@ from mori.errors import ReadOnlyViewError
 from mori.format.codec import register
 from mori.format.node import Node
 from mori.memory.mapping import address_of, held_by
-from mori.objects.array import SharedArray, give_memory, shared_of
+from mori.objects.array import SharedArray, shared_of
+from mori.objects.array_memory import give_memory
 from mori.objects.array_writes import add_writers, written
 from mori.wire import reference, transport
 
