@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,40 @@ def test_a_worker_of_another_domain_gets_bytes_and_adopts_them(engine: Any, tmp_
         got = worker.call(operator.itemgetter(0), [x])
         assert np.array_equal(got, x)
         assert not mori.is_shared(got)
+    finally:
+        worker.close()
+
+
+class _Dead:
+    """Pickles as a reference to a region that nobody holds."""
+
+    def __init__(self) -> None:
+        with adapters.use_transport("reference"):
+            self.reduced = mori.share(np.arange(100_000.0)).__reduce_ex__(5)
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def test_a_region_that_is_gone_fails_its_task_and_not_the_worker(engine: Any) -> None:
+    worker = engine.Worker()
+    try:
+        with pytest.raises(mori.RegionNotFoundError):
+            worker.call(np.sum, _Dead())
+        with pytest.raises(ValueError, match="invalid literal"):
+            worker.call(int, "no")
+        assert worker.call(operator.add, 1, 2) == 3
+    finally:
+        worker.close()
+
+
+def test_a_worker_without_a_task_holds_no_region(engine: Any, wait: Callable[..., None]) -> None:
+    worker = engine.Worker()
+    try:
+        x = mori.share(np.arange(100_000.0))
+        assert worker.call(np.sum, x) == x.sum()
+        name = mori.shared_name(x)
+        wait(lambda: [entry.holders for entry in mori.regions() if entry.name == name] == [(os.getpid(),)])
     finally:
         worker.close()
 
