@@ -126,6 +126,7 @@ bench: $(BENCH)/.installed
 
 bench-calls: $(BENCH)/.installed
 	$(BENCH)/bin/python -m pytest -p no:cacheprovider --benchmark-enable benchmarks/calls.py
+	$(BENCH)/bin/python -m benchmarks.everyday
 
 bench-check:
 	$(or $(wildcard $(BENCH)/bin/python),$(PYTHON)) -m benchmarks.check

@@ -38,7 +38,7 @@ from benchmarks.catalogue import KINDS, Kind
 from benchmarks.memory import settle, taken
 from benchmarks.walk import deep_recursion, difference, walk
 
-__all__ = ["Row", "main", "measure", "report"]
+__all__ = ["Row", "machine", "main", "measure", "report"]
 
 FILE: Final = Path(__file__).parent / "RESULTS_KINDS.md"
 _TEN: Final = 10  # elements read when it was opened
@@ -428,16 +428,23 @@ def report(rows: list[Row], left_out: list[str], title: str, about: str) -> str:
     return text + (f"\n\nLeft out, for want of a library: {', '.join(left_out)}.\n" if left_out else "\n")
 
 
-def _about(options: argparse.Namespace) -> str:
+def machine() -> str:
+    """Return what the figures were measured on."""
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = int(file.readline().split()[1]) / 1e6
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GB, {platform.system()} "
+        f"{platform.release().split('-')[0]}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"mori {mori.__version__}. Load average at the start: {os.getloadavg()[0]:.1f}."
+    )
+
+
+def _about(options: argparse.Namespace) -> str:
     return (
         f"Written by `python -m benchmarks.kinds`: {options.elements:,} elements a kind (large elements are "
         f"fewer), CPU time, medians of the rounds' ratios: {options.rounds} rounds of each kind (quick kinds "
         f"more), but no further one after {options.seconds:g} s, so slow kinds have fewer, at least one. "
-        f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GB, {platform.system()} "
-        f"{platform.release().split('-')[0]}, Python {platform.python_version()}, numpy {np.__version__}, "
-        f"mori {mori.__version__}. Load average at the start: {os.getloadavg()[0]:.1f}."
+        f"{machine()}"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import operator
 import pickle
 import sys
 import weakref
@@ -118,10 +119,16 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return result if any(result is out for out in outs) else _settled(result)
 
     def __getitem__(self, key: Any) -> Any:
-        if self._ordinary is not np.ndarray:
-            return _settled(super().__getitem__(key))
         result = _get(self, key)
-        return _settled(result) if isinstance(result, np.ndarray) else result
+        if type(result) is not SharedArray:
+            return result
+        base = result.base
+        is_view = base is self or (base is not None and base is self.base)
+        return result if is_view and self._before is self._origin is None else _settled(result)
+
+    def _get_as_class(self, key: Any) -> Any:
+        """Return what numpy's own subclass returns; SharedArray's way is shorter."""
+        return _settled(super().__getitem__(key))
 
     def __iter__(self) -> Any:
         """Return the elements one by one, as they are when each is asked for."""
@@ -224,6 +231,36 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if self._constant is None:
             self._constant = all(map(_cannot_change, _objects(base_class(self))))
         return self._constant
+
+
+def _operation(call: Callable[[Any, Any], Any]) -> Callable[[SharedArray, Any], Any]:
+    return lambda self, other: call(self.view(self._ordinary), base_class(other))
+
+
+def _reflected(call: Callable[[Any, Any], Any]) -> Callable[[SharedArray, Any], Any]:
+    return lambda self, other: call(base_class(other), self.view(self._ordinary))
+
+
+# numpy would come to the same by `__array_ufunc__`, after it has looked for it in both operands.
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "matmul",
+    "and",
+    "or",
+    "xor",
+    "lshift",
+    "rshift",
+]:
+    _function = getattr(operator, f"__{_name}__")
+    setattr(SharedArray, f"__{_name}__", _operation(_function))
+    setattr(SharedArray, f"__r{_name}__", _reflected(_function))
+for _name in ["lt", "le", "eq", "ne", "gt", "ge"]:
+    setattr(SharedArray, f"__{_name}__", _operation(getattr(operator, _name)))
 
 
 class _Flat:

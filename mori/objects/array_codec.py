@@ -100,6 +100,8 @@ def _register_class(cls: type[SharedArray]) -> None:
     if cls is not SharedArray:
         cls.__array_priority__ = cls._ordinary.__array_priority__  # type: ignore[assignment]
         name_class(cls, cls._ordinary.__name__)
+        if "__getitem__" not in vars(cls):
+            cls.__getitem__ = SharedArray._get_as_class  # type: ignore[method-assign]
     register(_ARRAYS, cls)
     _add_methods(cls)
 
@@ -160,7 +162,7 @@ class SharedRecords(SharedArray, np.recarray):
         return found
 
     def __getitem__(self, key: Any) -> Any:
-        return _still_shared(super().__getitem__(key))
+        return _still_shared(self._get_as_class(key))
 
     def field(self, attr: Any, val: Any = None) -> Any:
         """Return a field, or set it, by its name or number."""
