@@ -21,7 +21,7 @@ from attacks.trying import attempt, row
 from mori.format import writer
 from mori.format.plan import measure
 from mori.memory import region
-from mori.memory.mapping import over
+from mori.memory.mapping import map_bytes
 from mori.store import base
 from mori.store.base import format_name
 
@@ -102,7 +102,7 @@ def read_outside() -> str:
 
 
 def landed_outside() -> str:
-    mapping = region.adopt(over(leading_outside()))
+    mapping = region.adopt(map_bytes(leading_outside()))
     return f"opened: {mori.map_shared(format_name(mapping.name)).str.len().sum()}"
 
 

@@ -36,9 +36,8 @@ from mori.format.origins import watch as watch_classes
 from mori.memory.grace import call_later
 from mori.memory.lease import Lease
 from mori.memory.mapping import Mapping as Region
-from mori.memory.mapping import address_of, live, used
+from mori.memory.mapping import address_of, live, map_bytes, used
 from mori.memory.mapping import held_by as region_of
-from mori.memory.mapping import over as map_bytes
 from mori.memory.region import adopt
 from mori.memory.region import find_copy as find_region_copy
 from mori.store import locks

@@ -22,7 +22,7 @@ from mori.format.atoms import NAMED, VALUES
 from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory import region
-from mori.memory.mapping import Mapping, address_of, live, over, writable_mapping
+from mori.memory.mapping import Mapping, address_of, live, map_bytes, writable_mapping
 from mori.objects import array
 from mori.objects.array import SharedArray
 from mori.objects.containers.small import Small
@@ -371,7 +371,7 @@ def frombuffer(buffer: Any) -> Any:
             raise CorruptRegionError(name="in a buffer", found="its bytes do not stand one behind the other")
         if not view.nbytes:
             raise CorruptRegionError(name="in a buffer", found="it is empty")
-    return open_node(root_of(over(buffer)))
+    return open_node(root_of(map_bytes(buffer)))
 
 
 def materialize(x: Any) -> Any:

@@ -27,7 +27,7 @@ from mori.format.codec import Encoded, Joined
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import lease
-from mori.memory.mapping import live, over
+from mori.memory.mapping import live, map_bytes
 from mori.store.base import ALIGNMENT, SMALL_ALIGNMENT
 
 __all__ = ["check_codec"]
@@ -182,7 +182,7 @@ class _Rules:
             data = _to_bytes(plan)
             tracemalloc.start()
             try:
-                repr(open_node(root_of(over(data))))
+                repr(open_node(root_of(map_bytes(data))))
             except CorruptRegionError as error:
                 taken = isinstance(error.__cause__, MemoryError)
                 self.need(not taken, f"decode must not allocate by a number that it has not compared ({how})")

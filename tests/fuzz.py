@@ -153,7 +153,7 @@ def _opened_landed(data: bytes) -> Any:
     from mori.memory import mapping as mappings
     from mori.memory import region
 
-    return open_node(root_of(region.adopt(mappings.over(_renamed(data)))))
+    return open_node(root_of(region.adopt(mappings.map_bytes(_renamed(data)))))
 
 
 def _opened_file(is_named: bool, data: bytes) -> Any:

@@ -19,7 +19,7 @@ from mori.format.layout import Id, from_json, to_json
 from mori.format.node import root_of
 from mori.format.origins import node_of
 from mori.format.plan import measure
-from mori.memory.mapping import over
+from mori.memory.mapping import map_bytes
 
 __all__ = ["FrameCodec", "SeriesCodec"]
 
@@ -56,7 +56,7 @@ class _Polars(LibraryCodec):
         if node_of(obj) is None:
             return obj
         plan = measure(obj)
-        return root_of(over(writer.to_bytes(plan, writer.header_of(plan)))).decode()
+        return root_of(map_bytes(writer.to_bytes(plan, writer.header_of(plan)))).decode()
 
 
 class FrameCodec(_Polars):

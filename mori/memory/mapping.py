@@ -47,12 +47,12 @@ __all__ = [
     "Mapping",
     "Reopener",
     "address_of",
-    "at",
     "held_by",
     "known",
     "live",
+    "map_bytes",
     "mapped",
-    "over",
+    "mapping_at",
     "used",
     "writable",
     "writable_mapping",
@@ -271,7 +271,7 @@ def known(region_id: bytes) -> Mapping | None:
     return _mappings.get(region_id)
 
 
-def over(buffer: object, head: bytes | None = None) -> Mapping:
+def map_bytes(buffer: object, head: bytes | None = None) -> Mapping:
     """Return a mapping over a buffer that holds a region; the buffer is kept, its bytes are not copied.
 
     A buffer that is not aligned to 8 bytes is copied once: numpy and Arrow want aligned memory.
@@ -361,7 +361,7 @@ def writable_mapping(mapping: Mapping) -> Mapping:
     return private
 
 
-def at(address: int, nbytes: int) -> Mapping | None:
+def mapping_at(address: int, nbytes: int) -> Mapping | None:
     """Return the mapping whose memory encloses an address range, None if none does."""
     with _lock:
         while True:

@@ -284,7 +284,7 @@ def adopt(arrived: Mapping) -> Mapping:
     Parameters
     ----------
     arrived : Mapping
-        What `over` returned.
+        What `map_bytes` returned.
 
     Returns
     -------

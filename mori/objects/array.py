@@ -38,7 +38,7 @@ __all__ = [
     "make_writeable",
     "node_of",
     "place_in",
-    "private_copy",
+    "private_array",
     "remember_whole",
     "shared_of",
 ]
@@ -367,7 +367,7 @@ def _known_whole(array: SharedArray) -> tuple[Mapping, int] | None:
     return mapping, offset
 
 
-def private_copy(array: SharedArray) -> npt.NDArray[Any]:
+def private_array(array: SharedArray) -> npt.NDArray[Any]:
     """Return a private deep copy of numpy's own class, in the same order; what is private is not copied."""
     plain = base_class(array)
     mapping = held_by(array)

@@ -21,7 +21,7 @@ from mori.objects.array import (
     SharedArray,
     base_class,
     make_writeable,
-    private_copy,
+    private_array,
     remember_whole,
     shared_of,
 )
@@ -130,7 +130,7 @@ class _ArrayCodec(NdarrayCodec):
     note_opened = staticmethod(remember_whole)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        return private_copy(obj) if isinstance(obj, SharedArray) else obj
+        return private_array(obj) if isinstance(obj, SharedArray) else obj
 
 
 class _ObjectArrayCodec(ObjectsCodec):

@@ -27,7 +27,7 @@ from mori._imports import imported, importing
 from mori.errors import MoriError
 from mori.format import origins
 from mori.format.node import root_of
-from mori.memory.mapping import Mapping, address_of, at
+from mori.memory.mapping import Mapping, address_of, mapping_at
 from mori.wire import messages, reference, transport
 from mori.wire.compare import is_unchanged
 
@@ -79,7 +79,7 @@ def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
     if isinstance(base, bytes):
         return None
     low, high = _bounds(array)
-    return at(low, high - low)
+    return mapping_at(low, high - low)
 
 
 def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:

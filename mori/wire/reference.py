@@ -23,7 +23,7 @@ from mori.format.node import Node, node_at, open_node, root_of
 from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
-from mori.memory.mapping import Bytes, Mapping, at, over
+from mori.memory.mapping import Bytes, Mapping, map_bytes, mapping_at
 from mori.store.base import FILES, HEADER, MEMFD, Name, Where, format_name, pack_header
 from mori.wire import destination
 from mori.wire.lost import Lost
@@ -163,7 +163,7 @@ def receive(buffer: object, header: bytes | None = None) -> Any:
     """
     try:
         load_adapters()
-        mapping = over(buffer, header)
+        mapping = map_bytes(buffer, header)
         for call in _receivers:
             mapping = call(mapping)
         return open_node(root_of(mapping))
@@ -182,7 +182,7 @@ def refer_to_memory(address: int, nbytes: int) -> tuple[bytes, int, int] | None:
 
     None, too, where the transport of the pickle under way wants bytes, or references of its own.
     """
-    mapping = at(address, nbytes)
+    mapping = mapping_at(address, nbytes)
     if mapping is None or not is_wanted(mapping):
         return None
     function, arguments = by_reference(mapping, mapping.header.root)[:2]

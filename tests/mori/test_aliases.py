@@ -313,7 +313,7 @@ def test_a_part_that_refers_to_nothing_outside_travels_by_value_without_being_re
             pickle.dumps(shared[place], 5, buffer_callback=out_of_band.append)
             (buffer,) = out_of_band
             address = np.frombuffer(buffer, np.uint8).ctypes.data
-            assert (mappings.at(address, 1) is None) == rewritten
+            assert (mappings.mapping_at(address, 1) is None) == rewritten
 
 
 def test_what_is_shared_again_keeps_its_aliases(store):
@@ -343,12 +343,12 @@ def aliased() -> tuple[bytearray, int]:
     array = np.arange(600.0)
     plan = measure([array, np.ones(512), array])
     data = bytearray(bytes_of(plan))
-    return data, root_of(mappings.over(data)).here(2).offset
+    return data, root_of(mappings.map_bytes(data)).here(2).offset
 
 
 def distance(to: str) -> int:
     data, alias = aliased()
-    root = root_of(mappings.over(data))
+    root = root_of(mappings.map_bytes(data))
     offsets = {
         "itself": alias,
         "the root": root.offset,
@@ -370,10 +370,10 @@ def distance(to: str) -> int:
 ])  # fmt: skip
 def test_an_alias_to_what_is_no_node_before_it_is_refused(to):
     data, alias = aliased()
-    opened = open_node(root_of(mappings.over(bytes(data))))
+    opened = open_node(root_of(mappings.map_bytes(bytes(data))))
     assert opened[2] is opened[0]
     struct.pack_into("<Q", data, alias + layout.NODE.size, distance(to))
-    opened = open_node(root_of(mappings.over(bytes(checksummed(data)))))
+    opened = open_node(root_of(mappings.map_bytes(bytes(checksummed(data)))))
     assert opened[1][:2].tolist() == [1, 1]
     with pytest.raises(mori.CorruptRegionError, match=r"alias|lies outside|stands in no tree|its p|checksum"):
         opened[2]
@@ -385,8 +385,8 @@ def test_an_alias_to_an_alias_is_refused():
     plan.children[1].flags = layout.ALIASED
     plan.children[2].target = plan.children[1]
     data = bytearray(bytes_of(plan))
-    alias = root_of(mappings.over(bytes(data))).here(1).offset
-    opened = open_node(root_of(mappings.over(bytes(data))))
+    alias = root_of(mappings.map_bytes(bytes(data))).here(1).offset
+    opened = open_node(root_of(mappings.map_bytes(bytes(data))))
     assert opened[1] is opened[0]
     assert struct.unpack_from("<H", data, alias + 6) == (layout.ALIASED,)
     with pytest.raises(mori.CorruptRegionError, match="alias"):
@@ -397,18 +397,18 @@ def test_an_alias_that_is_no_child_or_has_parts_is_refused():
     data, alias = aliased()
     struct.pack_into("<I", data, alias + 8, 7)  # bytes of the meta
     with pytest.raises(mori.CorruptRegionError, match="no alias"):
-        open_node(root_of(mappings.over(bytes(checksummed(data)))))[2]
+        open_node(root_of(mappings.map_bytes(bytes(checksummed(data)))))[2]
     plan = measure([[]])
     plan.codec, plan.meta, plan.buffers, plan.table = layout.Id.ALIAS, bytes(8), [], []
     with pytest.raises(mori.CorruptRegionError, match="stands alone"):
-        open_node(root_of(mappings.over(bytes_of(plan))))
+        open_node(root_of(mappings.map_bytes(bytes_of(plan))))
 
 
 def test_a_later_flag_is_refused():
     plan = measure([[]])
     plan.flags = 4
     with pytest.raises(mori.CorruptRegionError, match="flags 0x4"):
-        root_of(mappings.over(bytes_of(plan)))
+        root_of(mappings.map_bytes(bytes_of(plan)))
 
 
 def test_frames_over_one_block_keep_the_names_of_their_columns(store):

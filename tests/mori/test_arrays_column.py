@@ -481,7 +481,7 @@ def _damaged(plain, change) -> bytes:
 
 
 def _opened(data: bytes):
-    return open_node(root_of(mappings.over(data)))
+    return open_node(root_of(mappings.map_bytes(data)))
 
 
 def _number(place: int, buffer: int, number: int):
@@ -511,7 +511,7 @@ def test_offsets_and_shapes_that_lead_elsewhere_are_refused(views, plain, place,
 
 def test_a_damaged_offset_is_found_in_memory_that_is_not_trusted(views):
     data = _damaged(_RAGGED, _number(50, 1, 10**9))
-    shared = open_node(root_of(region.adopt(mappings.over(data))))
+    shared = open_node(root_of(region.adopt(mappings.map_bytes(data))))
     with pytest.raises(mori.CorruptRegionError):
         list(shared)
 

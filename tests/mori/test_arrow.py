@@ -114,7 +114,7 @@ def buffers_of(obj: Any) -> Iterator[pa.Buffer]:
 
 
 def is_mapped(obj: Any) -> bool:
-    return all(mappings.at(buffer.address, buffer.size) for buffer in buffers_of(obj))
+    return all(mappings.mapping_at(buffer.address, buffer.size) for buffer in buffers_of(obj))
 
 
 def same(got: Any, expected: Any) -> bool:

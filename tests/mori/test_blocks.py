@@ -40,7 +40,7 @@ trees = st.recursive(
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_small_tree_is_written_is_what_is_read(tree):
     for obj in ([tree, np.arange(2)], [tree, *map(list, range_pairs())]):
-        read = open_node(root_of(mappings.over(region_of(obj))))[0]
+        read = open_node(root_of(mappings.map_bytes(region_of(obj))))[0]
         assert exact(read, tree)
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_block_is_an_error_and_the_others_are_read():
 
 def with_stream(data: bytes, old: bytes, new: bytes) -> bytes:
     """Return a region in which a stream has other bytes, and the checksums that belong to them."""
-    node = root_of(mappings.over(bytes(data)))
+    node = root_of(mappings.map_bytes(bytes(data)))
     blocks = Blocks(node.meta, node.buffers(), 0)
     changed = bytearray(data)
     assert len(old) == len(new)

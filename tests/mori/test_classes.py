@@ -31,7 +31,7 @@ def reopened(obj: object, change: Any = None) -> Any:
     plan = measure(obj)
     if change is not None:
         plan.meta = json.dumps(change(json.loads(plan.meta))).encode()
-    return open_node(root_of(mappings.over(bytes_of(plan))))
+    return open_node(root_of(mappings.map_bytes(bytes_of(plan))))
 
 
 def below() -> c.Below:

@@ -160,7 +160,7 @@ def test_a_codec_that_is_missing_is_named() -> None:
 def test_a_name_that_is_none_is_damage(name: bytes, length: int | None) -> None:
     before = {*sys.modules}
     with pytest.raises((mori.CorruptRegionError, ImportError)) as caught:
-        open_node(root_of(mappings.over(_renamed(name, length))))
+        open_node(root_of(mappings.map_bytes(_renamed(name, length))))
     assert type(caught.value) is mori.CorruptRegionError or name == b"tests"
     assert not {*sys.modules} - before
 

@@ -216,7 +216,7 @@ REGIONS = {name: region for name, _, region in _REGIONS}
 
 
 def open_bytes(data: bytes) -> Any:
-    return open_node(root_of(mappings.over(data)))
+    return open_node(root_of(mappings.map_bytes(data)))
 
 
 # really using an object

@@ -99,7 +99,7 @@ quick = settings(max_examples=150, deadline=None, suppress_health_check=list(Hea
     st.lists(MIXED, max_size=20),
 )
 def test_every_dict_comes_back_in_its_order_with_the_types_of_its_keys(plain: dict, others: list) -> None:
-    shared = open_node(root_of(mappings.over(region_of(plain))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(plain))))
     assert len(shared) == len(plain)
     assert [(type(key), repr(key)) for key in shared] == [(type(key), repr(key)) for key in plain]
     assert [*map(repr, reversed(shared))] == [*map(repr, reversed(plain))]
@@ -176,14 +176,14 @@ EQUALS: list[Any] = [
     ids=["int", "str", "bytes", "mixed"],
 )
 def test_an_equal_key_of_another_type_finds_what_it_finds_in_a_dict(plain: dict) -> None:
-    shared = open_node(root_of(mappings.over(region_of(plain))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(plain))))
     for key in EQUALS:
         assert shared.get(key, "none") == plain.get(key, "none"), repr(key)
         assert (key in shared) is (key in plain), repr(key)
 
 
 def test_only_a_key_that_may_equal_anything_makes_a_table() -> None:
-    shared = open_node(root_of(mappings.over(region_of({f"k{i}": i for i in range(20)}))))
+    shared = open_node(root_of(mappings.map_bytes(region_of({f"k{i}": i for i in range(20)}))))
     for key in ("k1", "none", 3, 3.0, None, ("k1",), b"k1", Text("k1"), np.str_("k1")):
         shared.get(key)
     assert shared._places is None
@@ -200,7 +200,7 @@ def test_strings_with_one_checksum_are_told_apart() -> None:
         if other != key:
             colliding.append((key, other))
     plain = {key: i for i, key in enumerate(itertools.chain(*colliding))}
-    shared = open_node(root_of(mappings.over(region_of(plain))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(plain))))
     assert has_index(shared)
     assert {key: shared[key] for key in plain} == plain
 
@@ -209,7 +209,7 @@ def test_ints_that_all_fall_into_one_bucket_are_found() -> None:
     inverse = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
     keys = [(i * inverse + (1 << 63)) % (1 << 64) - (1 << 63) for i in range(5000)]
     assert max((key * 0x9E3779B97F4A7C15 % (1 << 64)) >> 51 for key in keys) == 0
-    shared = open_node(root_of(mappings.over(region_of(dict.fromkeys(keys)))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(dict.fromkeys(keys)))))
     assert all(key in shared for key in keys[::97])
     assert 5000 not in shared
 
@@ -296,21 +296,21 @@ def outcome(use: str, x: Any, *, exactly: bool = True) -> tuple[type, Any]:
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("plain", [LONG, {"k3": 3, "k1": 1, "k0": 2, "k2": 5}], ids=["index", "table"])
 def test_a_use_gives_what_it_gives_with_the_builtin(use: str, plain: dict) -> None:
-    assert outcome(use, open_node(root_of(mappings.over(region_of(plain))))) == outcome(use, dict(plain))
+    assert outcome(use, open_node(root_of(mappings.map_bytes(region_of(plain))))) == outcome(use, dict(plain))
 
 
 @pytest.mark.parametrize("use", FAULTS)
 def test_a_wrong_use_is_the_same_kind_of_error(use: str) -> None:
-    shared = open_node(root_of(mappings.over(region_of(LONG))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(LONG))))
     assert outcome(use, shared, exactly=False) == outcome(use, dict(LONG), exactly=False)
 
 
 def test_a_repr_is_bounded_and_says_what_it_is() -> None:
-    shared = open_node(root_of(mappings.over(region_of({i: str(i) for i in range(5000)}))))
+    shared = open_node(root_of(mappings.map_bytes(region_of({i: str(i) for i in range(5000)}))))
     assert repr(shared).startswith("<SharedDict {0: '0', 1: '1',")
     assert repr(shared).endswith("... 5,000 in all}>")
     assert len(repr(shared)) < 200
-    assert len(repr(open_node(root_of(mappings.over(region_of({"k" * 999: "v" * 999})))))) < 300
+    assert len(repr(open_node(root_of(mappings.map_bytes(region_of({"k" * 999: "v" * 999})))))) < 300
     assert repr(shared.keys()).startswith("_Keys(<SharedDict {")
     assert isinstance(shared.keys().mapping, types.MappingProxyType)
 
@@ -380,7 +380,7 @@ def test_what_changes_nothing_leaves_it_shared(read: str, store: str) -> None:
 
 def test_a_nan_among_the_keys_is_found_by_what_iterating_gave() -> None:
     nan = float("nan")
-    shared = open_node(root_of(mappings.over(region_of({nan: 1, 2.0: 2}))))
+    shared = open_node(root_of(mappings.map_bytes(region_of({nan: 1, 2.0: 2}))))
     assert nan not in shared
     assert shared[next(iter(shared))] == 1
 
@@ -396,7 +396,7 @@ def test_a_damaged_index_hides_a_key_or_is_an_error_and_never_more(kind: str, da
     }[kind]
     plain = {make(i): i for i in range(40)}
     damaged = bytearray(region_of(plain))
-    root = root_of(mappings.over(bytes(damaged)))
+    root = root_of(mappings.map_bytes(bytes(damaged)))
     for _ in range(data.draw(st.integers(1, 4))):
         node = data.draw(st.sampled_from([root, root.child(0)]))
         start = node.offset + node._head - 16 * node.record.buffers
@@ -412,7 +412,7 @@ def test_a_damaged_index_hides_a_key_or_is_an_error_and_never_more(kind: str, da
             struct.pack_into(
                 "<I", damaged, here, data.draw(st.sampled_from([0, 1, 39, 40, 41, 2**31, 2**32 - 1]))
             )
-    shared = open_node(root_of(mappings.over(bytes(damaged))))
+    shared = open_node(root_of(mappings.map_bytes(bytes(damaged))))
     assert len(shared) == 40
     for key in [*plain, make(-1), make(41)]:
         with contextlib.suppress(mori.CorruptRegionError):
@@ -432,7 +432,7 @@ def test_an_index_of_another_length_than_its_keys_is_refused(meta: bytes, length
     plan = measure({f"{i}": i for i in range(20)})
     plan.meta, plan.buffers = meta, [np.zeros(length, np.uint8)]
     plan.close()
-    shared = open_node(root_of(mappings.over(bytes_of(plan))))
+    shared = open_node(root_of(mappings.map_bytes(bytes_of(plan))))
     for use in ("x['3']", "list(x)", "'3' in x", "x.get(3)", "[*x.items()]"):
         assert outcome(use, shared)[0] is mori.CorruptRegionError
 
@@ -441,7 +441,7 @@ def test_an_index_of_a_python_that_hashes_otherwise_is_not_used() -> None:
     plan = measure({f"{i}": i for i in range(20)})
     plan.meta = struct.pack("<q", PROBE + 1)
     plan.close()
-    shared = open_node(root_of(mappings.over(bytes_of(plan))))
+    shared = open_node(root_of(mappings.map_bytes(bytes_of(plan))))
     assert not has_index(shared)
     assert shared["3"] == 3
     assert "20" not in shared

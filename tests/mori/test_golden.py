@@ -119,7 +119,7 @@ def test_every_kind_of_node_has_a_file() -> None:
 def test_a_golden_file_opens_as_what_it_was_written_from(path: Path) -> None:
     if path.stem in make.NEEDS:
         pytest.importorskip(make.NEEDS[path.stem])
-    got = open_node(root_of(mappings.over(path.read_bytes())))
+    got = open_node(root_of(mappings.map_bytes(path.read_bytes())))
     check(got, make.OBJECTS[path.stem]())
     check(mori.materialize(got) if isinstance(got, np.ndarray) else got, make.OBJECTS[path.stem]())
 

@@ -165,8 +165,8 @@ HOSTILE: list[tuple[Any, str]] = [
 def test_a_hostile_meta_is_refused_without_asking_for_memory(views: None, obj: Any, meta: str) -> None:
     plan = measure(obj)
     plan.meta = meta.encode()
-    node = root_of(mappings.over(bytes_of(plan)))
-    open_node(root_of(mappings.over(region_of(obj))))
+    node = root_of(mappings.map_bytes(bytes_of(plan)))
+    open_node(root_of(mappings.map_bytes(region_of(obj))))
     tracemalloc.start()
     try:
         with pytest.raises(mori.CorruptRegionError) as caught:
@@ -180,12 +180,12 @@ def test_a_hostile_meta_is_refused_without_asking_for_memory(views: None, obj: A
 
 @pytest.mark.parametrize("meta", ["[]", "3", '["common",0,0]', '["list",0,0,[]]', '["common",0,0,[]]', "{"])
 def test_a_hostile_meta_of_what_several_blocks_refer_to_is_refused(views: None, meta: str) -> None:
-    assert [*open_node(root_of(mappings.over(region_of(_ORDERS))))] == _ORDERS
+    assert [*open_node(root_of(mappings.map_bytes(region_of(_ORDERS))))] == _ORDERS
     plan = measure(_ORDERS)
     (common,) = plan.children
     common.meta = meta.encode()
     common.close()
-    damaged = open_node(root_of(mappings.over(bytes_of(plan))))
+    damaged = open_node(root_of(mappings.map_bytes(bytes_of(plan))))
     with pytest.raises(mori.CorruptRegionError):
         damaged[0]
 

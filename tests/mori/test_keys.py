@@ -114,7 +114,7 @@ class Shout(str):
 
 
 def opened(obj: object) -> Any:
-    return open_node(root_of(mappings.over(region_of(obj))))
+    return open_node(root_of(mappings.map_bytes(region_of(obj))))
 
 
 def is_indexed(shared: Any) -> bool:

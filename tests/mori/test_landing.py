@@ -135,7 +135,7 @@ def test_bytes_that_are_damaged_do_not_land(store):
 def test_what_is_no_whole_region_does_not_land(store, damage):
     _, (data,) = sent(mori.share(np.arange(10_000.0)))
     with pytest.raises(mori.CorruptRegionError):
-        region.adopt(mappings.over(damage(data)))
+        region.adopt(mappings.map_bytes(damage(data)))
 
 
 def test_a_reference_that_is_none_has_no_mapping():

@@ -128,7 +128,7 @@ def test_damage_to_elements_of_other_kinds_is_an_error(tmp_path, monkeypatch):
     data = bytearray(region_of([*range(1000), "the odd one"]))
     data[data.index(b"the odd one")] ^= 1
     with pytest.raises(mori.CorruptRegionError):
-        open_node(root_of(mappings.over(data)))[1000]
+        open_node(root_of(mappings.map_bytes(data)))[1000]
 
 
 @pytest.mark.parametrize("plain", MIXED, ids=repr)
@@ -168,7 +168,7 @@ def test_whatever_list_of_one_kind_is_written_is_what_is_read(monkeypatch, plain
     monkeypatch.setattr(packed, "_BLOCK_NBYTES", data.draw(st.integers(1, 50)))
     monkeypatch.setattr(packed, "_MEASURED", data.draw(st.integers(1, 9)))
     monkeypatch.setattr(codec, "_JOINED_NBYTES", data.draw(st.integers(1, 50)))
-    shared = open_node(root_of(mappings.over(region_of(plain))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(plain))))
     assert exact([*shared], [*plain])
     start, stop = data.draw(st.integers(0, len(plain))), data.draw(st.integers(0, len(plain)))
     assert exact([*shared[start:stop]], [*plain[start:stop]])
@@ -178,7 +178,7 @@ def test_whatever_list_of_one_kind_is_written_is_what_is_read(monkeypatch, plain
 @pytest.mark.parametrize("strings", [["a", None, "ä", ""], ["plain", "ascii"]])
 def test_arrow_reads_the_buffers_of_strings_in_place(strings):
     pa = pytest.importorskip("pyarrow")
-    node = root_of(mappings.over(region_of(strings)))
+    node = root_of(mappings.map_bytes(region_of(strings)))
     validity, offsets, text = node.buffers()
     missing = pa.py_buffer(validity) if validity.nbytes else None
     array = pa.LargeStringArray.from_buffers(len(strings), pa.py_buffer(offsets), pa.py_buffer(text), missing)
@@ -365,11 +365,11 @@ def test_opening_decodes_nothing_and_an_element_only_itself(monkeypatch, store):
 def test_one_damaged_element_is_an_error_and_the_others_are_read(monkeypatch):
     strings = [f"ä{i}" for i in range(100)]
     data = bytearray(region_of(strings))
-    node = root_of(mappings.over(bytes(data)))
+    node = root_of(mappings.map_bytes(bytes(data)))
     _, offsets, text = node.buffers()
     at = text.ctypes.data - node.mapping.address
     data[at] = 0xFF  # no UTF-8
-    bad = open_node(root_of(mappings.over(bytes(data))))
+    bad = open_node(root_of(mappings.map_bytes(bytes(data))))
     assert bad[1:] == strings[1:]
     for read in (
         lambda: bad[0],
@@ -384,7 +384,7 @@ def test_one_damaged_element_is_an_error_and_the_others_are_read(monkeypatch):
     for forged in (-1, 2**62, 0, 5, 10_000):  # behind, beyond, back, within a character
         data = bytearray(region_of(strings))
         struct.pack_into("<q", data, ends + 8 * 50, forged)
-        bad = open_node(root_of(mappings.over(bytes(data))))
+        bad = open_node(root_of(mappings.map_bytes(bytes(data))))
         assert bad[:49] == strings[:49]
         with pytest.raises(mori.CorruptRegionError):
             bad[49:51]

@@ -246,7 +246,7 @@ MAPPED = [
 @pytest.mark.parametrize("array", MAPPED, ids=lambda array: str(array.dtype))
 def test_a_column_is_mapped_and_not_read(array: ExtensionArray) -> None:
     for shared in (mori.share(pd.Series(array)), mori.share(pd.DataFrame({"a": array}))["a"]):
-        found = [size and mappings.at(address, size) for address, size in _buffers(shared.array)]
+        found = [size and mappings.mapping_at(address, size) for address, size in _buffers(shared.array)]
         assert all(mapping is not None for mapping in found)
         assert found or array.dtype == pd.ArrowDtype(pa.null())
 

@@ -132,7 +132,8 @@ def assert_lengths(array: Any, expected: LengthArray) -> None:
 def lies_in_region(array: LengthArray) -> bool:
     places = [each.__array_interface__["data"][0] for each in (array.whole, array.rest)]
     return all(
-        mappings.at(place, each.nbytes) for place, each in zip(places, (array.whole, array.rest), strict=True)
+        mappings.mapping_at(place, each.nbytes)
+        for place, each in zip(places, (array.whole, array.rest), strict=True)
     )
 
 

@@ -264,7 +264,7 @@ def test_a_stream_that_asks_for_a_part_that_is_not_there_is_refused() -> None:
     plan = measure(codec.Pickled(Model()))
     assert len(plan.children) == 3
     plan.children.pop()
-    node = root_of(mappings.over(bytes_of(plan)))
+    node = root_of(mappings.map_bytes(bytes_of(plan)))
     with pytest.raises(mori.CorruptRegionError, match="no part"):
         open_node(node)
 
@@ -274,7 +274,7 @@ def test_damage_to_the_stream_is_noticed_before_it_is_unpickled() -> None:
     place = data.index(b"Model")
     data[place] ^= 1
     with pytest.raises(mori.CorruptRegionError, match="checksum"):
-        open_node(root_of(mappings.over(bytes(data))))
+        open_node(root_of(mappings.map_bytes(bytes(data))))
 
 
 def test_a_shared_object_is_not_pickled_twice_into_another_region(store: str) -> None:

@@ -87,7 +87,7 @@ def test_a_series_of_every_dtype_comes_back(store: str, name: str) -> None:
 def test_its_buffers_lie_in_the_region(store: str, name: str) -> None:
     shared = mori.share(COLUMNS[name])
     table = shared.to_frame().to_arrow(compat_level=NEWEST)
-    mapped = [mappings.at(buffer.address, buffer.size) is not None for buffer in buffers_of(table)]
+    mapped = [mappings.mapping_at(buffer.address, buffer.size) is not None for buffer in buffers_of(table)]
     assert all(mapped) or name in PARTLY
     if name == "enum" and not any(mapped) and tuple(map(int, pl.__version__.split(".")[:2])) < (2, 1):
         pytest.skip(f"polars {pl.__version__} copies the codes of an Enum that it is given by Arrow")

@@ -87,7 +87,7 @@ def tables(draw):
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_records_are_written_are_what_is_read(plain, data):
     plain = plain * (1 + SMALL // len(plain)) if data.draw(st.booleans()) else plain
-    shared = open_node(root_of(mappings.over(region_of(plain))))
+    shared = open_node(root_of(mappings.map_bytes(region_of(plain))))
     start, stop = data.draw(st.integers(0, len(plain))), data.draw(st.integers(0, len(plain)))
     assert exact(shared[start:stop], plain[start:stop])
     assert exact([*shared], plain)

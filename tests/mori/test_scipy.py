@@ -156,7 +156,7 @@ def test_any_matrix_comes_back(name: str, rows: int, columns: int, density: floa
 def _region(obj: object, **changed: Any) -> Any:
     plan = measure(obj)
     plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
-    return root_of(mappings.over(bytes_of(plan)))
+    return root_of(mappings.map_bytes(bytes_of(plan)))
 
 
 @pytest.mark.parametrize(

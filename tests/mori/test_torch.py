@@ -183,7 +183,7 @@ def test_a_meta_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
     plan = measure(torch.zeros(2, 3))
     plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
     with pytest.raises(mori.CorruptRegionError):
-        open_node(root_of(mappings.over(bytes_of(plan))))
+        open_node(root_of(mappings.map_bytes(bytes_of(plan))))
 
 
 _READ = """

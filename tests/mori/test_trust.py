@@ -99,7 +99,7 @@ def _name(mapping: mappings.Mapping) -> str:
 
 
 def _landed(data: bytes) -> str:
-    mapping = region.adopt(mappings.over(data))
+    mapping = region.adopt(mappings.map_bytes(data))
     _kept.append(mapping)
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mapping))
@@ -158,7 +158,7 @@ def test_only_what_was_encoded_on_this_host_and_sealed_is_trusted(memfd: None, t
     assert name is not None
     assert _is_trusted(name)
     assert third(_is_trusted, name)
-    landed = region.adopt(mappings.over(bytes(_bytes_of(np.arange(1000.0)))))
+    landed = region.adopt(mappings.map_bytes(bytes(_bytes_of(np.arange(1000.0)))))
     assert not _is_trusted(_name(landed))
     assert not third(_is_trusted, _name(landed))
     again = mori.share(mori.materialize(open_node(root_of(landed))))
@@ -178,7 +178,7 @@ def test_nothing_in_a_file_or_a_buffer_is_trusted(
     header = base.unpack_header(path.read_bytes())
     assert isinstance(header, base.Header)
     assert header.flags == base.ENCODED
-    assert not mappings.over(path.read_bytes()).trusted
+    assert not mappings.map_bytes(path.read_bytes()).trusted
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def memfd(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_views_of_missing_strings_that_lead_outside_are_refused_for_polars() -> None:
     pl = pytest.importorskip("polars")
     data = _bytes_of(pl.DataFrame({"s": ["a", None], "l": [[None], ["b"]]}))
-    node = root_of(mappings.over(data)).child(0)
+    node = root_of(mappings.map_bytes(data)).child(0)
     for place, view in ((0, 1), (1, 0)):  # the second string, and the first of those in lists
         buffers = node.child(place).child(0) if len(node.child(place)) else node.child(place)
         views = next(buffer for buffer in buffers.buffers() if buffer.nbytes == 32)

@@ -78,17 +78,17 @@ def test_an_address_leads_to_the_mapping_that_encloses_it_whatever_came_and_went
         for number, array in held.items():
             start, nbytes = array.__array_interface__["data"][0], array.nbytes
             for place, length in ((start, nbytes), (start + nbytes - 1, 1), (start, 0)):
-                found = mappings.at(place, length)
+                found = mappings.mapping_at(place, length)
                 assert found is mappings.held_by(array), number
-            mapping = mappings.at(start, nbytes)
-            assert mappings.at(mapping.address, mapping.nbytes) is mapping
-            assert mappings.at(mapping.address, mapping.nbytes + 1) is None
-            assert mappings.at(mapping.address - 1, 2) is None
+            mapping = mappings.mapping_at(start, nbytes)
+            assert mappings.mapping_at(mapping.address, mapping.nbytes) is mapping
+            assert mappings.mapping_at(mapping.address, mapping.nbytes + 1) is None
+            assert mappings.mapping_at(mapping.address - 1, 2) is None
         del mapping, found
         places = [array.__array_interface__["data"][0] for array in held.values()]
         held.clear()
         del array
-        print([mappings.at(place, 1) for place in places if mappings.at(place, 1)])
+        print([mappings.mapping_at(place, 1) for place in places if mappings.mapping_at(place, 1)])
     """
     assert run_python(code) == "[]"
 
@@ -106,8 +106,8 @@ def test_to_find_an_address_not_every_mapping_is_looked_at():
         mapping._placed = [(start, number, lambda ref=ref: looked.append(1) or ref())
                            for start, number, ref in places]
         for array in held:
-            mappings.at(array.__array_interface__["data"][0], 80)
-        mappings.at(1, 1), mappings.at(id(held), 1)
+            mappings.mapping_at(array.__array_interface__["data"][0], 80)
+        mappings.mapping_at(1, 1), mappings.mapping_at(id(held), 1)
         print(len(looked) <= 302)
     """
     assert run_python(code) == "True"
@@ -152,7 +152,7 @@ def at_each_line(act, step):
             return line
 
 def is_found(array):
-    found = mappings.at(array.__array_interface__["data"][0], array.nbytes)
+    found = mappings.mapping_at(array.__array_interface__["data"][0], array.nbytes)
     return found is not None and mori.shared_name(array) == f"/mori_{found.name.pid:x}_{found.name.number:x}"
 
 kept = [mori.share(numpy.arange(9)) for _ in range(8)]

@@ -9,7 +9,7 @@ from mori.codecs.pandas.arrow import ArrowColumnCodec, StringCodec
 from mori.codecs.pandas.versions import ARROW_ARRAYS, STRING_ARRAYS, pa
 from mori.format.codec import Codec, Range, Strides, register
 from mori.format.node import Node, decode, root_of
-from mori.memory.mapping import at
+from mori.memory.mapping import mapping_at
 from mori.wire import reference, transport
 
 __all__ = ["node_of_arrow", "plain_column"]
@@ -54,7 +54,7 @@ def node_of_arrow(values: Any) -> Node | None:
     for chunk in _chunks(values):
         for buffer in chunk.buffers():
             if buffer is not None and buffer.size:
-                mapping = at(buffer.address, buffer.size)
+                mapping = mapping_at(buffer.address, buffer.size)
                 node = None if mapping is None else root_of(mapping).under(buffer.address - mapping.address)
                 while node is not None and node.codec not in (_STRINGS, _COLUMNS):
                     node = node.parent()
