@@ -67,7 +67,9 @@ _PRIVATE: Final = (
     mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0),
 )
 _READ_ONLY: Final = mmap.PROT_READ, mmap.MAP_SHARED
-"""Where pages that could be written to are charged: native code that writes all the same gets a SIGSEGV."""
+"""Instead of `_PRIVATE` where the system counts pages that could be written to as used: native code that
+writes all the same gets a SIGSEGV.
+"""
 _FEW: Final = 4  # pages that are copied rather than mapped once more
 _GONE: Final = 4  # mappings whose places are not forgotten before there are so many, and as many as are left
 _REMEMBERED: Final = 1 << 10  # nodes of a mapping whose reopeners are kept

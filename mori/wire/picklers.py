@@ -1,15 +1,13 @@
-"""Plain arrays over a region, recognised by their address: `np.asarray(x)`, a frame's column, a view.
+"""Reducers for classes that are not mori's own, and the picklers in which they are registered.
 
-multiprocessing and loky are told how to pickle exactly `np.ndarray`: what lies inside a mapped region goes as
-a reference, and arrives as a SharedArray; everything else is pickled as before. They are told when a region
-is mapped, so `import mori` imports neither.
+- `np.ndarray`: an array whose memory lies in a mapped region (`np.asarray(x)`, a column, a view) goes as a
+  reference, and arrives as a SharedArray.
+- Classes of which an object was opened from a region: it goes as a reference while nobody has written to it.
+- Classes that are put together of references, as frames are: unpickling one whose region is gone may not
+  raise, since a pool would lose the task, and wait for it for ever.
 
-They are told of classes that are not mori's, too, which cannot be told how to pickle themselves: what was
-opened of them goes as a reference while nobody has written to it. Once an adapter is there, all picklers
-are told, for dumps of which the adapter has said where they go.
-
-What pandas puts together of references when it is unpickled may not raise where one is gone by then: a pool
-would lose the task, and wait for it for ever.
+The picklers are those of multiprocessing and loky, as soon as a region is mapped: `import mori` imports
+neither. Once an adapter is there, all picklers know the second kind, for dumps whose transport is set.
 """
 
 from __future__ import annotations
