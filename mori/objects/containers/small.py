@@ -1,5 +1,5 @@
 """Small containers: subclasses of the builtins that contain their elements, so C code and libraries read them
-right.
+right; and how any object that is one stream is opened, since they are such objects.
 """
 
 from __future__ import annotations
