@@ -251,6 +251,8 @@ def test_a_write_to_an_element_is_kept_and_travels(worker, make):
     assert sums(mori.share(shared)) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # numpy 2.5
+@pytest.mark.filterwarnings("ignore:Setting the dtype:DeprecationWarning")
 def test_every_way_of_writing_is_noticed():
     ways = {
         "item": lambda x: x.__setitem__(0, 5),
