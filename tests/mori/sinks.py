@@ -169,6 +169,11 @@ def _bound(obj: Any, file: Any) -> None:
     write(obj)
 
 
+def _into_gzip(obj: Any, file: Any) -> None:
+    with gzip.GzipFile(fileobj=file, mode="wb") as zipped:
+        pickle.dump(obj, zipped)
+
+
 def _into_zip(obj: Any, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive, archive.open("x", "w") as file:
         pickle.dump(obj, file)
@@ -352,7 +357,7 @@ BY_VALUE: dict[str, Sink] = {
         _with_file(lambda obj, file: dump(_Holder(obj), file)), lambda path: _load(path).obj
     ),
     "gzip": Sink(
-        _with_file(lambda obj, file: pickle.dump(obj, gzip.GzipFile(fileobj=file, mode="wb"))),
+        _with_file(_into_gzip),
         lambda path: pickle.loads(gzip.decompress(path.read_bytes())),
     ),
     "zip": Sink(_into_zip, _out_of_zip),

@@ -169,8 +169,12 @@ print(mori.shared_name(passed_on), took)
 
 
 def test_an_exit_holder_delays_no_exit_and_has_nothing_but_what_was_passed_on(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    store: str, monkeypatch: pytest.MonkeyPatch, wait: Callable[[Callable[[], object]], None]
 ) -> None:
+    def has_what_was_passed_on(pid: int) -> bool:
+        opened = [link for _, link in descriptors(pid)]
+        return len(opened) == 4 and [link for link in opened if "mori_" not in link] == [os.devnull] * 3
+
     monkeypatch.setenv("MORI_GRACE", "300")
     name, took = run_python(_LEFT).split()  # to the end of what it writes to, so nobody else has that
     assert float(took) < 10
@@ -178,10 +182,8 @@ def test_an_exit_holder_delays_no_exit_and_has_nothing_but_what_was_passed_on(
     groups = {os.getpgid(pid) for pid in entry.holders}
     assert len(groups) == 1  # one exit holder, and the parent's end has not made another
     (group,) = groups
-    for pid in entry.holders:
-        opened = [link for _, link in descriptors(pid)]
-        assert [link for link in opened if "mori_" not in link] == [os.devnull] * 3
-        assert len(opened) == 4
+    for pid in entry.holders:  # while it starts, it reads its libraries
+        wait(lambda pid=pid: has_what_was_passed_on(pid))
     assert os.getsid(group) == group != os.getsid(0)
     os.killpg(group, signal.SIGKILL)
     kept = stores.current().kind == stores.FILES  # nobody was left to unlink it
