@@ -52,8 +52,9 @@ _FIXED: Final = frozenset(  # named, not imported
         ),
         *("zoneinfo.ZoneInfo", "builtins.NotImplementedType", "pathlib._local.PurePosixPath", "abc.ABCMeta"),
         *("builtins.slice", "re.Pattern", "pickle.PickleBuffer"),
+        *("pandas.Timestamp", "pandas.Timedelta", "pandas.Period", "pandas.api.typing.NaTType"),
         *(f"pandas._libs.tslibs.{name}" for name in ("timestamps.Timestamp", "timedeltas.Timedelta")),
-        *(f"pandas._libs.tslibs.{name}" for name in ("period.Period", "nattype.NaTType")),
+        *(f"pandas._libs.tslibs.{name}" for name in ("period.Period", "nattype.NaTType")),  # pandas 2
     }
 )
 _REDUCING: Final = ("__reduce_ex__", "__reduce__", "__getstate__")

@@ -468,6 +468,7 @@ _CONSTANT_ELSEWHERE: Final = frozenset(  # named, not imported
     (
         *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "decimal.Decimal"),
         *("fractions.Fraction", "uuid.UUID", "pandas._libs.missing.NAType"),
+        *("pandas.Timestamp", "pandas.Timedelta", "pandas.api.typing.NaTType", "pandas.api.typing.NAType"),
         *("pandas._libs.tslibs.nattype.NaTType", "pandas._libs.tslibs.timestamps.Timestamp"),
         "pandas._libs.tslibs.timedeltas.Timedelta",
     )

@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -171,6 +172,16 @@ def test_what_was_read_of_records_with_arrays_is_let_go(store, size):
     shared[500]["x"][1] = -1
     assert [int(record["x"][1]) for record in shared][499:502] == [500, -1, 502]
     assert pickle.loads(pickle.dumps(shared))[500]["x"][1] == -1
+
+
+@pytest.mark.parametrize(
+    "value", [pd.Timestamp("2024-02-29", tz="UTC"), pd.Timedelta(1), pd.Period("2024"), pd.NaT]
+)
+def test_scalars_of_pandas_are_values_that_nobody_has_to_watch(store, value):
+    shared = mori.share([*([value] * 500), "text"])
+    assert shared._source._is_fixed
+    assert all(type(one) is type(value) for one in shared[:500])
+    assert shared._source.is_idle()
 
 
 def test_reading_many_records_accumulates_no_memory(store):
