@@ -124,9 +124,7 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
     try:
         plan = measure(obj, prepare)
     except NotShareableError:
-        if (
-            codec.for_type(type(obj)) is None
-        ):  # of a class that mori does not know: it is the user's to know what pickles
+        if codec.for_type(type(obj)) is None:  # it is the user's to know what pickles of an unknown class
             return obj
         raise
     finally:

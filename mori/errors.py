@@ -220,7 +220,7 @@ class ReadOnlyViewError(MoriError, ValueError):
             "this is a view of shared memory, and a write through it would be lost: shared memory "
             "is read-only. Write through the whole shared object (x[3, 0] = 1 instead of "
             "x[3][0] = 1), which makes that object private, or take a copy first (x[3].copy()), or "
-            "mori.writable(x), whose arrays are private, page by page, when they are written to"
+            "open it with mori.writable(x), whose arrays can be written to"
         )
 
 

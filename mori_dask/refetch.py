@@ -33,7 +33,7 @@ def _repeated(plain: Callable[..., Any]) -> Callable[..., Any]:
         if losses.count == before and not any(map(_is_lost, response.get("data", {}).values())):
             return response
         # It has been killed: an OSError, and Dask has the key from elsewhere. Another worker at its address
-        # does not have the key. What is the same again was lost before it was sent.
+        # does not have the key. What is lost the second time, too, was lost before it was sent.
         del response  # Dask's log keeps the error, and with it this frame
         return await plain(*args, **kwargs)
 

@@ -21,4 +21,4 @@ def write_nodes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(containers, "LARGE", 0)
     patch.setattr(survey, "LARGE", 0)
     patch.setattr(codec, "_PART_NBYTES", 0)
-    patch.setattr(codec, "_PART_OF_MANY_NBYTES", 0)
+    patch.setattr(codec, "_PART_IN_BLOCK_NBYTES", 0)

@@ -116,9 +116,7 @@ def _are_nodes(obj: Sequence[Any], kinds: set[type], survey: Survey) -> bool:
     """Return whether each element is a node of its own: all are large, or have a codec."""
     if not all(cls in _SIZED or survey.kind(cls) is Kind.CODEC for cls in kinds):
         return False
-    return all(
-        len(one) > LARGE if type(one) in _SIZED else codec.is_part(one, is_one_of_many=True) for one in obj
-    )
+    return all(len(one) > LARGE if type(one) in _SIZED else codec.is_part(one, in_block=True) for one in obj)
 
 
 def _indexed(keys: Mapping[Any, Any] | Set[Any], values: Callable[[], Sequence[Any]]) -> Encoded:

@@ -3,7 +3,7 @@
 None where one is missing. A few elements of other kinds stand beside the column, with their places.
 
 What it decodes to is a `Column`, which reads an element, or a block of them, when it is asked to; nothing is
-scanned when it is opened. Exact types only: ``[True, 1]`` has no column, since neither is one of a few.
+scanned when it is opened. Types are exact: ``[True, 1]`` has two kinds, and no column.
 """
 
 from __future__ import annotations
@@ -208,7 +208,10 @@ class Filled(NamedTuple):
 
 
 def filled(obj: Sequence[Any], missing: bool, empty: Any = None) -> Filled:
-    """Return elements with `empty` for each None, by default one of them; none is None if not `missing`."""
+    """Return elements with `empty`, or else one of them, in the place of each None.
+
+    `missing` says whether there are any.
+    """
     values = [*obj]
     if not missing:
         return Filled(values, np.empty(0, np.uint8), 0)
@@ -366,14 +369,14 @@ def _opened_odd(head: list[Any], length: int, places: Any, stream: Any) -> dict[
     values = _Builtins(io.BytesIO(stream)).load()
     odd = dict(zip(places.view("<i8").tolist(), values, strict=True))
     if len(odd) != count or [*odd] != sorted(odd) or not all(0 <= place < length for place in odd):
-        raise ValueError(f"{str(count)[:40]} places of elements of other kinds that are none")
+        raise ValueError(f"{str(count)[:40]} elements of other kinds at places that make no sense")
     return odd
 
 
 def without_odd(obj: Sequence[Any], kinds: set[type]) -> tuple[Sequence[Any], type, dict[int, Any]] | None:
-    """Return elements, a few of which are of other kinds and replaced, their kind, and what was replaced.
+    """Return a column's elements, their kind, and by their places the few of other kinds that were taken out.
 
-    None if none of the kinds is that of nearly all of them, or another one's are no plain values.
+    None if those are too many, or if one of the kinds is not among the plain values.
     """
     sample = [*map(type, obj[:: len(obj) // _SAMPLED + 1])]
     if not kinds <= _ODD or max(map(sample.count, kinds)) < len(sample) // 2:

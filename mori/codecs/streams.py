@@ -158,7 +158,7 @@ class _Writer:
         *,
         root: object = None,
         is_common: bool = False,
-        has_many: bool = False,
+        in_block: bool = False,
     ) -> None:
         self.parts: list[Any] = []
         self.names: set[tuple[str, str]] = set()
@@ -172,7 +172,7 @@ class _Writer:
         self._root = root  # or what is written itself, though it may have a codec
         self._survey = survey
         self._is_common = is_common
-        self._has_many = has_many
+        self._in_block = in_block
         self._numbers: dict[int, int] = {}
         self._named: dict[int, Any] = {}  # by id, the objects that streams have by name
         self._seen: list[Any] = []  # what the pickler met in the last stream
@@ -194,7 +194,7 @@ class _Writer:
         del self.parts[count:]
 
     def _number_of_mapped(self, obj: Any) -> int | None:
-        if obj is self._root or not codec.is_part(obj, is_one_of_many=self._has_many):
+        if obj is self._root or not codec.is_part(obj, in_block=self._in_block):
             return None
         return self.number(obj)
 
@@ -293,7 +293,7 @@ class _Writer:
                 self._root,
                 by_value=self._is_by_value,
                 is_common=self._is_common,
-                has_many=self._has_many,
+                in_block=self._in_block,
             )
         self._ids.clear()
 
@@ -524,14 +524,14 @@ def encode_blocks(
     `has_nodes` says whether large builtins in them are nodes of their own, `nbytes` how many bytes a block
     has, about.
     """
-    writer = _Writer(survey, obj, root=obj, has_many=True)
+    writer = _Writer(survey, obj, root=obj, in_block=True)
     meter = progress.meter()
     starts, ends, sums, data = [0], [0], list[int](), bytearray()
     count = _FIRST
     iterator = iter(obj)
     size = _LARGE_CHUNK if survey.are_values(kinds_of(obj)) else _CHUNK
     while chunk := list(itertools.islice(iterator, size)):
-        contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes, has_many=True)
+        contents = survey.contents(chunk, holders, obj, has_nodes=has_nodes, in_block=True)
         by = writer.pickler(contents)
         first = 0
         while first < len(chunk):

@@ -479,13 +479,13 @@ def for_id(number: int) -> Codec | None:
 
 
 _PART_NBYTES: Final = 1024  # of an array that is worth a node of its own
-_PART_OF_MANY_NBYTES: Final = 4096  # of what is worth one though there are many like it
+_PART_IN_BLOCK_NBYTES: Final = 4096  # of what is worth one though there are many like it
 
 
-def is_part(obj: Any, *, is_one_of_many: bool = False) -> bool:
+def is_part(obj: Any, *, in_block: bool = False) -> bool:
     """Return whether an object inside another is a node of its own, such as an array or a frame.
 
-    `is_one_of_many` says that it stands in a block: to open a node takes longer than to copy a few kilobytes.
+    `in_block` says that it stands in a block: to open a node takes longer than to copy a few kilobytes.
     """
     by = for_type(type(obj))
     if by is None:
@@ -496,8 +496,8 @@ def is_part(obj: Any, *, is_one_of_many: bool = False) -> bool:
         if obj.dtype.hasobject or obj.dtype.kind == "T":
             return False
         # Pickle forgets which of two types of one size it was, masks that are none, and the like.
-        least = _PART_OF_MANY_NBYTES if is_one_of_many else _PART_NBYTES
+        least = _PART_IN_BLOCK_NBYTES if in_block else _PART_NBYTES
         return obj.nbytes >= least or type(obj) is not np.ndarray or obj.dtype.char in "qQc"
-    if is_one_of_many and by.nbytes(obj) < _PART_OF_MANY_NBYTES:
+    if in_block and by.nbytes(obj) < _PART_IN_BLOCK_NBYTES:
         return False
     return by.is_mapped or isinstance(obj, memoryview)

@@ -176,7 +176,7 @@ class Survey:
         *,
         by_value: bool,
         is_common: bool,
-        has_many: bool,
+        in_block: bool,
     ) -> None:
         """Take note of the objects that one stream was made of, as the pickler met them, by their ids.
 
@@ -203,7 +203,7 @@ class Survey:
             if id(one) in self.apart:
                 continue
             is_made = by_value and type(one) is FunctionType
-            if not is_made and _is_anybodys(one, self.kind(type(one)), has_many=has_many):
+            if not is_made and _is_anybodys(one, self.kind(type(one)), in_block=in_block):
                 continue
             if id(one) in self.seen and not is_common:
                 self.repeated[id(one)] = one
@@ -212,7 +212,7 @@ class Survey:
         self.seen |= new
 
     def are_values(self, kinds: set[type]) -> bool:
-        """Return whether nobody asks which of two equal objects of these types one is."""
+        """Return whether objects of these types have no identity that matters, and cannot be written to."""
         return all(cls in _ATOMS or self.kind(cls) is Kind.FIXED for cls in kinds)
 
     def kind(self, cls: type) -> Kind:
@@ -230,14 +230,14 @@ class Survey:
         *,
         has_nodes: bool = True,
         is_common: bool = False,
-        has_many: bool = False,
+        in_block: bool = False,
     ) -> Contents:
         """Look at some elements of a container, `root`, and all that is in them.
 
         `holders` is how many containers refer to each element besides the list that is given here.
         `has_nodes` says whether large builtins may be nodes of their own: not so in instances, whose methods
         expect their own. `is_common` says that the elements are what several streams refer to: they are
-        looked into.
+        looked into. `in_block` says that they stand in a block, where small parts are copied.
         """
         classes, special = set[type](), dict[int, bool]()
         seen, repeated = dict[int, Any](), dict[int, Any]()
@@ -272,7 +272,7 @@ class Survey:
                 others = 1 if depth > 1 else holders + (level is not elements)
                 here = set[int]()  # met for the first time on this level
                 for one in held_twice(level, others):
-                    if id(one) in skipped or _is_anybodys(one, kinds[type(one)], has_many=has_many):
+                    if id(one) in skipped or _is_anybodys(one, kinds[type(one)], in_block=in_block):
                         continue
                     has_root = has_root or one is root
                     if one is root or self._is_elsewhere(
@@ -336,13 +336,13 @@ def _of_types(objects: Iterable[Any], types: set[type]) -> Iterator[Any]:
     return compress(objects, map(types.__contains__, map(type, others)))
 
 
-def _is_anybodys(one: Any, kind: Kind, *, has_many: bool) -> bool:
+def _is_anybodys(one: Any, kind: Kind, *, in_block: bool) -> bool:
     """Return whether it does not matter that an object is met again: a value, or what is a node of its own
     anyway.
     """
     if type(one) in _IMMUTABLE_BUILTIN or kind is Kind.RECORD:
         return _ATOMS.issuperset(map(type, one))
-    return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one, is_one_of_many=has_many))
+    return kind is Kind.FIXED or (kind is Kind.CODEC and codec.is_part(one, in_block=in_block))
 
 
 def _is_reduced(cls: type) -> bool:

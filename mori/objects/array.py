@@ -124,7 +124,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
             return result
         base = result.base
         is_view = base is self or (base is not None and base is self.base)
-        return result if is_view and self._before is self._origin is None else _settled(result)
+        return result if is_view and self._before is None and self._origin is None else _settled(result)
 
     def _get_as_class(self, key: Any) -> Any:
         """Return what numpy's own subclass returns; SharedArray's way is shorter."""

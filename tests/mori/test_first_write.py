@@ -105,8 +105,10 @@ def test_where_nothing_more_can_be_mapped_it_is_copied(monkeypatch: pytest.Monke
     def refuse(_: Any) -> Any:
         raise OSError(12, "no memory")
 
-    shared = mori.share(np.arange(100_000))
-    monkeypatch.setattr(array_memory, "writable", refuse)
-    shared[0] = 5
-    assert shared[:2].tolist() == [5, 1]
-    assert mori.share(np.arange(3)).base is not None
+    for name, value in (("writable", refuse), ("FIELDS_ARE_KNOWN", False)):
+        shared = mori.share(np.arange(100_000))
+        monkeypatch.setattr(array_memory, name, value)
+        shared[0] = 5
+        assert shared[:2].tolist() == [5, 1]
+        assert isinstance(shared.base, bytes)  # not pages
+        monkeypatch.undo()

@@ -1,6 +1,7 @@
 """Lists of one kind of value lie packed: exact, equal to the builtins, read where asked and no further."""
 
 import datetime as dt
+import decimal
 import math
 import pickle
 import struct
@@ -129,6 +130,13 @@ def test_damage_to_elements_of_other_kinds_is_an_error(tmp_path, monkeypatch):
     data[data.index(b"the odd one")] ^= 1
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mappings.map_bytes(data)))[1000]
+
+
+def test_elements_of_other_kinds_name_no_class(monkeypatch):
+    monkeypatch.setattr(packed, "_ODD", packed._ODD | {decimal.Decimal})
+    data = region_of([*range(1000), decimal.Decimal(1)])
+    with pytest.raises(mori.CorruptRegionError, match=r"decimal\.Decimal"):
+        open_node(root_of(mappings.map_bytes(data)))[0]
 
 
 @pytest.mark.parametrize("plain", MIXED, ids=repr)
