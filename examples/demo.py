@@ -2,12 +2,16 @@
 
 Eight worker processes need the same DataFrame: on processes, on Dask, on Ray, in the plain way and with
 `mori.share`. Results are compared, costs are printed. ``make demo`` or ``python examples/demo.py --help``.
+
+The two ways take turns, and the one that begins changes with each round, so that neither has the warmer
+workers; what is printed are medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import sys
 import threading
@@ -29,6 +33,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"The demo needs {error.name}: {EXTRA.format('demo')}") from None
 
 SAMPLED = 4  # a task resamples one row in four
+WAYS = "plain", "shared"
 
 
 class Row(NamedTuple):
@@ -166,17 +171,29 @@ def left_behind() -> list[str]:
         time.sleep(0.1)
 
 
-def demonstrate(frame: pd.DataFrame, names: list[str], tasks: int) -> list[Row]:
-    """Run every engine in both ways. Shared goes first: plain leaves memory behind that would help it."""
+def demonstrate(frame: pd.DataFrame, names: list[str], tasks: int, rounds: int) -> list[Row]:
+    """Run every engine in both ways, in turns; return the rows of all rounds."""
     rows = []
-    progress = Progress(len(names) * 4 * tasks)
+    progress = Progress(len(names) * rounds * 4 * tasks)
     with progress.bar:
         for name in names:
             progress.say(f"{ENGINES[name].name}: starting {tasks} workers")
             with closing(ENGINES[name](tasks, nbytes_of(frame))) as engine:
-                shared, plain = (measure(engine, frame, way, tasks, progress) for way in ("shared", "plain"))
-            rows += [plain, shared]
+                for number in range(rounds):
+                    order = WAYS if number % 2 else WAYS[::-1]
+                    rows += [measure(engine, frame, way, tasks, progress) for way in order]
     return rows
+
+
+def medians(rows: list[Row]) -> list[Row]:
+    """Return a row for each engine and way, plain before shared: the medians of its rounds."""
+    engines = dict.fromkeys(row.engine for row in rows)
+    found = []
+    for engine, way in itertools.product(engines, WAYS):
+        mine = [row for row in rows if (row.engine, row.way) == (engine, way)]
+        seconds, sent, uss, pss = (median(column) for column in list(zip(*mine, strict=True))[2:6])
+        found.append(Row(engine, way, seconds, sent, uss, pss, mine[0].means))
+    return found
 
 
 def options() -> argparse.Namespace:
@@ -184,19 +201,22 @@ def options() -> argparse.Namespace:
     parser.add_argument("--megabytes", type=float, default=200, help="size of the frame (200)")
     parser.add_argument("--rows", type=int, help="the same in rows")
     parser.add_argument("--tasks", type=int, default=8, help="tasks, each on a worker of its own (8)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each way runs; medians count (3)")
     parser.add_argument("--engines", default=",".join(ENGINES), help="which ones (%(default)s)")
     chosen = parser.parse_args()
     chosen.engines = chosen.engines.lower().split(",")
     if unknown := set(chosen.engines) - set(ENGINES):
         parser.error(f"no such engine: {', '.join(sorted(unknown))}; there are {', '.join(ENGINES)}")
-    if min(chosen.tasks, chosen.megabytes, 1 if chosen.rows is None else chosen.rows) <= 0:
-        parser.error("tasks, megabytes and rows are numbers above 0")
+    sizes = chosen.tasks, chosen.rounds, chosen.megabytes, 1 if chosen.rows is None else chosen.rows
+    if min(sizes) <= 0:
+        parser.error("tasks, rounds, megabytes and rows are numbers above 0")
     return chosen
 
 
-def explain(names: list[str]) -> None:
+def explain(names: list[str], rounds: int) -> None:
     """Print what the columns of the table are."""
-    print("\nseconds  from handing the frame over (share, scatter, put) to the means of the last task")
+    print(f"\nMedians of {rounds} rounds, in which the two ways took turns.")
+    print("seconds  from handing the frame over (share, scatter, put) to the means of the last task")
     print("sent     bytes on the wire; without the one copy that mori and ray.put write to shared memory")
     for name in names:
         print(f"         {ENGINES[name].name}: {ENGINES[name].counted}")
@@ -225,20 +245,21 @@ def main() -> int:
     )
     installed = [name for name in chosen.engines if importlib.util.find_spec(ENGINES[name].library)]
     expected = {seed: bootstrap(frame, seed, sampled(frame)) for seed in range(chosen.tasks)}
-    rows = demonstrate(frame, installed, chosen.tasks)
+    all_rows = demonstrate(frame, installed, chosen.tasks, chosen.rounds)
+    rows = medians(all_rows)
 
     print(table(rows))
     for name in chosen.engines:
         if name not in installed:
             print(f"{ENGINES[name].name} is not installed: {EXTRA.format(name)}")
-    explain(installed)
+    explain(installed, chosen.rounds)
     print("\nVerdict:")
     for plain, shared in zip(rows[::2], rows[1::2], strict=True):
         print(f"  {verdict(plain, shared)}")
-    if wrong := differences(expected, rows):
+    if wrong := differences(expected, all_rows):
         print("  The results DIFFER:", *wrong, sep="\n    ")
     else:
-        print(f"  Results: the means of all {len(rows) * chosen.tasks} tasks equal those computed here.")
+        print(f"  Results: the means of all {len(all_rows) * chosen.tasks} tasks equal those computed here.")
     print(f"  Regions left in the store: {', '.join(left := left_behind()) or 'none'}.")
     return 1 if wrong or left else 0
 

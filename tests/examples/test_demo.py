@@ -46,12 +46,14 @@ def test_the_demo_runs_and_judges_by_its_own_table(engine: str) -> None:
     assert re.search(
         rf"^  {engine}: shared is (.* )?as fast, sends .*, and takes ", done.stdout, re.MULTILINE
     )
-    assert "all 4 tasks equal" in done.stdout
+    assert "all 12 tasks equal" in done.stdout
     assert "Regions left in the store: none." in done.stdout
     steps = [
         line for line in done.stderr.splitlines() if not re.fullmatch(r"  \w+(:|, \w+:) .* \.\.\.", line)
     ]
     assert steps == []  # no warning, no log
+    begun = re.findall(rf"^  {engine}, (plain|shared): 1,000 rows", done.stderr, re.MULTILINE)
+    assert begun == ["shared", "plain", "plain", "shared", "shared", "plain"], "each begins in turn"
 
 
 @pytest.mark.slow
@@ -79,6 +81,12 @@ def test_means_that_differ_in_the_last_bit_are_found(demo: ModuleType) -> None:
     wrong = equal._replace(way="shared", means={0: expected[0], 1: {"a": math.nextafter(2.0, 3), "b": 3.0}})
     [line] = demo.differences(expected, [equal, wrong])
     assert line.startswith("Ray, shared, seed 1:")
+
+
+def test_what_is_printed_are_the_medians_of_each_way(demo: ModuleType) -> None:
+    seconds = {"shared": (1.0, 9.0, 2.0), "plain": (4.0, 3.0, 8.0)}
+    rows = [demo.Row("Ray", way, s, 1.0, 1.0, 1.0, {}) for way in seconds for s in seconds[way]]
+    assert [(row.way, row.seconds) for row in demo.medians(rows)] == [("plain", 4.0), ("shared", 2.0)]
 
 
 def test_a_task_without_a_result_is_found(demo: ModuleType) -> None:
