@@ -101,10 +101,17 @@ stress: setup
 large: setup
 	MORI_LARGE=1 $(BIN)/python -m pytest tests/mori/test_limits.py -k ten_gigabytes --durations=0
 
+# tests/typed.py says what users' type checkers know: with the types of pandas, and without this project's settings.
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --config-file= --follow-imports=silent tests/typed.py
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed.py
+	for package in mori mori_dask mori_ray; do \
+		$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes $$package > $(VENV)/types.txt || \
+			{ cat $(VENV)/types.txt; exit 1; }; \
+	done
 	$(BIN)/lint-imports
 
 # An environment of its own, with what others share memory by; what cannot be installed is left out by name.

@@ -25,6 +25,7 @@ Everything here may be called on any thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -121,7 +122,7 @@ __all__ = [
     "watch_classes",
 ]
 
-add_settings = settings.add_source
+add_settings: Final[Callable[[settings.Source], None]] = settings.add_source
 
 _domains: Final[dict[int, str]] = {}
 in_child(_domains.clear)

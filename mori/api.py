@@ -6,9 +6,10 @@ Each does one thing to one object; options are keyword-only.
 from __future__ import annotations
 
 import sys
+from collections import Counter, OrderedDict, defaultdict
 from contextlib import AbstractContextManager
 from types import MethodType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -33,6 +34,12 @@ from mori.wire import picklers
 from mori.wire.compare import is_by_reference
 from mori.wire.transport import load_adapters, transport_var, use_transport
 
+if TYPE_CHECKING:
+    from mori.objects.bytes import SharedBytes
+    from mori.objects.containers.mapping import SharedDict
+    from mori.objects.containers.sequences import SharedList, SharedTuple
+    from mori.objects.containers.sets import SharedFrozenSet, SharedSet
+
 __all__ = [
     "by_value",
     "frombuffer",
@@ -52,6 +59,45 @@ region.watch(picklers.register_picklers)
 picklers.when_imported("joblib.hashing", lambda module: load("mori.objects.hashing").patch(module))
 
 
+K = TypeVar("K")
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class _NamedTuple(Protocol):
+    @property
+    def _fields(self) -> tuple[str, ...]: ...
+
+
+# What is an instance of a class of its own, though that is derived from a builtin container.
+Instance = TypeVar(
+    "Instance", bound=_NamedTuple | Counter[Any] | OrderedDict[Any, Any] | defaultdict[Any, Any]
+)
+
+
+# A container of up to 64 elements is a subclass of its builtin, which can do all that the type here can.
+@overload
+def share(obj: Instance, *, strings: str | None = None, progress: bool = False) -> Instance: ...  # type: ignore[overload-overlap]
+@overload
+def share(obj: list[T], *, strings: str | None = None, progress: bool = False) -> SharedList[T]: ...
+@overload
+def share(obj: tuple[T, ...], *, strings: str | None = None, progress: bool = False) -> SharedTuple[T]: ...
+@overload
+def share(obj: dict[K, V], *, strings: str | None = None, progress: bool = False) -> SharedDict[K, V]: ...
+@overload
+def share(obj: set[T], *, strings: str | None = None, progress: bool = False) -> SharedSet[T]: ...
+@overload
+def share(obj: frozenset[T], *, strings: str | None = None, progress: bool = False) -> SharedFrozenSet[T]: ...
+@overload
+def share(obj: bytes, *, strings: str | None = None, progress: bool = False) -> bytes | SharedBytes: ...
+@overload
+def share(
+    obj: bytearray, *, strings: str | None = None, progress: bool = False
+) -> bytearray | SharedBytes: ...
+@overload
+def share(obj: memoryview, *, strings: str | None = None, progress: bool = False) -> Any: ...
+@overload
+def share(obj: T, *, strings: str | None = None, progress: bool = False) -> T: ...
 def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
     """Write an object once into shared memory and return its shared version.
 
@@ -372,6 +418,20 @@ def frombuffer(buffer: Any) -> Any:
     return open_node(root_of(map_bytes(buffer)))
 
 
+@overload
+def materialize(x: SharedList[T]) -> list[T]: ...
+@overload
+def materialize(x: SharedTuple[T]) -> tuple[T, ...]: ...
+@overload
+def materialize(x: SharedDict[K, V]) -> dict[K, V]: ...
+@overload
+def materialize(x: SharedSet[T]) -> set[T]: ...
+@overload
+def materialize(x: SharedFrozenSet[T]) -> frozenset[T]: ...
+@overload
+def materialize(x: SharedBytes) -> Any: ...
+@overload
+def materialize(x: T) -> T: ...
 def materialize(x: Any) -> Any:
     """Return a private deep copy in ordinary types: ndarray, DataFrame, list, tuple, dict.
 
@@ -381,6 +441,20 @@ def materialize(x: Any) -> Any:
     return private_copy(x)
 
 
+@overload
+def writable(x: SharedList[T]) -> list[T]: ...
+@overload
+def writable(x: SharedTuple[T]) -> tuple[T, ...]: ...
+@overload
+def writable(x: SharedDict[K, V]) -> dict[K, V]: ...
+@overload
+def writable(x: SharedSet[T]) -> set[T]: ...
+@overload
+def writable(x: SharedFrozenSet[T]) -> frozenset[T]: ...
+@overload
+def writable(x: SharedBytes) -> Any: ...
+@overload
+def writable(x: T) -> T: ...
 def writable(x: Any) -> Any:
     """Return a private version of a shared object in ordinary types, whose arrays can be written to.
 

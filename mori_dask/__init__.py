@@ -23,7 +23,6 @@ from mori_dask import (
     graphs,
     handshake,
     message,
-    plugins,
     raised,
     refetch,
     relay,
@@ -31,15 +30,13 @@ from mori_dask import (
     serialize,
 )
 from mori_dask.collections import from_array, from_pandas, shared
+from mori_dask.config import faults as examine  # noqa: F401 (`mori doctor` asks it)
+from mori_dask.handshake import domain
 from mori_dask.mapped import regions
+from mori_dask.plugins import dask_setup, install  # noqa: F401 (a process that preloads this calls dask_setup)
 from mori_dask.scatter import gather, scatter
 
 __all__ = ["domain", "from_array", "from_pandas", "gather", "install", "regions", "scatter", "shared"]
-
-domain = handshake.domain
-install = plugins.install
-examine = config.faults  # what `mori doctor` asks
-dask_setup = plugins.dask_setup  # what Dask calls in a process that preloads this
 
 
 _NAMED_IN = (

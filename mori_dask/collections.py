@@ -185,9 +185,9 @@ class Rows:
     __slots__ = ("frame", "start", "stop")
 
     def __init__(self, frame: Any, start: int, stop: int) -> None:
-        self.frame = frame
-        self.start = start
-        self.stop = stop
+        self.frame: Any = frame
+        self.start: int = start
+        self.stop: int = stop
 
     def __reduce__(self) -> Any:
         if mori.is_shared(self.frame) and not adapters.is_by_value():

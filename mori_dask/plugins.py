@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed import Client, Nanny, Scheduler, Worker
 from distributed.active_memory_manager import ReduceReplicas
@@ -24,6 +24,9 @@ from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
 from mori_dask.relay import Relayed
 from mori_dask.serialize import SIZE
 from mori_dask.versions import Versions
+
+if TYPE_CHECKING:  # distributed comes without types of its own
+    NannyPlugin = SchedulerPlugin = WorkerPlugin = object
 
 __all__ = ["MoriNanny", "MoriScheduler", "MoriWorker", "dask_setup", "install"]
 

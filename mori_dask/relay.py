@@ -11,7 +11,7 @@ import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from distributed.protocol.compression import decompress
 from distributed.protocol.serialize import (
@@ -27,6 +27,9 @@ from mori import adapters
 from mori.adapters import Lease, transport_var, used
 from mori_dask import raised
 from mori_dask.message import Message, current
+
+if TYPE_CHECKING:  # distributed comes without types of its own
+    Serialized = object
 
 __all__ = ["Relayed", "register"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
@@ -141,6 +142,6 @@ class _Fetched:
 
 
 _fetched = _Fetched()
-keep = _fetched.keep
+keep: Final[Callable[[Region], None]] = _fetched.keep
 
 adapters.in_child(_fetched.forget)

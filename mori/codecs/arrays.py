@@ -138,7 +138,7 @@ class Arrays:
             raise ValueError(f"{str(shape)[:40]} is no shape")
         if not dtype.itemsize or not data.nbytes or data.nbytes % dtype.itemsize:
             raise ValueError(f"{data.nbytes} bytes for elements of {dtype}")
-        self.kind = _KINDS[kind]
+        self.kind: type[Any] = _KINDS[kind]
         self.length: int = length
         self.shape: list[int | None] = shape
         self.data: _Array = np.ndarray((data.nbytes // dtype.itemsize,), dtype, data)

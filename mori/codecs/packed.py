@@ -71,7 +71,7 @@ class Column:
             raise ValueError(f"{str(missing)[:40]} of {str(length)[:40]} elements missing")
         if validity.nbytes != ((length + 7) // 8 if missing else 0):
             raise ValueError(f"{validity.nbytes} bytes of validity for {length} elements")
-        self.kind = _KINDS[str(kind)]
+        self.kind: type[Any] = _KINDS[str(kind)]
         self._length = length
         self._validity = validity if missing else None
         self._odd: dict[int, Any] = {}

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from mori import _progress as progress
 from mori._imports import find_object, importing
@@ -607,10 +608,13 @@ class Reader:
             raise ValueError(f"flags {flags!r:.80}, of which 0 to 63 are known")
         if not (type(names) is list and all(map(_is_listed, names))):
             raise ValueError(f"{names!r:.80} is no list of names")
-        self.is_flat, self.is_fixed = bool(flags & 1), bool(flags & 2)
-        self.is_opaque, self.may_name_any = bool(flags & 4), bool(flags & 8)
-        self.uses_common, self.has_self = bool(flags & 16), bool(flags & 32)
-        self.parts = children - self.uses_common
+        self.is_flat: bool = bool(flags & 1)
+        self.is_fixed: bool = bool(flags & 2)
+        self.is_opaque: bool = bool(flags & 4)
+        self.may_name_any: bool = bool(flags & 8)
+        self.uses_common: bool = bool(flags & 16)
+        self.has_self: bool = bool(flags & 32)
+        self.parts: int = children - self.uses_common
         self._listed = {(name[0], name[1]): name[2:] for name in names}
         self._found: dict[tuple[str, str], Any] = {}
 
@@ -751,14 +755,17 @@ class Blocks:
     """
 
     def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
-        self.kind, self.length, flags, names = from_json(meta)
-        self.reader = Reader(flags, names, children)
+        kind, length, flags, names = from_json(meta)
+        self.reader: Reader = Reader(flags, names, children)
         table, data = buffers
-        if self.kind not in ("list", "tuple") or type(self.length) is not int or self.length < 0:
-            raise ValueError(f"{self.length!r} elements of a {self.kind!r}")
-        self.count, rest = divmod(table.nbytes // 8 - 2, 3)
-        if rest or table.nbytes % 8 or self.count < 0:
+        if kind not in ("list", "tuple") or type(length) is not int or length < 0:
+            raise ValueError(f"{length!r} elements of a {kind!r}")
+        count, rest = divmod(table.nbytes // 8 - 2, 3)
+        if rest or table.nbytes % 8 or count < 0:
             raise ValueError(f"a table of {table.nbytes} bytes")
+        self.kind: str = kind
+        self.length: int = length
+        self.count: int = count
         numbers = table.data.cast("q")
         self._starts = numbers[: self.count + 1]
         self._ends = numbers[self.count + 1 : 2 * self.count + 2]
@@ -858,11 +865,13 @@ class ObjectStream:
     """
 
     def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
-        self.kind, checksum, flags, names = from_json(meta)
-        self.reader = Reader(flags, names, children)
-        data, *self.buffers = buffers
-        self.stream = data.tobytes()
-        if self.kind not in _KINDS or zlib.crc32(self.stream) != checksum:
+        kind, checksum, flags, names = from_json(meta)
+        self.reader: Reader = Reader(flags, names, children)
+        data, *rest = buffers
+        self.kind: str = kind
+        self.buffers: list[npt.NDArray[np.uint8]] = rest
+        self.stream: bytes = data.tobytes()
+        if kind not in _KINDS or zlib.crc32(self.stream) != checksum:
             raise ValueError("the checksum of its pickle does not match")
 
     def load(self, persistent: Get, part: Get) -> Any:

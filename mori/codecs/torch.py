@@ -22,13 +22,13 @@ from mori.memory.mapping import writable
 __all__ = ["TensorCodec"]
 
 _DTYPES: Final = {
-    name: kind
+    name: _dtype
     for name in (
         *("float64", "float32", "float16", "bfloat16", "complex128", "complex64", "complex32", "bool"),
         *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
         *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
     )
-    if isinstance(kind := getattr(torch, name, None), torch.dtype)
+    if isinstance(_dtype := getattr(torch, name, None), torch.dtype)
 }
 _NAMES: Final = {kind: name for name, kind in _DTYPES.items()}
 _CLASSES: Final = {"Tensor": torch.Tensor, "Parameter": torch.nn.Parameter}

@@ -70,7 +70,7 @@ class Joined:
         join: Callable[[Sequence[Any]], npt.NDArray[Any] | bytes],
         itemsize: int = 1,
     ) -> None:
-        self.nbytes = int(ends[-1]) * itemsize
+        self.nbytes: int = int(ends[-1]) * itemsize
         self._values = values
         self._ends = ends
         self._join = join
@@ -339,7 +339,7 @@ class Pickled:
     __slots__ = ("value",)
 
     def __init__(self, value: object) -> None:
-        self.value = value
+        self.value: object = value
 
 
 class UnpicklableError(TypeError):

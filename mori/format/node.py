@@ -7,7 +7,7 @@ bounds are, so damaged bytes give a CorruptRegionError and no more memory is ask
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, overload
 
 import numpy as np
@@ -33,16 +33,16 @@ class Node:
     __slots__ = ("_data", "_head", "_view", "extent", "mapping", "offset", "record")
 
     def __init__(self, mapping: Mapping, data: Bytes, view: memoryview, offset: int, end: int) -> None:
-        self.mapping = mapping
+        self.mapping: Mapping = mapping
         self._data = data
         self._view = view
-        self.offset = offset
+        self.offset: int = offset
         if offset % SMALL_ALIGNMENT or not HEADER.size <= offset <= end - layout.NODE.size:
             raise self._corrupt("it lies outside its parent")
         record: layout.Record = tuple.__new__(layout.Record, layout.NODE.unpack_from(view, offset))
-        self.record = record
+        self.record: layout.Record = record
         head = self._head = layout.head_nbytes(record.meta_nbytes, record.buffers)
-        self.extent = record.extent
+        self.extent: int = record.extent
         if not head + layout.CHILD.size * record.children <= self.extent <= end - offset:
             raise self._corrupt("its parts do not fit into it")
         if zlib.crc32(view[offset + layout.CHECKED : offset + head]) != record.crc32:
@@ -236,7 +236,8 @@ class _Children(Sequence[Any]):
         return self._node.child(index + count if index < 0 else index).open()
 
 
-decode, open_node = Node.decode, Node.open
+decode: Final[Callable[[Node], Any]] = Node.decode
+open_node: Final[Callable[[Node], Any]] = Node.open
 
 
 def node_of_memory(array: npt.NDArray[Any]) -> Node | None:

@@ -37,15 +37,15 @@ class PlanNode:
     """The node that an alias refers to."""
 
     def __init__(self, number: int, meta: bytes, buffers: Sequence[Buffer]) -> None:
-        self.codec = number
-        self.flags = 0
-        self.meta = meta
-        self.buffers = buffers
+        self.codec: int = number
+        self.flags: int = 0
+        self.meta: bytes = meta
+        self.buffers: Sequence[Buffer] = buffers
         # Most of a million nodes have neither, and an empty list is as large as a record's bytes.
         self.children: list[PlanNode] = _NONE
         self.table: Sequence[tuple[int, int]] = ()
-        self.extent = 0
-        self.back = 0
+        self.extent: int = 0
+        self.back: int = 0
         self.alignment = ALIGNMENT if buffers else SMALL_ALIGNMENT
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class AliasNode(PlanNode):
 
     def __init__(self, target: PlanNode) -> None:
         super().__init__(Id.ALIAS, bytes(layout.CHILD.size), ())
-        self.target = target
+        self.target: PlanNode = target
         target.flags |= layout.ALIASED
         self.close()
 

@@ -138,7 +138,7 @@ class Survey:
         # What is in a stream or a column and others refer to, too. It is kept, or its id would be another's.
         self.seen: dict[int, Any] = {}
         self._kinds: dict[type, Kind] = {}
-        self.common = Common()
+        self.common: Common = Common()
         for obj in self.apart.values():
             self.common.number(obj)
 

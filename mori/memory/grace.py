@@ -31,7 +31,8 @@ class GraceTimer:
 
     def __init__(self) -> None:
         self.entries: list[tuple[float, Callable[[], object]]] = []
-        self.closing = threading.RLock()  # held across a fork, so that no child inherits half a release
+        # Held across a fork, so that no child inherits half a release.
+        self.closing: threading.RLock = threading.RLock()
         self.arranged_in = 0  # the process whose end is arranged for, since that is partly lost in a fork
         self.ended = 0  # the process that has come to its end: nothing may wait any more
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread: one will do

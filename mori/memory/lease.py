@@ -40,8 +40,8 @@ class Release:
     __slots__ = ("_files", "held", "home")
 
     def __init__(self, held: Held, home: Store, files: _Files | None) -> None:
-        self.held = held
-        self.home = home
+        self.held: Held = held
+        self.home: Store = home
         self._files = files  # None if a signal came before they were known
 
     def __call__(self) -> None:
@@ -86,8 +86,9 @@ class Lease:
         self._held: Held | None
         self._files: _Files | None
         # At once: whatever interrupts the rest, it is given back.
-        self.home, self._pickled_by, self._files, self._held = home, 0, None, held
-        self.is_recycled = held.pages != 0
+        self.home: Store = home
+        self._pickled_by, self._files, self._held = 0, None, held
+        self.is_recycled: bool = held.pages != 0
         """Whether its pages may be written again when nobody holds them any more."""
         statuses = held.statuses
         self._files = [(now.st_dev, now.st_ino) for now in statuses] if statuses else _files_of(held)

@@ -85,7 +85,7 @@ class _Used:
     __slots__ = ("ever",)
 
     def __init__(self) -> None:
-        self.ever = False
+        self.ever: bool = False
 
 
 used: Final = _Used()
@@ -122,10 +122,10 @@ class Mapping:
         self._owner = owner
         self.header = header
         self.address = address
-        self.nbytes = header.nbytes
+        self.nbytes: int = header.nbytes
         self.lease = lease
         is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
-        self.trusted = is_sealed and header.flags & ENCODED == ENCODED
+        self.trusted: bool = is_sealed and header.flags & ENCODED == ENCODED
         self.is_writable = False
         """Whether numpy may write to it: then it is of one owner alone, and its writes are its own."""
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked

@@ -51,12 +51,12 @@ class Sent:
     inode = 0  # of the pipe or the socket that it was sent through
     handle = -1  # of a socket
     is_message = True  # it will go through one, or to a process that is being started
-    doubted = 0.0  # when it was seen first that it may be lost
+    doubted: float = 0.0  # when it was seen first that it may be lost
     is_lost = False  # nobody can read it any more
 
     def __init__(self, lease: Lease) -> None:
         self.lease: Lease | None = lease  # None as soon as it is received, or given up
-        self.since = time.monotonic()
+        self.since: float = time.monotonic()
 
 
 class _Sheet:

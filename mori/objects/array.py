@@ -68,7 +68,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     The array keeps its region alive, in any thread and in forked children.
     """
 
-    __array_priority__ = -100.0
+    __array_priority__: ClassVar[float] = -100.0
 
     _ordinary: ClassVar[type[npt.NDArray[Any]]] = np.ndarray  # what derived arrays are
     _is_standalone: bool = False  # no view of an array that the user holds: it may become private

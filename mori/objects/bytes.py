@@ -43,7 +43,7 @@ class SharedBytes(SharedArray):
     first assignment, and keeps its length.
     """
 
-    __array_ufunc__ = None  # type: ignore[assignment]  # bytes cannot be added up
+    __array_ufunc__: None = None  # type: ignore[assignment]  # bytes cannot be added up
 
     _kind: type = bytes
 

@@ -44,7 +44,7 @@ class _Origin(NamedTuple):
     info: Any
 
 
-class SharedMaskedArray(_MaskedArray):
+class SharedMaskedArray(np.ma.MaskedArray[Any, np.dtype[Any]]):
     """A masked array whose data and mask lie in shared memory, mapped by every process of the host.
 
     Made by `mori.share`. Slices are SharedMaskedArrays too, and their data and masks pickle as
@@ -56,6 +56,10 @@ class SharedMaskedArray(_MaskedArray):
     mask of its own. A write through a part raises `mori.ReadOnlyViewError`, since it would be lost.
     """
 
+    _mask: Any
+    _fill_value: Any
+    _hardmask: Any
+    _optinfo: Any
     _mori: _Origin | None = None
     _mori_is_standalone: bool = False
 
@@ -92,7 +96,7 @@ class SharedMaskedArray(_MaskedArray):
     @property
     def mask(self) -> Any:
         """The mask, a SharedArray."""
-        mask = super().mask
+        mask: Any = super().mask
         return mask if mask is np.ma.nomask or held_by(mask) is None else shared_of(mask)
 
     @mask.setter

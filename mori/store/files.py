@@ -53,7 +53,7 @@ class FilesStore:
 
     def __init__(self, directory: str) -> None:
         directory = os.path.abspath(directory)  # the program may change to another one
-        self.name = f"files:{directory}"
+        self.name: str = f"files:{directory}"
         self._dir = directory
         self._own: list[str] = []
         self._pruned = -_PRUNE_EVERY

@@ -6,6 +6,8 @@ tests/mori/test_pandas_internals.py fails when one moves.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from typing import Any, Final
 
 import numpy as np
@@ -26,10 +28,9 @@ except ImportError:  # pandas < 3
         return DataFrame._from_mgr(manager, manager.axes)
 
 
-try:
-    import pyarrow as pa
-except ImportError:
-    pa = None
+pa: Any = None
+with contextlib.suppress(ImportError):
+    pa = importlib.import_module("pyarrow")
 
 
 def string_dtype(*, nan: bool) -> Any:

@@ -194,7 +194,7 @@ class _Common:
         self._objects = load(node, self._stream, self._references)
         if self._stream.kind != "common" or type(self._objects) is not list:
             raise node.decode_error("it is no list of what several streams refer to")
-        self.numbers = {id(obj): number for number, obj in enumerate(self._objects)}
+        self.numbers: dict[int, int] = {id(obj): number for number, obj in enumerate(self._objects)}
 
     def object(self, number: int) -> Any:
         """Return one of them."""

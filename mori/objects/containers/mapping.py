@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from mori.codecs.containers import DictCodec
 from mori.codecs.key_index import Index
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedDict"]
 
+K = TypeVar("K")
+V = TypeVar("V")
 Answer = TypeVar("Answer")
 _NOTHING: Final[dict[Any, Any]] = {}
 
 
-class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
+class SharedDict(View[dict[K, V]], MutableMapping[K, V]):
     """A dict in shared memory, in its order.
 
     Opening it costs the same whatever its length, and a value is decoded when it is asked for. Keys (16 of
@@ -42,12 +44,12 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     __slots__ = ("_index", "_key_list", "_places")
     _kind = dict
     _index: Index | None
-    _places: dict[Any, int] | None
+    _places: dict[K, int] | None
 
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
         self._index = self._places = None
-        self._key_list: SharedList | None = None
+        self._key_list: SharedList[K] | None = None
 
     def _elements(self) -> Source:
         source = self._source
@@ -64,10 +66,10 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         """Return how many values there are in shared memory."""
         return len(self._elements())
 
-    def _open(self, index: int) -> Any:
-        return self._elements().get(index)
+    def _open(self, index: int) -> V:
+        return self._elements().get(index)  # type: ignore[no-any-return]
 
-    def _keys(self) -> SharedList:
+    def _keys(self) -> SharedList[K]:
         """Return the keys in shared memory."""
         keys = self._key_list
         if keys is None:
@@ -78,7 +80,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             self._key_list = keys
         return keys
 
-    def _table(self) -> dict[Any, int]:
+    def _table(self) -> dict[K, int]:
         """Return the places of all keys, for keys without an index and for lookups that it cannot answer."""
         places = self._places
         if places is None:
@@ -99,7 +101,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         self._places = None  # it holds the keys, as no user does
         return super()._mori_is_idle() and (self._key_list is None or self._key_list._mori_is_idle())
 
-    def _in_order(self) -> SharedList | dict[Any, int]:
+    def _in_order(self) -> SharedList[K] | dict[K, int]:
         """Return the keys in shared memory; without an index, those of the table, whose identity matters."""
         keys = self._keys()
         return self._table() if self._index is None else keys
@@ -120,7 +122,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
                     raise damaged(self._node, error) from error
         return self._table().get(key)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: K) -> V:
         if self._own is not None:
             return self._own[key]
         place = self._find(key)
@@ -128,6 +130,12 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             raise KeyError(key)
         return self._open(place)
 
+    @overload
+    def get(self, key: K, default: None = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+    @overload
+    def get(self, key: K, default: Answer) -> V | Answer: ...
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, `default` if there is none."""
         if self._own is not None:
@@ -141,12 +149,12 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def __len__(self) -> int:
         return self._count() if self._own is None else len(self._own)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[K]:
         return iter(self._own) if self._own is not None else self._watched(iter(self._in_order()))
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[K]:
         if (own := self._own) is not None:
-            return cast(Iterator[Any], reversed(own))
+            return reversed(own)
         return self._watched(reversed(self._in_order()))
 
     def _watched(self, parts: Iterator[Answer]) -> Iterator[Answer]:
@@ -157,14 +165,14 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             if self._own is not None and len(self._own) != count:
                 raise RuntimeError("dictionary changed size during iteration")
 
-    def _each(self) -> Iterator[Any]:
+    def _each(self) -> Iterator[V]:
         """Yield the values in shared memory."""
         return itertools.chain.from_iterable(self._elements().read(0, self._count()))
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: K, value: V) -> None:
         self._private()[key] = value
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: K) -> None:
         self._known(key)
         del self._private()[key]
 
@@ -172,6 +180,12 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         if key not in self:
             raise KeyError(key)
 
+    @overload
+    def pop(self, key: K, /) -> V: ...
+    @overload
+    def pop(self, key: K, default: V, /) -> V: ...
+    @overload
+    def pop(self, key: K, default: Answer, /) -> V | Answer: ...
     def pop(self, key: Any, *default: Any) -> Any:
         """Remove a key from this dict alone and return its value, `default` if there is none."""
         if len(default) == 1 and key not in self:
@@ -180,10 +194,14 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
             self._known(key)
         return self._private().pop(key, *default)
 
-    def popitem(self) -> tuple[Any, Any]:
+    def popitem(self) -> tuple[K, V]:
         """Remove the last item from this dict alone and return it; KeyError if it is empty."""
         return self._private().popitem()
 
+    @overload
+    def setdefault(self: SharedDict[K, Answer | None], key: K, default: None = None) -> Answer | None: ...
+    @overload
+    def setdefault(self, key: K, default: V) -> V: ...
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, after giving it one in this dict alone if there is none."""
         return self[key] if key in self else self._private().setdefault(key, default)
@@ -197,29 +215,29 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
         """Remove all items from this dict alone."""
         self._private().clear()
 
-    def _copy(self) -> dict[Any, Any]:
+    def _copy(self) -> dict[K, V]:
         return dict(self.items())
 
-    def copy(self) -> dict[Any, Any]:
+    def copy(self) -> dict[K, V]:
         """Return a plain dict of the same values."""
         return dict(self.items())
 
-    def keys(self) -> KeysView[Any]:
+    def keys(self) -> KeysView[K]:
         """Return a set-like view of the keys."""
         return _Keys(self)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> ValuesView[V]:
         """Return a view of the values, each decoded when it is reached."""
         return _Values(self)
 
-    def items(self) -> ItemsView[Any, Any]:
+    def items(self) -> ItemsView[K, V]:
         """Return a set-like view of the items."""
         return _Items(self)
 
     def __eq__(self, other: object) -> bool:
         return equal(self, other) if isinstance(other, dict | SharedDict) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
     def __or__(self, other: Any) -> Any:
         if not isinstance(other, dict | SharedDict):
@@ -229,7 +247,7 @@ class SharedDict(View[dict[Any, Any]], MutableMapping[Any, Any]):
     def __ror__(self, other: Any) -> Any:
         return {**other, **dict(self.items())} if isinstance(other, dict) else NotImplemented
 
-    def __ior__(self, other: Any) -> SharedDict:
+    def __ior__(self, other: Any) -> Self:
         self._private().update(other)
         return self
 
@@ -245,7 +263,7 @@ class _Part:
     """What the views of a dict have in common with the builtin's."""
 
     __slots__ = ()
-    _mapping: SharedDict
+    _mapping: SharedDict[Any, Any]
 
     @property
     def mapping(self) -> Mapping[Any, Any]:
@@ -257,7 +275,7 @@ class _Keys(_Part, KeysView[Any]):
     __slots__ = ()
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._mapping)
+        return self._mapping.__reversed__()
 
 
 class _Values(_Part, ValuesView[Any]):
@@ -289,10 +307,10 @@ class _Items(_Part, ItemsView[Any, Any]):
 class _DictCodec(DictCodec):
     """Large dicts."""
 
-    def open(self, node: Node) -> SharedDict:
+    def open(self, node: Node) -> SharedDict[Any, Any]:
         return SharedDict(node, Identity())
 
-    def open_in(self, node: Node, identity: Identity) -> SharedDict:
+    def open_in(self, node: Node, identity: Identity) -> SharedDict[Any, Any]:
         return SharedDict(node, identity)
 
 

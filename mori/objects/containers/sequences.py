@@ -10,7 +10,7 @@ import itertools
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from typing import Any, cast
+from typing import Any, Self, SupportsIndex, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +32,12 @@ from mori.objects.containers.view import SHOWN, View, bounded, equal, plain_tupl
 
 __all__ = ["SharedList", "SharedTuple"]
 
+T = TypeVar("T")
+Other = TypeVar("Other")
 _CHUNK = 1024  # elements that are compared at once
 
 
-class _Elements(View[list[Any]], Sequence[Any]):
+class _Elements(View[list[T]], Sequence[T]):
     """Lists and tuples: a column of values, blocks of small objects, or a node each."""
 
     __slots__ = ()
@@ -63,6 +65,10 @@ class _Elements(View[list[Any]], Sequence[Any]):
             self._kind()[0]
         return number + length if number < 0 else number
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Any: ...
     def __getitem__(self, index: Any) -> Any:
         if self._own is None and type(index) is int:
             source = self._elements()
@@ -79,10 +85,10 @@ class _Elements(View[list[Any]], Sequence[Any]):
         place = self._place(index)
         return self._elements().get(place) if self._own is None else self._own[place]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._own) if self._own is not None else self._between(0, len(self))
 
-    def __reversed__(self) -> Iterator[Any]:
+    def __reversed__(self) -> Iterator[T]:
         if self._own is not None:
             return iter(reversed(self._own))
         starts = reversed(range(0, len(self), _CHUNK))
@@ -91,7 +97,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
         )
 
     def __contains__(self, value: object) -> bool:
-        return value in iter(self)
+        return value in cast(Iterator[object], iter(self))
 
     def index(self, value: Any, start: Any = 0, stop: Any = sys.maxsize) -> int:
         """Return the first place of a value; ValueError if it is not there."""
@@ -108,7 +114,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
         """Return how often a value is there."""
         return sum(chunk.count(value) for chunk in _chunks(self))
 
-    def _copy(self) -> list[Any]:
+    def _copy(self) -> list[T]:
         return [*self._between(0, len(self))]
 
     @property
@@ -139,7 +145,7 @@ class _Elements(View[list[Any]], Sequence[Any]):
     def _is_flat(self) -> bool:
         return self._own is None and self._elements().is_column
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
     def _compared(self, other: Any, compare: Callable[[Any, Any], bool]) -> Any:
         if not isinstance(other, self._kind | type(self)):
@@ -191,7 +197,7 @@ def _chunks(elements: Iterable[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-class SharedList(_Elements, MutableSequence[Any]):
+class SharedList(_Elements[T], MutableSequence[T]):
     """A list in shared memory.
 
     Opening it costs the same whatever its length. It reads and compares like a list; a change of
@@ -227,31 +233,31 @@ class SharedList(_Elements, MutableSequence[Any]):
             change([], index, *value)
             raise
 
-    def insert(self, index: Any, value: Any) -> None:
+    def insert(self, index: SupportsIndex, value: T) -> None:
         """Insert before an index; this list alone changes."""
-        [].insert(index, value)
+        list[T]().insert(index, value)
         self._private().insert(index, value)
 
-    def append(self, value: Any) -> None:
+    def append(self, value: T) -> None:
         """Append an element; this list alone changes."""
         self._private().append(value)
 
-    def extend(self, values: Iterable[Any]) -> None:
+    def extend(self, values: Iterable[T]) -> None:
         """Append elements; this list alone changes."""
         values = list(values)
         self._private().extend(values)
 
-    def __iadd__(self, values: Iterable[Any]) -> SharedList:  # type: ignore[misc]
+    def __iadd__(self, values: Iterable[T]) -> Self:  # type: ignore[misc]
         self.extend(values)
         return self
 
-    def __imul__(self, times: int) -> SharedList:
+    def __imul__(self, times: int) -> Self:
         [] * times
         own = self._private()
         own *= times
         return self
 
-    def pop(self, index: Any = -1) -> Any:
+    def pop(self, index: SupportsIndex = -1) -> T:
         """Remove an element and return it; this list alone changes."""
         try:
             self._place(index)
@@ -278,12 +284,12 @@ class SharedList(_Elements, MutableSequence[Any]):
         """Sort this list alone."""
         self._private().sort(key=key, reverse=reverse)
 
-    def copy(self) -> list[Any]:
+    def copy(self) -> list[T]:
         """Return a plain list of the same elements."""
         return list(self)
 
 
-class SharedTuple(_Elements):
+class SharedTuple(_Elements[T]):
     """A tuple in shared memory; see `SharedList`."""
 
     __slots__ = ()
@@ -292,10 +298,10 @@ class SharedTuple(_Elements):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(plain_tuple(self))
 
-    def _plain(self) -> tuple[Any, ...]:
+    def _plain(self) -> tuple[T, ...]:
         return tuple(super()._plain())
 
-    def __copy__(self) -> tuple[Any, ...]:
+    def __copy__(self) -> tuple[T, ...]:
         return self._plain()
 
 
@@ -316,7 +322,7 @@ class _Elsewhere(BuiltinCodec):
         return self.open_in(node, Identity())
 
     def open_in(self, node: Node, identity: Identity) -> Any:
-        view = SharedList(node, identity)
+        view = SharedList[Any](node, identity)
         if view._elements().kind is list:
             return view
         return SharedTuple(node, identity)

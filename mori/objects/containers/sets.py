@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 from mori.codecs.containers import SetCodec
 from mori.codecs.key_index import Index
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedFrozenSet", "SharedSet"]
 
+T = TypeVar("T")
 _NOTHING: Final = frozenset[Any]()
+_Method: TypeAlias = Callable[..., Any]
 
 
 def _builtin(other: Any) -> Any:
@@ -31,21 +33,21 @@ def _builtin(other: Any) -> Any:
 
 
 def _binary(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def method(self: _Elements, other: Any) -> Any:
+    def method(self: _Elements[Any], other: Any) -> Any:
         return operate(self._table(), _builtin(other))
 
     return method
 
 
 def _reflected(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def method(self: _Elements, other: Any) -> Any:
+    def method(self: _Elements[Any], other: Any) -> Any:
         return operate(other, self._table())
 
     return method
 
 
 def _compared(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def method(self: _Elements, other: Any) -> Any:
+    def method(self: _Elements[Any], other: Any) -> Any:
         if not isinstance(other, set | frozenset | _Elements):
             return NotImplemented
         return operate(self._table(), _builtin(other))
@@ -54,14 +56,14 @@ def _compared(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def _asked(name: str) -> Callable[..., Any]:
-    def method(self: _Elements, *others: Any) -> Any:
+    def method(self: _Elements[Any], *others: Any) -> Any:
         return getattr(self._table(), name)(*map(_builtin, others))
 
     method.__name__, method.__doc__ = name, getattr(set, name).__doc__
     return method
 
 
-class _Elements(View[set[Any]], Set[Any]):
+class _Elements(View[set[T]], Set[T]):
     """Sets and frozensets."""
 
     __slots__ = ("_index", "_list", "_lookup")
@@ -69,11 +71,11 @@ class _Elements(View[set[Any]], Set[Any]):
 
     def __init__(self, node: Node, identity: Identity) -> None:
         super().__init__(node, identity)
-        self._list: SharedList | None = None
+        self._list: SharedList[T] | None = None
         self._index: Index | None = None
         self._lookup: Any = None
 
-    def _in_order(self) -> SharedList:
+    def _in_order(self) -> SharedList[T]:
         """Return the elements as the list that they are in shared memory."""
         elements = self._list
         if elements is None:
@@ -103,7 +105,7 @@ class _Elements(View[set[Any]], Set[Any]):
     def _copy(self) -> Any:
         return self._kind(iter(self._table()))
 
-    def _private(self) -> set[Any]:
+    def _private(self) -> set[T]:
         own = super()._private()
         self._lookup = self._list = self._index = None
         return own
@@ -118,7 +120,7 @@ class _Elements(View[set[Any]], Set[Any]):
     def __len__(self) -> int:
         return len(self._in_order() if self._own is None else self._own)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T]:
         return iter(self._in_order()) if self._own is None else iter(self._own)
 
     def __contains__(self, value: object) -> bool:
@@ -142,17 +144,27 @@ class _Elements(View[set[Any]], Set[Any]):
             return NotImplemented
         return len(self) == len(other) and bool(self._table() == _builtin(other))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: None = None  # type: ignore[assignment]
 
-    __lt__, __le__ = _compared(operator.lt), _compared(operator.le)
-    __gt__, __ge__ = _compared(operator.gt), _compared(operator.ge)
-    __or__, __and__ = _binary(operator.or_), _binary(operator.and_)
-    __sub__, __xor__ = _binary(operator.sub), _binary(operator.xor)
-    __ror__, __rand__ = _reflected(operator.or_), _reflected(operator.and_)
-    __rsub__, __rxor__ = _reflected(operator.sub), _reflected(operator.xor)
-    isdisjoint, issubset, issuperset = _asked("isdisjoint"), _asked("issubset"), _asked("issuperset")
-    union, intersection = _asked("union"), _asked("intersection")
-    difference, symmetric_difference = _asked("difference"), _asked("symmetric_difference")
+    __lt__: ClassVar[_Method] = _compared(operator.lt)
+    __le__: ClassVar[_Method] = _compared(operator.le)
+    __gt__: ClassVar[_Method] = _compared(operator.gt)
+    __ge__: ClassVar[_Method] = _compared(operator.ge)
+    __or__: ClassVar[_Method] = _binary(operator.or_)
+    __and__: ClassVar[_Method] = _binary(operator.and_)
+    __sub__: ClassVar[_Method] = _binary(operator.sub)
+    __xor__: ClassVar[_Method] = _binary(operator.xor)
+    __ror__: ClassVar[_Method] = _reflected(operator.or_)
+    __rand__: ClassVar[_Method] = _reflected(operator.and_)
+    __rsub__: ClassVar[_Method] = _reflected(operator.sub)
+    __rxor__: ClassVar[_Method] = _reflected(operator.xor)
+    isdisjoint: ClassVar[_Method] = _asked("isdisjoint")
+    issubset: ClassVar[_Method] = _asked("issubset")
+    issuperset: ClassVar[_Method] = _asked("issuperset")
+    union: ClassVar[_Method] = _asked("union")
+    intersection: ClassVar[_Method] = _asked("intersection")
+    difference: ClassVar[_Method] = _asked("difference")
+    symmetric_difference: ClassVar[_Method] = _asked("symmetric_difference")
 
     @bounded
     def __repr__(self) -> str:
@@ -162,7 +174,7 @@ class _Elements(View[set[Any]], Set[Any]):
 
 
 def _change(name: str) -> Callable[..., Any]:
-    def method(self: SharedSet, *others: Any) -> Any:
+    def method(self: SharedSet[Any], *others: Any) -> Any:
         others = tuple(map(_builtin, others))
         getattr(self._kind(), name)(*others)  # what is no argument for it is none for an empty set either
         return getattr(self._private(), name)(*others)
@@ -172,7 +184,7 @@ def _change(name: str) -> Callable[..., Any]:
 
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def method(self: SharedSet, other: Any) -> Any:
+    def method(self: SharedSet[Any], other: Any) -> Any:
         other = _builtin(other)
         operate(set(), other)
         operate(self._private(), other)
@@ -181,7 +193,7 @@ def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return method
 
 
-class SharedSet(_Elements, MutableSet[Any]):
+class SharedSet(_Elements[T], MutableSet[T]):
     """A set in shared memory.
 
     Opening it costs the same whatever its length; it is iterated over without being built, and elements are
@@ -192,27 +204,32 @@ class SharedSet(_Elements, MutableSet[Any]):
     __slots__ = ()
     _kind = set
 
-    add, discard, clear = _change("add"), _change("discard"), _change("clear")
-    update, difference_update = _change("update"), _change("difference_update")
-    intersection_update = _change("intersection_update")
-    symmetric_difference_update = _change("symmetric_difference_update")
-    __ior__, __iand__ = _in_place(operator.ior), _in_place(operator.iand)
-    __isub__, __ixor__ = _in_place(operator.isub), _in_place(operator.ixor)
+    add: ClassVar[_Method] = _change("add")
+    discard: ClassVar[_Method] = _change("discard")
+    clear: ClassVar[_Method] = _change("clear")
+    update: ClassVar[_Method] = _change("update")
+    difference_update: ClassVar[_Method] = _change("difference_update")
+    intersection_update: ClassVar[_Method] = _change("intersection_update")
+    symmetric_difference_update: ClassVar[_Method] = _change("symmetric_difference_update")
+    __ior__: ClassVar[_Method] = _in_place(operator.ior)
+    __iand__: ClassVar[_Method] = _in_place(operator.iand)
+    __isub__: ClassVar[_Method] = _in_place(operator.isub)
+    __ixor__: ClassVar[_Method] = _in_place(operator.ixor)
 
-    def remove(self, value: Any) -> None:
+    def remove(self, value: T) -> None:
         """Remove an element; this set alone changes."""
         if value not in self:
-            set().remove(value)
+            set[T]().remove(value)
         self._private().remove(value)
 
-    def pop(self) -> Any:
+    def pop(self) -> T:
         """Remove some element and return it; this set alone changes."""
         if not len(self):
             set().pop()
         return self._private().pop()
 
 
-class SharedFrozenSet(_Elements):
+class SharedFrozenSet(_Elements[T]):
     """A frozenset in shared memory, with the hash of the frozenset; see `SharedSet`."""
 
     __slots__ = ()

@@ -205,7 +205,7 @@ class _Blocks(Tracker):
         self._last: tuple[int, int, list[Any]] = 0, 0, []
 
     def __len__(self) -> int:
-        return self._length  # type: ignore[no-any-return]
+        return self._length
 
     def get(self, index: int) -> Any:
         if self._is_fixed:

@@ -17,7 +17,7 @@ __all__ = ["Tracker", "lock"]
 _FEW: Final = 16  # blocks that are kept before any is looked at
 _CHECKED: Final = 2  # that are looked at for each one that is read: many that were held are soon forgotten
 
-lock = threading.RLock()
+lock: threading.RLock = threading.RLock()
 """Between reading a block and holding an element of it, no other thread may drop the block."""
 
 

@@ -224,16 +224,16 @@ def bounded(show: Callable[[Any], str]) -> Callable[[Any], str]:
     return shown
 
 
-def keys_of(node: Node, identity: Identity) -> SharedList:
+def keys_of(node: Node, identity: Identity) -> SharedList[Any]:
     """Return the list of a node's keys."""
     child = node.child(0)
     keys = identity.open(child)
     if not (isinstance(keys, View) and keys._kind is list) or isinstance(child.codec, ArraysCodec):
         raise child.decode_error("it is no list of keys")
-    return cast("SharedList", keys)
+    return cast("SharedList[Any]", keys)
 
 
-def index_of(node: Node, keys: SharedList, nothing: Collection[Any]) -> Index | None:
+def index_of(node: Node, keys: SharedList[Any], nothing: Collection[Any]) -> Index | None:
     """Return the index of a node's keys, None if it has none that this Python can use."""
     if not node.meta:
         return None

@@ -9,9 +9,10 @@ import copy
 import pickle
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pandas import DataFrame, Series
 
 from mori.codecs.pandas.frames import FrameCodec, SeriesCodec
 from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, of_class, plain_of
@@ -24,6 +25,9 @@ from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, 
 from mori.objects.pandas.templates import State, Template, is_made_plainly, made_of, template_of
 from mori.wire import reference, transport
 from mori.wire.compare import is_unchanged
+
+if TYPE_CHECKING:  # pandas comes without types of its own
+    DataFrame = Series = object
 
 __all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
 
@@ -132,7 +136,7 @@ def _plain(obj: Any) -> Any:
     return plain if own is None else of_class(own, plain, metadata_of(obj))
 
 
-class SharedDataFrame(Shared, pd.DataFrame):
+class SharedDataFrame(Shared, DataFrame):
     """A DataFrame whose columns lie in shared memory, mapped by every process of the host.
 
     Made by `mori.share`. What is derived from it is plain pandas; columns, slices and whatever else
@@ -153,7 +157,7 @@ class SharedDataFrame(Shared, pd.DataFrame):
         return _FRAME._constructor_sliced_from_mgr(mgr, axes)
 
 
-class SharedSeries(Shared, pd.Series):
+class SharedSeries(Shared, Series):
     """A Series whose values and index lie in shared memory; see `SharedDataFrame`."""
 
     def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.Series[Any]:

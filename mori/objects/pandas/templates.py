@@ -33,7 +33,9 @@ class Template:
     __slots__ = ("__weakref__", "_axes", "_blocks", "_cls", "node", "state")
 
     def __init__(self, node: Node, obj: Any, state: State) -> None:
-        self.node, self.state, self._cls = node, state, type(obj)
+        self.node: Node = node
+        self.state: State = state
+        self._cls = type(obj)
         self._blocks = list(map(_same, obj._mgr.blocks))
         self._axes = [axis.view() for axis in obj._mgr.axes]
 
