@@ -87,7 +87,6 @@ __all__ = [
     "domain",
     "exclusive",
     "find_copy",
-    "frame_class",
     "free_bytes",
     "identity",
     "in_child",
@@ -215,13 +214,6 @@ def container_classes() -> tuple[type, ...]:
     from mori.objects.containers.view import View
 
     return Small, View
-
-
-def frame_class() -> type:
-    """Return the class that shared frames and series of pandas are derived from."""
-    from mori.objects.pandas.shared import Shared
-
-    return Shared
 
 
 def is_opened(obj: object) -> bool:

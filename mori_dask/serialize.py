@@ -80,17 +80,7 @@ def _when_imported(dispatch: Any, library: str, register: Callable[[], None]) ->
 def _register_pandas(dispatch: Any, ours: Callable[[Any], Any]) -> None:
     import pandas as pd
 
-    shared = adapters.frame_class()
-    plain = {cls: dispatch.dispatch(cls) for cls in (pd.DataFrame, pd.Series)}
-
-    def either(x: Any) -> Any:
-        # Dask takes what it finds for the first object of a library for that object's base class, too.
-        if isinstance(x, shared):
-            return ours(x)
-        return next(found for cls, found in plain.items() if isinstance(x, cls))(x)
-
-    dispatch.register(shared)(either)
-    for cls in (pd.Index, pd.MultiIndex):
+    for cls in (pd.DataFrame, pd.Series, pd.Index, pd.MultiIndex):
         _prefer(dispatch, cls, ours)
 
 

@@ -43,11 +43,18 @@ def _kind(plain: dict[str, Any]) -> pa.DataType:
     return field.type
 
 
-class ArrayCodec(LibraryCodec):
+class _ImmutableCodec(LibraryCodec):
+    """Objects that cannot be written to."""
+
+    def is_intact(self, node: Any, obj: Any) -> bool:
+        """Return True."""
+        return True
+
+
+class ArrayCodec(_ImmutableCodec):
     """An array of any type."""
 
     id = Id.ARROW_ARRAY
-    hides_writes = False
 
     def encode(self, obj: pa.Array) -> Encoded | None:
         return _encoded(obj.type, [obj], "array")
@@ -57,11 +64,10 @@ class ArrayCodec(LibraryCodec):
         return checked(put_together(_kind(plain), plain["array"], buffers), trusted=buffers.trusted)
 
 
-class ChunkedCodec(LibraryCodec):
+class ChunkedCodec(_ImmutableCodec):
     """A chunked array; its chunks have their buffers in one node, what they share but once."""
 
     id = Id.ARROW_CHUNKED_ARRAY
-    hides_writes = False
 
     def encode(self, obj: pa.ChunkedArray) -> Encoded | None:
         return _encoded(obj.type, obj.chunks, "chunks")
@@ -75,10 +81,8 @@ class ChunkedCodec(LibraryCodec):
         return pa.chunked_array(chunks, kind)
 
 
-class TableCodec(LibraryCodec):
+class TableCodec(_ImmutableCodec):
     """A table or a record batch: its schema, and its columns as children."""
-
-    hides_writes = False
 
     def __init__(self, number: int, cls: Any, column: Any) -> None:
         self.id = number

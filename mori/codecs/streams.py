@@ -802,7 +802,9 @@ class StreamCodec(ContainerCodec):
     """An object in one stream."""
 
     id = Id.PICKLE
-    hides_writes = True
+
+    def is_intact(self, node: Node, obj: Any) -> None:
+        """Return None: it is of any class."""
 
     def encode_in(self, obj: Any, survey: Survey, *, is_root: bool) -> Encoded:
         if isinstance(obj, Common):

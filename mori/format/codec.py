@@ -174,8 +174,6 @@ class Codec:
     """The parts of its objects belong to each of them, whatever else refers to them."""
     makes_parts: bool = False
     """Its children are made anew each time: no other object refers to them."""
-    hides_writes: bool = True
-    """Its objects can be written to without telling anybody: they are compared with their nodes."""
 
     # Writing
 
@@ -252,6 +250,13 @@ class Codec:
     def note_opened(self, node: Node, obj: Any) -> None:
         """Record with the mapping how a node that was opened as `obj` is opened again, in fewer steps."""
 
+    def is_intact(self, node: Node, obj: Any) -> bool | None:
+        """Return whether an object that was opened from a node still is what that says.
+
+        None where it can be written to without telling anybody: it is compared with the node.
+        """
+        return None
+
     # Parts, by the numbers in their names
 
     def part(self, node: Node, number: int) -> Node | None:
@@ -301,7 +306,11 @@ class BuiltinCodec(Codec):
     """A codec whose objects are values, or of classes of mori's own, which know when they are written to."""
 
     is_mapped = False
-    hides_writes = False
+
+    def is_intact(self, node: Node, obj: Any) -> bool | None:
+        """Return what the object itself says; values are what they were."""
+        check = getattr(obj, "_mori_is_intact", None)
+        return check is None or bool(check())
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         """Return the object, which is a value, or private already."""

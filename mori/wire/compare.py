@@ -14,17 +14,21 @@ from mori.format.plan import PlanNode, buffer_nbytes, measure
 from mori.memory.mapping import address_of, held_by
 from mori.wire.transport import use_transport
 
-__all__ = ["is_by_reference", "is_unchanged"]
+__all__ = ["is_by_reference", "is_unchanged", "is_written_alike"]
 
 _FEW: Final = 8  # times the bytes of an object without its data, at least, are those of its region
 
 
 def is_unchanged(node: Node, obj: Any) -> bool:
+    """Return whether an object still is what the node says that it was opened from."""
+    known = node.codec.is_intact(node, obj)
+    return is_written_alike(node, obj) if known is None else known
+
+
+def is_written_alike(node: Node, obj: Any) -> bool:
     """Return whether an object would be written as it stands in the region, or as one that is read from it
     anew.
     """
-    if not node.codec.hides_writes:
-        return True
     try:
         with use_transport("value"):  # a region refers to no other
             plan = measure(obj)

@@ -67,11 +67,6 @@ REASONS: Final = (
         test=r"TestLikeFuncs",
     ),
     Reason(
-        "the name of the class",
-        "pandas' messages name the class of the frame, and say SharedDataFrame",
-        said=r"(Regex pattern did not match|Did not see warning).*Shared(DataFrame|Series)",
-    ),
-    Reason(
         "the stand-in for np",
         "the test asks for the signature of a function, which is wrapped here",
         said=r"missing \d+ required positional|unexpected keyword argument 'a'|mappingproxy",

@@ -107,7 +107,7 @@ _HEAD = """# Compatibility
 
 Written by `make compat`: tests of numpy and pandas themselves, run on shared objects. In numpy's, the
 functions that make arrays (`np.array`, `np.zeros`, `np.arange` and {makers} more) share what they made; in
-pandas', what fixtures give is shared, and the classes of two frames are not compared. A test that fails
+pandas', what fixtures give is shared. A test that fails
 runs again without mori, and counts if it passes then.
 
 Estimators of scikit-learn and statsmodels (tests/compat/test_estimators.py) learn from shared arrays and

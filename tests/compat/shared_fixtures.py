@@ -5,9 +5,7 @@ Loaded with ``-p tests.compat.shared_fixtures``; `run.py` does, and runs the sam
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ import pandas as pd
 import pytest
 
 import mori
-from mori.objects.pandas import SharedDataFrame, SharedSeries
 
 SHARED = (pd.DataFrame, pd.Series, pd.Index, np.ndarray)
 
@@ -36,30 +33,3 @@ def pytest_fixture_setup(fixturedef: Any) -> Any:
     if shared is not value:
         fixturedef.cached_result = (shared, *fixturedef.cached_result[1:])
     return shared
-
-
-def plain(value: Any) -> Any:
-    """Return a shared frame or series as what pandas derives from it, which is of pandas' own class."""
-    if isinstance(value, SharedDataFrame | SharedSeries):
-        return value.copy(deep=False)
-    return value
-
-
-def comparing(assert_equal: Callable[..., None]) -> Callable[..., None]:
-    """Return an assertion that compares everything but the class of what is shared."""
-
-    @functools.wraps(assert_equal)
-    def compare(left: Any, right: Any, *args: Any, **kwargs: Any) -> None:
-        assert_equal(plain(left), plain(right), *args, **kwargs)
-
-    return compare
-
-
-def pytest_configure() -> None:
-    import pandas._testing as testing
-    from pandas._testing import asserters
-
-    for name in ("assert_frame_equal", "assert_series_equal", "assert_equal"):
-        compare = comparing(getattr(testing, name))
-        setattr(testing, name, compare)
-        setattr(asserters, name, compare)

@@ -315,14 +315,14 @@ def _computed(n: int) -> Any:
 def test_streamlit_keeps_the_data_of_a_shared_result_and_takes_a_shared_argument() -> None:
     pytest.importorskip("streamlit")
     said = run_python("""
-        import joblib, mori, numpy as np, pandas as pd, streamlit as st
+        import mori, numpy as np, pandas as pd, streamlit as st
         from mori.memory import lease
         calls = []
         @st.cache_data
         def table(n):
             calls.append(1)
             return mori.share(pd.DataFrame({"a": np.arange(n)}))
-        @st.cache_data(hash_funcs={type(mori.share(pd.DataFrame({"a": [1]}))): joblib.hash})
+        @st.cache_data
         def total(frame):
             calls.append(2)
             return int(frame["a"].sum())

@@ -35,4 +35,4 @@ print(mori.is_shared(frames[0]), mori.is_shared(frames[0]["a"]), type(frames[0])
 
 def test_a_thread_shares_while_another_imports_what_mori_knows_of_pandas() -> None:
     said = run_python(_SLOW).splitlines()
-    assert said == ["True True", "False False", "True True SharedDataFrame"]
+    assert said == ["True True", "False False", "True True DataFrame"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import warnings
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from tests.fresh import run_python
 from tests.mori.pandas_versions import NAN_STRINGS
 
 
@@ -68,7 +70,7 @@ def field() -> Field:
 
 def describe(shared: Any) -> Any:
     return (
-        isinstance(shared, Field),
+        type(shared),
         type(shared + 1),
         shared.unit,
         shared.origin,
@@ -77,10 +79,55 @@ def describe(shared: Any) -> Any:
     )
 
 
+def test_a_frame_and_a_series_are_of_pandas_own_class_and_a_reference_of_100_bytes(store, worker):
+    plain = field()
+    for made in (pd.DataFrame(plain), plain["a"].set_axis(plain["b"]).pipe(pd.Series)):
+        shared = mori.share(made)
+        assert type(shared) is type(made)
+        assert len(pickle.dumps(shared)) <= 100
+        assert worker(lambda x: (type(x).__module__, type(x).__name__, mori.is_shared(x)), shared) == (
+            *(type(made).__module__, type(made).__name__),
+            True,
+        )
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_private_frame_pickles_as_it_did_before_one_was_shared(protocol):
+    made = """
+        import hashlib, mori, pandas as pd, pickle
+        if {share}:
+            mori.share(pd.DataFrame({{"a": range(1000)}})), mori.share(pd.Series(range(1000)))
+        frame = pd.DataFrame({{"a": [1, 2], "b": ["x", "y"]}})
+        for obj in (frame, frame["a"]):
+            print(hashlib.md5(pickle.dumps(obj, {protocol})).hexdigest())
+    """
+    assert run_python(made.format(share=True, protocol=protocol)) == run_python(
+        made.format(share=False, protocol=protocol)
+    )
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_a_private_frame_comes_back_under_old_protocols(protocol):
+    mori.share(field())
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    pdt.assert_frame_equal(pickle.loads(pickle.dumps(frame, protocol)), frame)
+
+
+def test_a_reducer_of_the_users_own_stays_in_use(monkeypatch):
+    class Told(pd.DataFrame):
+        pass
+
+    monkeypatch.setitem(copyreg.dispatch_table, Told, lambda frame: (str, ("told",)))
+    shared = mori.share(Told({"a": np.arange(1000.0)}))
+    assert pickle.loads(pickle.dumps(shared)).equals(shared)
+    shared.loc[0, "a"] = 7.0
+    assert pickle.loads(pickle.dumps(shared)) == "told"
+
+
 def test_a_subclass_of_a_frame_comes_back_as_one(store, worker):
     plain = field()
     shared = mori.share(plain)
-    expected = (True, Field, "m", {"x": 1}, plain.total(), {"k": 1})
+    expected = (Field, Field, "m", {"x": 1}, plain.total(), {"k": 1})
     assert mori.is_shared(shared)
     assert len(pickle.dumps(shared)) <= 100
     for made in (
@@ -106,7 +153,7 @@ def test_a_write_to_a_subclass_is_local_and_keeps_the_class(store, worker):
     shared.unit = "km"
     assert not mori.is_shared(shared)
     for made in (shared, pickle.loads(pickle.dumps(shared)), worker(lambda x: x, shared)):
-        assert isinstance(made, Field)
+        assert type(made) is Field
         assert (made.loc[0, "a"], made.unit, made.origin) == (7.0, "km", {"x": 1})
         assert mori.is_shared(made["b"])
     assert (other.loc[0, "a"], other.unit) == (0.0, "m")
@@ -123,7 +170,7 @@ def test_a_subclass_of_a_series_comes_back_as_one(store, worker):
     series.unit = "s"
     shared = mori.share(series)
     for made in (shared, worker(lambda x: x, shared), mori.materialize(shared)):
-        assert isinstance(made, Ray)
+        assert type(made) is Ray
         assert (made.unit, made.name, made.tolist(), made.index.tolist()) == ("s", "r", [1.5, 2], ["x", "y"])
 
 

@@ -18,13 +18,7 @@ from mori.format import layout
 from mori.format.node import Node, senseless
 from mori.wire.compare import is_unchanged
 
-__all__ = ["Identity", "References", "damage_of", "is_intact", "is_same", "load"]
-
-
-def is_intact(obj: Any, node: Node) -> bool:
-    """Return whether an object still is what its node says."""
-    check = getattr(obj, "_mori_is_intact", None)
-    return bool(check()) if check is not None else is_unchanged(node, obj)
+__all__ = ["Identity", "References", "damage_of", "is_same", "load"]
 
 
 class Identity:
@@ -83,7 +77,7 @@ class Identity:
 
     def _is_part_changed(self) -> bool:
         parts = [*self._parts.items(), *self._strong.items()]
-        return any(not is_intact(part, self._nodes[offset]) for offset, part in parts)
+        return any(not is_unchanged(self._nodes[offset], part) for offset, part in parts)
 
     def _is_found(self, check: Callable[[], bool]) -> bool:
         """Return the result of `check`; False inside it, where a container that it examines asks for the
@@ -146,7 +140,7 @@ class References:
         if number is None:
             return None
         ref, node = self._parts[number]
-        return number if ref() is obj and is_intact(obj, node) else None
+        return number if ref() is obj and is_unchanged(node, obj) else None
 
     def _mapped(self, obj: Any) -> int | None:
         number = self._number_of(obj)

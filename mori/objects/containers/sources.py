@@ -15,8 +15,9 @@ from mori.codecs.streams import Blocks, BlocksCodec
 from mori.format.node import Node, decode
 from mori.format.refcounts import is_held
 from mori.objects.array import SharedArray
-from mori.objects.containers.identity import Identity, References, damage_of, is_intact, is_same
+from mori.objects.containers.identity import Identity, References, damage_of, is_same
 from mori.objects.containers.tracker import Tracker, lock
+from mori.wire.compare import is_unchanged
 
 __all__ = ["Source", "source_of"]
 
@@ -295,7 +296,7 @@ class _Nodes(Tracker):
         return [self._identity.part(self._node.child(index))]
 
     def _is_same(self, index: int, block: list[Any]) -> bool:
-        return is_intact(block[0], self._node.child(index))
+        return is_unchanged(self._node.child(index), block[0])
 
     def _is_held(self, block: list[Any]) -> bool:
         return is_held(block, is_flat=False, known=self._identity.common_numbers)

@@ -5,13 +5,11 @@ import pandas as pd
 from mori.objects.pandas import arrow, managers
 from mori.objects.pandas.names import lies_in_region, name_of, node_of, refers_to_region
 from mori.objects.pandas.objects import Objects
-from mori.objects.pandas.shared import SharedDataFrame, SharedSeries, materialize_pandas, plain_over
+from mori.objects.pandas.shared import materialize_pandas, plain_over
 from mori.wire import picklers
 
 __all__ = [
     "Objects",
-    "SharedDataFrame",
-    "SharedSeries",
     "arrow",
     "lies_in_region",
     "managers",
@@ -24,6 +22,6 @@ __all__ = [
 
 picklers.guard(
     refers_to_region,
-    *(pd.DataFrame, pd.Series, SharedDataFrame, SharedSeries, pd.Index, pd.MultiIndex, pd.DatetimeIndex),
+    *(pd.DataFrame, pd.Series, pd.Index, pd.MultiIndex, pd.DatetimeIndex),
     *(pd.TimedeltaIndex, pd.PeriodIndex, pd.CategoricalIndex, pd.IntervalIndex),
 )

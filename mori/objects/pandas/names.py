@@ -1,4 +1,4 @@
-"""From a plain column or index back to its node, and its name."""
+"""From a frame, column or index back to its node, and its name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mori.codecs.pandas.frames import FIRST_BLOCK, FrameCodec, places_of
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of
 from mori.objects.pandas.arrow import node_of_arrow
+from mori.objects.pandas.shared import origin_of
 from mori.store.base import MAX_STEPS, Name
 
 __all__ = ["lies_in_region", "name_of", "node_of", "refers_to_region"]
@@ -35,7 +36,9 @@ def _node_of_leaf(leaf: Any) -> Node | None:
 
 
 def node_of(obj: Any) -> Node | None:
-    """Return the node that a plain series or index lies in, None for private ones."""
+    """Return the node of a frame that is what was opened, or that a series or index lies in; else None."""
+    if (origin := origin_of(obj)) is not None:
+        return origin.node
     if isinstance(obj, pd.Series):
         return _node_of_leaf(_leaf(obj._mgr.blocks[0].values))
     if isinstance(obj, pd.MultiIndex):
@@ -56,7 +59,7 @@ def lies_in_region(frame: object) -> bool:
 def refers_to_region(obj: Any) -> bool:
     """Return whether a pandas object is pickled as parts, one of which is a reference."""
     if isinstance(obj, pd.DataFrame | pd.Series):
-        if hasattr(type(obj), "_mori_is_intact") and obj._mori_is_intact():
+        if origin_of(obj) is not None:
             return False  # it is one reference
         blocks = [_node_of_leaf(_leaf(block.values)) for block in obj._mgr.blocks]
         return any(node is not None for node in blocks) or any(map(refers_to_region, obj.axes))

@@ -1,39 +1,38 @@
-"""`SharedDataFrame` and `SharedSeries`, what the user holds, and the way back to private ones.
+"""Frames and series over a region, in pandas' own classes or the user's, and the way back to private ones.
 
-A frame pickles as a reference for as long as it is what was opened, and so does each of its columns.
+A frame pickles as a reference for as long as it is what was opened, and so does each of its columns. Its
+class is not mori's, as libraries ask for that by its name: a reducer of the class looks at each frame.
+
+Notes
+-----
+Writes are local: pandas' copy-on-write copies the touched column, and no other. An untouched frame pickles as
+a reference, a written one as a frame whose untouched columns are references.
 """
 
 from __future__ import annotations
 
 import copy
+import copyreg
 import pickle
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import pandas as pd
-from pandas import DataFrame, Series
 
 from mori.codecs.pandas.frames import FrameCodec, SeriesCodec
-from mori.codecs.pandas.subclasses import OWN_CLASS, SubclassCodec, metadata_of, of_class, plain_of
+from mori.codecs.pandas.subclasses import SubclassCodec, metadata_of
 from mori.format.atoms import types_of
 from mori.format.codec import Codec, register
 from mori.format.node import Node
 from mori.format.refcounts import ATOMS
 from mori.objects.pandas.arrow import plain_column
 from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, unprotected
-from mori.objects.pandas.templates import State, Template, is_made_plainly, made_of, template_of
+from mori.objects.pandas.templates import State, Template, template_of
 from mori.wire import reference, transport
-from mori.wire.compare import is_unchanged
+from mori.wire.compare import is_written_alike
 
-if TYPE_CHECKING:  # pandas comes without types of its own
-    DataFrame = Series = object
-
-__all__ = ["Shared", "SharedDataFrame", "SharedSeries", "materialize_pandas", "plain_over"]
-
-
-_FRAME: Any = pd.DataFrame()
-_SERIES: Any = pd.Series([], dtype=float)
+__all__ = ["materialize_pandas", "origin_of", "plain_over"]
 
 
 def _labels(axis: Any) -> tuple[Any, ...]:
@@ -69,7 +68,7 @@ class _Origin:
             and _are_same(obj.attrs, attrs)
             and obj.flags.allows_duplicate_labels == flags
             and _are_same(metadata_of(obj), own)
-            and (not self._may_hide_writes() or is_unchanged(self.node, obj))
+            and (not self._may_hide_writes() or is_written_alike(self.node, obj))
         )
 
     def _may_hide_writes(self) -> bool:
@@ -107,99 +106,66 @@ def _are_same(now: dict[str, Any], then: dict[str, Any]) -> bool:
         return False
 
 
-class Shared:
-    """What shared frames and series have in common, those of a user's classes among them."""
+def origin_of(obj: object) -> _Origin | None:
+    """Return the origin of a frame or series that still is what was opened; None for any other object."""
+    origin = vars(obj).get("_mori") if isinstance(obj, pd.DataFrame | pd.Series) else None
+    return origin if origin is not None and origin.is_intact(obj) else None
 
-    _mori: _Origin | None = None
 
-    def _mori_is_intact(self) -> bool:
-        return self._mori is not None and self._mori.is_intact(self)
+def _reducer(usual: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Return a reducer that refers to the region of a frame or series, and does as before with any other."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        origin = self._mori
-        if origin is None or not origin.is_intact(self):
-            # Blocks that were not written to go as references all the same.
-            return _unchanged, (_plain(self),)
+    def reduce(obj: Any) -> Any:
+        origin = origin_of(obj)
+        if origin is None:  # blocks that were not written to go as references all the same
+            return obj.__reduce_ex__(2) if usual is None else usual(obj)  # as under all later protocols
         if transport.is_wanted(origin.node.mapping):
             return reference.by_reference(origin.node.mapping, origin.node.offset)
-        return reference.by_value(origin.node, protocol)
+        return _unchanged, (_ByValue(origin.node),)
+
+    return reduce
+
+
+class _ByValue:
+    """Pickles as the bytes of a node: reducers are not told the protocol, and an object is."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return reference.by_value(self._node, protocol)
+
+
+_reduced: Final[weakref.WeakSet[type]] = weakref.WeakSet()
+
+
+def _register_reducer(cls: type) -> None:
+    """Make every pickler look whether a frame of a class, pandas' own or a user's, lies in a region."""
+    if cls not in _reduced:
+        _reduced.add(cls)
+        copyreg.pickle(cls, _reducer(copyreg.dispatch_table.get(cls)))
 
 
 def _unchanged(obj: Any) -> Any:
     return obj
 
 
-def _plain(obj: Any) -> Any:
-    """Return a frame or series of the class that was shared, over the same blocks."""
-    own = getattr(type(obj), OWN_CLASS, None)
-    plain = plain_of(obj)
-    return plain if own is None else of_class(own, plain, metadata_of(obj))
-
-
-class SharedDataFrame(Shared, DataFrame):
-    """A DataFrame whose columns lie in shared memory, mapped by every process of the host.
-
-    Made by `mori.share`. What is derived from it is plain pandas; columns, slices and whatever else
-    pandas does not copy still refer to the region, keep it alive, and pickle as references.
-
-    Notes
-    -----
-    Writes are local: pandas' copy-on-write copies the touched column, and no other. An untouched frame
-    pickles as a reference, a written one as a plain frame whose untouched columns are references.
-    """
-
-    # What is derived is plain pandas, made as pandas makes it of its own class: without a second constructor.
-
-    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.DataFrame:
-        return _FRAME._constructor_from_mgr(mgr, axes)
-
-    def _constructor_sliced_from_mgr(self, mgr: Any, axes: Any) -> pd.Series[Any]:
-        return _FRAME._constructor_sliced_from_mgr(mgr, axes)
-
-
-class SharedSeries(Shared, Series):
-    """A Series whose values and index lie in shared memory; see `SharedDataFrame`."""
-
-    def _constructor_from_mgr(self, mgr: Any, axes: Any) -> pd.Series[Any]:
-        return _SERIES._constructor_from_mgr(mgr, axes)
-
-    def _constructor_expanddim_from_mgr(self, mgr: Any, axes: Any) -> pd.DataFrame:
-        return _SERIES._constructor_expanddim_from_mgr(mgr, axes)
-
-
-def _wrap(cls: Any, node: Node, plain: Any) -> Any:
-    state, manager = _state_of(plain), protected(plain._mgr)
-    if is_made_plainly(cls):
-        shared = made_of(cls, manager, state, plain.attrs)
-    else:
-        shared = of_class(cls, plain, state.own)
-        shared._mgr = manager
+def _wrap(node: Node, obj: Any) -> Any:
+    """Return a frame or series that was read from a node, with what it needs to be known and written to."""
+    state = _state_of(obj)
+    object.__setattr__(obj, "_mgr", protected(obj._mgr))
     if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
-        object.__setattr__(shared, "_mori_shadow", shared.copy(deep=False))
-    object.__setattr__(shared, "_mori", _Origin(node, shared, state))
-    return shared
-
-
-_shared_classes: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
-
-
-def _shared_class(cls: type) -> type:
-    """Return the class of what is shared of a user's class."""
-    shared = _shared_classes.get(cls)
-    if shared is None:
-        names = {OWN_CLASS: cls, "__module__": cls.__module__, "__doc__": cls.__doc__}
-        made = type(f"Shared{cls.__name__}", (Shared, cls), names)
-        shared = _shared_classes.setdefault(cls, made)  # of two threads, the first one's
-    return shared
+        object.__setattr__(obj, "_mori_shadow", obj.copy(deep=False))
+    object.__setattr__(obj, "_mori", _Origin(node, obj, state))
+    _register_reducer(type(obj))
+    return obj
 
 
 def plain_over(x: Any) -> Any:
-    """Return pandas' own object over the memory of a shared frame or series, of its manager, or of a column.
+    """Return pandas' own object over the memory of a shared frame's manager, or of a column.
 
     None for any other object. What it is made of may be mori's.
     """
-    if isinstance(x, Shared):
-        return _plain(x)
     manager = plain_manager(x)
     return plain_column(x) if manager is None else manager
 
@@ -208,22 +174,30 @@ def materialize_pandas(x: Any) -> Any:
     """Return a private deep copy of a pandas object, Arrow's buffers included."""
     if not isinstance(x, pd.DataFrame | pd.Series | pd.Index):
         return x
-    with transport.use_transport("value"):
-        private = pickle.loads(pickle.dumps(_plain(x) if isinstance(x, Shared) else x, 5))
     # What was pickled from read-only memory is read-only: copy, and leave nothing of mori behind.
-    if isinstance(x, pd.Index):
-        return private.copy(deep=True)
+    with transport.use_transport("value"):
+        if isinstance(x, pd.Index):
+            return pickle.loads(pickle.dumps(x, 5)).copy(deep=True)
+        make, arguments, state = x.__reduce_ex__(2)[:3]  # the reducer would send the region
+        private = make(*arguments)
+        private.__setstate__(pickle.loads(pickle.dumps(state, 5)))
     return unprotected(private.copy(deep=True))
 
 
 class _Frames(Codec):
     """How frames and series are opened, reopened and copied."""
 
+    def open(self, node: Node) -> Any:
+        return _wrap(node, self.read(node))
+
     def note_opened(self, node: Node, obj: Any) -> None:
         _note_opened(node, obj)
 
+    def is_intact(self, node: Node, obj: Any) -> bool:
+        return origin_of(obj) is not None
+
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        origin = obj._mori if isinstance(obj, Shared) else None
+        origin = vars(obj).get("_mori")
         if origin is not None and origin.node.mapping.is_writable:
             return self.read(origin.node)
         return materialize_pandas(obj)
@@ -231,10 +205,6 @@ class _Frames(Codec):
 
 class _FrameCodec(_Frames, FrameCodec):
     """DataFrames."""
-
-    def open(self, node: Node) -> SharedDataFrame:
-        shared: SharedDataFrame = _wrap(SharedDataFrame, node, self.read(node))
-        return shared
 
     def part(self, node: Node, number: int) -> None:
         """Return None: a column may be a row of a block."""
@@ -248,22 +218,14 @@ class _FrameCodec(_Frames, FrameCodec):
 class _SeriesCodec(_Frames, SeriesCodec):
     """Series."""
 
-    def open(self, node: Node) -> SharedSeries:
-        shared: SharedSeries = _wrap(SharedSeries, node, self.read(node))
-        return shared
-
 
 class _SubclassCodec(_Frames, SubclassCodec):
     """Frames and series of a user's class, which are opened anew each time."""
-
-    def open(self, node: Node) -> Any:
-        plain = self.read(node)
-        return _wrap(_shared_class(type(plain)), node, plain)
 
     def note_opened(self, node: Node, obj: Any) -> None:
         """Remember nothing."""
 
 
-register(_FrameCodec(), pd.DataFrame, SharedDataFrame)
-register(_SeriesCodec(), pd.Series, SharedSeries)
+register(_FrameCodec(), pd.DataFrame)
+register(_SeriesCodec(), pd.Series)
 register(_SubclassCodec(), derived_from=(pd.DataFrame, pd.Series))
