@@ -11,6 +11,7 @@ import base64
 import contextlib
 import copyreg
 import functools
+import hashlib
 import io
 import itertools
 import operator
@@ -57,6 +58,9 @@ __all__ = [
     "void",
 ]
 
+_LARGE: Final = 1 << 14  # bytes of a stream whose names are remembered
+_REMEMBERED: Final = 100  # streams
+_names: Final[dict[bytes, frozenset[tuple[str, str]]]] = {}  # by the digest of a stream
 BLOCK: Final = 1024
 """Bytes that a block has, about."""
 
@@ -414,8 +418,22 @@ class _Skimmer(pickle.Unpickler):
         return _Part(_SELF - 1 - reference)
 
 
-def _names_in(stream: bytes) -> set[tuple[str, str]]:
-    """Return the names in a stream, as a reader of it would look them up."""
+def _names_in(stream: bytes) -> frozenset[tuple[str, str]]:
+    """Return the names in a stream, as a reader of it would look them up.
+
+    Those of a large one are remembered: what was shared is written again to see whether it has changed.
+    """
+    if len(stream) < _LARGE:
+        return frozenset(_skimmed(stream))
+    digest = hashlib.blake2b(stream, digest_size=32).digest()
+    if (found := _names.get(digest)) is None:
+        if len(_names) >= _REMEMBERED:
+            _names.clear()
+        found = _names[digest] = frozenset(_skimmed(stream))
+    return found
+
+
+def _skimmed(stream: bytes) -> set[tuple[str, str]]:
     skimmer = _Skimmer(stream)
     try:
         skimmer.load()

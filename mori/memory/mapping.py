@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mori._fork import in_child
 from mori.errors import CorruptRegionError, UnsafeRegionError
-from mori.memory.mmap import PAGE, map_files
+from mori.memory.mmap import PAGE, copied_pages, map_files
 from mori.store import limits
 from mori.store.base import (
     ALIGNMENT,
@@ -56,6 +56,7 @@ __all__ = [
     "used",
     "writable",
     "writable_mapping",
+    "written_pages",
 ]
 
 Bytes = npt.NDArray[np.uint8]
@@ -92,6 +93,7 @@ used: Final = _Used()
 
 _mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
 _placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
+_privates: weakref.WeakValueDictionary[int, _Private] = weakref.WeakValueDictionary()  # by address
 _counter = itertools.count()
 _changes = 0  # of the places
 _is_forgetting = False
@@ -329,7 +331,10 @@ class _Private:
             lease.held, mapping.header.segment_nbytes, start, nbytes, both, private
         )
         self.nbytes = nbytes
-        self._mapping = mapping
+        self.mapping = mapping
+        self.start = start
+        """Where in the region the pages begin."""
+        _privates[self.address] = self
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -352,6 +357,29 @@ def writable(array: Bytes) -> Bytes:
     start = offset - offset % PAGE
     private = np.asarray(_Private(mapping, start, offset + array.nbytes - start))
     return private[offset - start :]
+
+
+def written_pages(address: int, array: Bytes) -> list[tuple[int, int]] | None:
+    """Return where private memory may differ from an array of a region that its pages are of.
+
+    `address` is where the memory begins. Returns the first byte and the one after the last of each run of
+    pages that this process has written to, as places in the array. Nothing is read of either. None if the
+    memory is not known to be pages of the same part of the region.
+    """
+    mapping = held_by(array)
+    if mapping is None:
+        return None
+    offset = address_of(array) - mapping.address
+    for start in (offset - offset % PAGE, 0):
+        pages = _privates.get(address - (offset - start))
+        if pages is not None and pages.mapping is mapping and pages.start == start:
+            runs = copied_pages(address, array.nbytes)
+            return (
+                None
+                if runs is None
+                else [(max(low - address, 0), min(high - address, array.nbytes)) for low, high in runs]
+            )
+    return None
 
 
 def writable_mapping(mapping: Mapping) -> Mapping:

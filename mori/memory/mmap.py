@@ -26,6 +26,7 @@ from mori.store.limits import HUGE
 
 __all__ = [
     "PAGE",
+    "copied_pages",
     "huge_pages",
     "keep_from_children",
     "map_files",
@@ -91,6 +92,31 @@ def map_files(
 def protect(address: int, nbytes: int, protection: int) -> None:
     """Allow what may be done to pages, and nothing else."""
     _check(_mprotect(address, nbytes, protection))
+
+
+def copied_pages(address: int, nbytes: int) -> list[tuple[int, int]] | None:
+    """Return the runs of pages of a private mapping of a file that are this process's copies.
+
+    As the addresses at which each begins and ends. A page that was not touched, or only read, is the file's.
+    None where the system does not tell.
+    """
+    first = address // PAGE
+    count = (address + nbytes - 1) // PAGE - first + 1
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:
+            entries = np.frombuffer(os.pread(file.fileno(), 8 * count, 8 * first), np.uint64)
+    except OSError:
+        return None
+    if len(entries) != count:
+        return None
+    is_there, is_swapped, is_files = ((entries >> np.uint64(bit)) & np.uint64(1) for bit in (63, 62, 61))
+    copied = np.zeros(count + 2, np.int8)  # with a page at each end that is not
+    copied[1:-1] = is_swapped | (is_there & ~is_files)
+    edges = np.flatnonzero(np.diff(copied))
+    return [
+        ((first + int(low)) * PAGE, (first + int(high)) * PAGE)
+        for low, high in zip(edges[::2], edges[1::2], strict=True)
+    ]
 
 
 def populate(address: int, nbytes: int) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -11,11 +14,19 @@ from mori.codecs.streams import reloaded
 from mori.format.codec import Joined
 from mori.format.node import Node
 from mori.format.plan import PlanNode, buffer_nbytes, measure
-from mori.memory.mapping import address_of, held_by
+from mori.memory.mapping import Mapping, address_of, held_by, written_pages
 from mori.wire.transport import use_transport
 
 __all__ = ["is_by_reference", "is_unchanged", "is_written_alike"]
 
+_compare: Final = ctypes.CDLL(None).memcmp
+_compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_forms: Final[weakref.WeakKeyDictionary[Mapping, dict[int, set[bytes]]]] = weakref.WeakKeyDictionary()
+"""By region and node: how what was opened from it is written, though other bytes stand in the region.
+
+Of a forest, the pickle refers to the dtype of an array where that of the original had another one. To find
+that both read the same takes several times as long as to write it.
+"""
 _FEW: Final = 8  # times the bytes of an object without its data, at least, are those of its region
 
 
@@ -32,14 +43,21 @@ def is_written_alike(node: Node, obj: Any) -> bool:
     try:
         with use_transport("value"):  # a region refers to no other
             plan = measure(obj)
-            if _is_same(plan, node):
+            others = _differences(plan, node)
+            if others == []:
+                return True
+            forms = _forms.setdefault(node.mapping, {}).setdefault(node.offset, set())
+            form = None if others is None else _digest(others)
+            if form in forms:
                 return True
             other = node.open()
-            if _is_same(plan, measure(other)):
+            # Both are pickled once more in the end: that may itself have changed them, such as xarray's
+            # datasets, of which an attribute was asked for: they have a dict where they had None.
+            if _is_same(plan, measure(other)) or _is_same(measure(reloaded(obj)), measure(reloaded(other))):
+                if form is not None:
+                    forms.add(form)
                 return True
-            # Both have been pickled now, which may itself have changed them: xarray's datasets, of which an
-            # attribute was asked for, have a dict where they had None.
-            return _is_same(measure(reloaded(obj)), measure(reloaded(other)))
+            return False
     except Exception:  # what is in it now does not pickle, or another thread writes to it at this moment
         return False
 
@@ -79,31 +97,61 @@ def _taken(x: PlanNode | Node) -> _Taken:
     return x.record.codec, x.meta, x.buffers(), [x.here(index) for index in range(len(x))]
 
 
-def _is_same(one: PlanNode | Node, other: PlanNode | Node) -> bool:
-    """Compare two trees, each planned or written."""
-    pairs = [(one, other)]
-    for ours, theirs in pairs:
+def _is_same(one: PlanNode, other: PlanNode) -> bool:
+    """Compare two plans."""
+    return _differences(one, other) == []
+
+
+def _differences(one: PlanNode, other: PlanNode | Node) -> list[bytes] | None:
+    """Return what a plan has in other bytes than a tree that is planned or written, and where.
+
+    None if they have not the same nodes.
+    """
+    found: list[bytes] = []
+    pairs: list[tuple[PlanNode | Node, PlanNode | Node]] = [(one, other)]
+    for place, (ours, theirs) in enumerate(pairs):
         number, meta, buffers, children = _taken(ours)
         their_number, their_meta, their_buffers, their_children = _taken(theirs)
         if (number, len(buffers), len(children)) != (their_number, len(their_buffers), len(their_children)):
-            return False
+            return None
         if not ours.is_alias and meta != their_meta:  # how far back is filled in when it is written
-            return False
-        if not all(map(_is_same_buffer, buffers, their_buffers)):
-            return False
+            found += b"%d meta" % place, meta
+        for which, (buffer, their) in enumerate(zip(buffers, their_buffers, strict=True)):
+            if not _is_same_buffer(buffer, their):
+                found += b"%d buffer %d" % (place, which), _bytes(_pieces(buffer))
         pairs += zip(children, their_children, strict=True)
-    return True
+    return found
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+def _pieces(buffer: Any) -> Sequence[Any]:
+    return [*buffer] if isinstance(buffer, Sequence | Joined) else [buffer]
 
 
 def _is_same_buffer(one: Any, other: Any) -> bool:
-    ours, theirs = (
-        [*buffer] if isinstance(buffer, Sequence | Joined) else [buffer] for buffer in (one, other)
-    )
-    if len(ours) == len(theirs) == 1 and ours[0].nbytes == theirs[0].nbytes:
-        first, second = map(address_of, (ours[0], theirs[0]))
-        if first == second and all(one.flags.forc for one in (ours[0], theirs[0])):  # no bytes between
-            return True
+    ours, theirs = _pieces(one), _pieces(other)
+    if len(ours) == len(theirs) == 1 and all(array.flags.forc for array in (ours[0], theirs[0])):
+        return ours[0].nbytes == theirs[0].nbytes and _is_same_memory(ours[0], theirs[0])
     return _bytes(ours) == _bytes(theirs)
+
+
+def _is_same_memory(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
+    """Compare two arrays of as many bytes, with none between their elements, in memory."""
+    ours, theirs, nbytes = address_of(one), address_of(other), one.nbytes
+    if ours == theirs or not nbytes:
+        return True
+    runs = written_pages(ours, other)
+    return all(
+        not _compare(ours + low, theirs + low, high - low)
+        for low, high in ([(0, nbytes)] if runs is None else runs)
+    )
 
 
 def _bytes(pieces: Sequence[Any]) -> bytes:

@@ -22,8 +22,10 @@ import pytest
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 from joblib.externals.loky.backend.reduction import dumps
+from sklearn.ensemble import RandomForestRegressor
 
 import mori
+from mori.format.node import Node
 from tests.kinds import KINDS, is_equal, look, shared
 from tests.mori.classes import Fit
 from tests.regions import region_of
@@ -109,6 +111,22 @@ def test_what_was_written_to_goes_by_value_and_carries_the_write(kind: str, work
     assert not mori.is_shared(x)
     assert worker(read, x) == read(x)
     assert worker(mori.is_shared, x) is False
+
+
+def test_a_forest_is_opened_once_to_see_that_it_reads_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).random((200, 3))
+    forest = RandomForestRegressor(5, random_state=0).fit(rows, rows.sum(1))
+    x = mori.share(forest)
+    opened: list[int] = []
+    plain = Node.open
+    monkeypatch.setattr(Node, "open", lambda node: (opened.append(node.offset), plain(node))[1])
+    assert len(ForkingPickler.dumps(x)) <= 200
+    once = len(opened)
+    assert len(ForkingPickler.dumps(x)) <= 200
+    assert len(opened) == once
+    x.estimators_[0].max_depth = 7
+    assert not mori.is_shared(x)
+    assert pickle.loads(ForkingPickler.dumps(x)).estimators_[0].max_depth == 7
 
 
 def test_with_another_attribute_it_carries_that_and_references_to_its_arrays(worker: Any) -> None:

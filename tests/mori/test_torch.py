@@ -6,6 +6,7 @@ import gc
 import json
 import pickle
 import re
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,37 @@ def test_a_meta_that_does_not_fit_is_refused(changed: dict[str, Any]) -> None:
     plan.meta = json.dumps({**json.loads(plan.meta), **changed}).encode()
     with pytest.raises(mori.CorruptRegionError):
         open_node(root_of(mappings.map_bytes(bytes_of(plan))))
+
+
+def _resident() -> int:
+    """Return the bytes of pages of regions that this process has mapped and touched."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        found = dict(line.split(":", 1) for line in lines)
+    return sum(int(found[key].split()[0]) << 10 for key in ("RssShmem", "RssFile"))
+
+
+def test_to_pass_a_tensor_reads_none_of_it_and_carries_what_was_written(store: str) -> None:
+    shared = mori.share(torch.zeros(8_000_000))
+    mori.is_shared(shared)  # what the first question imports
+    before = _resident()
+    assert len(ForkingPickler.dumps(shared)) < 200
+    assert mori.is_shared(shared)
+    assert _resident() - before < MB
+    shared[4_000_000] = 0.0  # a page of its own, as it was
+    assert len(ForkingPickler.dumps(shared)) < 200
+    shared[7_999_999] = 1.0
+    assert not mori.is_shared(shared)
+    shared[7_999_999] = 0.0
+    assert mori.is_shared(shared)
+
+
+def test_a_module_is_a_reference_until_one_of_its_weights_changes(store: str) -> None:
+    module = mori.share(torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.Linear(300, 300)))
+    assert len(ForkingPickler.dumps(module)) < 200
+    with torch.no_grad():
+        module[1].weight[17, 3] += 1
+    assert not mori.is_shared(module)
+    assert pickle.loads(pickle.dumps(module))[1].weight[17, 3] == module[1].weight[17, 3]
 
 
 _READ = """
