@@ -52,7 +52,9 @@ class _Origin:
     __slots__ = ("_axes", "_holds_mutable", "_values", "node", "state", "template")
 
     def __init__(self, node: Node, obj: Any, state: State, template: Template | None = None) -> None:
-        self.node, self.state, self.template = node, state, template
+        self.node: Node = node
+        self.state: State = state
+        self.template: Template | None = template
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
         self._holds_mutable: bool | None = None
