@@ -109,7 +109,7 @@ lint: setup
 	$(BIN)/mypy --strict --config-file= --follow-imports=silent tests/typed.py
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typed.py
 	for package in mori mori_dask mori_ray; do \
-		$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes $$package > $(VENV)/types.txt || \
+		PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes $$package > $(VENV)/types.txt || \
 			{ cat $(VENV)/types.txt; exit 1; }; \
 	done
 	$(BIN)/lint-imports
