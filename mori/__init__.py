@@ -25,14 +25,17 @@ from mori.errors import (
     NotShareableError,
     ObjectColumnWarning,
     PartNotFoundError,
+    PickleNotAllowedError,
     ReadOnlyViewError,
     RegionNotFoundError,
+    SavedRegionNotFoundError,
     SettingError,
     StoreError,
     StoreFullError,
     StoreWarning,
     UnsafeRegionError,
 )
+from mori.files import load, save
 from mori.format.codec import Buffers, Codec, Encoded
 from mori.objects.allocate import AllocatedArray, allocate
 from mori.objects.array import SharedArray
@@ -55,8 +58,10 @@ __all__ = [
     "NotShareableError",
     "ObjectColumnWarning",
     "PartNotFoundError",
+    "PickleNotAllowedError",
     "ReadOnlyViewError",
     "RegionNotFoundError",
+    "SavedRegionNotFoundError",
     "SettingError",
     "SharedArray",
     "SharedBytes",
@@ -73,11 +78,13 @@ __all__ = [
     "by_value",
     "frombuffer",
     "is_shared",
+    "load",
     "map_shared",
     "materialize",
     "prune_shared",
     "regions",
     "register_codec",
+    "save",
     "share",
     "shared_name",
     "writable",

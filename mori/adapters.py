@@ -192,6 +192,8 @@ def is_copy(reference: bytes, region: Region) -> bool:
     """Return whether a region is an adopted copy, and not the one that the sender of the reference has."""
     where, _ = where_of(reference)
     assert region.lease is not None
+    if where.path is not None:
+        return region.source is None
     try:
         theirs = os.stat(f"/proc/{where.holder}/fd/{where.fd}")
     except OSError:

@@ -155,6 +155,26 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
 
 
 def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
+    try:
+        plan = plan_of(obj, strings)
+    except NotShareableError:
+        if codec.for_type(type(obj)) is None:  # it is the user's to know what pickles of an unknown class
+            return obj
+        raise
+    if not (
+        codec.TABLE[plan.codec].has_mapped(len(plan.children), len(plan.buffers))
+        or isinstance(codec.for_type(type(obj)), codec.ContainerCodec)
+        or _is_worth_a_reference(obj, plan)
+    ):
+        return obj
+
+    if shown_by is not None:
+        shown_by.writing(writer.region_nbytes(plan))
+    return root_of(writer.to_region(plan)).open_first()
+
+
+def plan_of(obj: Any, strings: str | None = None) -> PlanNode:
+    """Return the plan of an object; raises what `measure` does."""
     objects: Any = None
 
     def prepare(frame: Any, path: str) -> Any:
@@ -168,25 +188,11 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
 
     token = transport_var.set("value")  # a region refers to no other
     try:
-        plan = measure(obj, prepare)
-    except NotShareableError:
-        if codec.for_type(type(obj)) is None:  # it is the user's to know what pickles of an unknown class
-            return obj
-        raise
+        return measure(obj, prepare)
     finally:
         transport_var.reset(token)
         if objects is not None:
             objects.warn()
-    if not (
-        codec.TABLE[plan.codec].has_mapped(len(plan.children), len(plan.buffers))
-        or isinstance(codec.for_type(type(obj)), codec.ContainerCodec)
-        or _is_worth_a_reference(obj, plan)
-    ):
-        return obj
-
-    if shown_by is not None:
-        shown_by.writing(writer.region_nbytes(plan))
-    return root_of(writer.to_region(plan)).open_first()
 
 
 def _is_worth_a_reference(obj: object, plan: PlanNode) -> bool:
@@ -196,7 +202,7 @@ def _is_worth_a_reference(obj: object, plan: PlanNode) -> bool:
     return type(obj).__weakrefoffset__ != 0 and sum(map(buffer_nbytes, plan.buffers)) >= LEAST
 
 
-def _node_of(obj: object) -> Node | None:
+def node_of(obj: object) -> Node | None:
     """Return the node of a shared object or part, None for what is not shared."""
     if isinstance(obj, SharedArray):
         return array.node_of(obj)
@@ -223,7 +229,7 @@ def is_shared(x: object) -> bool:
         False again for what has been written to, and for what came by value. True for a plain
         DataFrame whose columns all lie in shared memory, such as ``frame.iloc[:10]`` of a shared one.
     """
-    node = _node_of(x)
+    node = node_of(x)
     if node is not None:
         return node.mapping.shared
     if hasattr(type(x), "_mori_is_intact"):
@@ -242,7 +248,7 @@ def shared_name(x: object) -> str | None:
         dict the place of the item, for a frame the place of the column. None for what is not
         shared, for slices of an array, and for what lies deeper than 64 levels.
     """
-    node = _node_of(x)
+    node = node_of(x)
     if node is None or not node.mapping.shared:
         return None
     inside = array.place_in(x, node) if isinstance(x, SharedArray) else ()
@@ -326,7 +332,8 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
 
 def _live(name: Name) -> Mapping | None:
     wanted = (name.pid, name.number)
-    return next((found for found in live() if found.shared and found.name[:2] == wanted), None)
+    here = (found for found in live() if found.shared and found.source is None)
+    return next((found for found in here if found.name[:2] == wanted), None)
 
 
 def prune_shared() -> list[str]:
@@ -474,7 +481,7 @@ def writable(x: Any) -> Any:
     >>> int(x[0]), type(y).__name__
     (0, 'ndarray')
     """
-    node = _node_of(x)
+    node = node_of(x)
     if node is None or not node.mapping.shared:
         return private_copy(x)
     private = writable_mapping(node.mapping)

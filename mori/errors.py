@@ -16,8 +16,10 @@ __all__ = [
     "NotShareableError",
     "ObjectColumnWarning",
     "PartNotFoundError",
+    "PickleNotAllowedError",
     "ReadOnlyViewError",
     "RegionNotFoundError",
+    "SavedRegionNotFoundError",
     "SettingError",
     "StoreError",
     "StoreFullError",
@@ -78,6 +80,29 @@ class RegionNotFoundError(MoriError, FileNotFoundError):
             name=name,
             store=store,
         )
+
+
+class SavedRegionNotFoundError(RegionNotFoundError):
+    """A pickled reference to a file that `mori.save` wrote, which is not there any more, or is another one.
+
+    Attributes
+    ----------
+    path : str
+        Of the file that was loaded where the reference was pickled.
+    """
+
+    path: str
+
+    def __init__(self, *, path: str, found: str) -> None:
+        MoriError.__init__(
+            self,
+            f"the file {path!r}, which was loaded where this object was pickled, cannot be opened here: "
+            f"{found}. Keep a file under its name until everybody has opened it, and save the next one under "
+            "another, or pickle the object inside `with mori.by_value():`",
+            path=path,
+            found=found,
+        )
+        self.name, self.store = path, "path"
 
 
 class CorruptRegionError(MoriError, ValueError):
@@ -210,6 +235,33 @@ class ObjectColumnWarning(UserWarning):
 
 class StoreWarning(UserWarning):
     """The store that is used by default cannot work here, and another one is used."""
+
+
+class PickleNotAllowedError(MoriError, ValueError):
+    """A part of a file that only code can put together again, where the caller has not allowed that.
+
+    Attributes
+    ----------
+    file : str
+        The file.
+    path : str
+        Where the part sits inside the object, such as ``obj["a"][3]``.
+    cls : str
+        The class, or function, that the pickle names first of those that are no plain data.
+    """
+
+    path: str
+    cls: str
+
+    def __init__(self, *, file: str, path: str, cls: str) -> None:
+        super().__init__(
+            f"{path} {file} is a pickle that needs {cls}. To unpickle it runs code that the file names, and "
+            "was not allowed. If you trust whoever wrote the file, open it with "
+            "mori.load(path, allow_pickle=True)",
+            file=file,
+            path=path,
+            cls=cls,
+        )
 
 
 class ReadOnlyViewError(MoriError, ValueError):

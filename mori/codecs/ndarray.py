@@ -35,6 +35,7 @@ __all__ = [
     "dtype_to_plain",
     "is_named",
     "is_plain",
+    "is_state_of",
     "name_class",
     "view_of",
 ]
@@ -121,6 +122,28 @@ def dtype_from_plain(plain: Any) -> np.dtype[Any]:
     if not is_plain(dtype):
         raise ValueError(f"{dtype} has no plain elements")
     return dtype
+
+
+def is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
+    """Return whether numpy itself would pickle such a state of a dtype."""
+    _, order, elements, names, fields, nbytes, _, flags, *metadata = state
+    if elements is not None:
+        made = np.dtype(elements)
+    elif names is not None:
+        formats, offsets = zip(*(fields[name] for name in names), strict=True)
+        plain: Any = {"names": [*names], "formats": formats, "offsets": offsets, "itemsize": nbytes}
+        made = np.dtype(plain, align=bool(flags & _ALIGNED))
+    elif metadata:
+        ((_, (unit, count, _, _)),) = metadata
+        made = np.dtype(
+            f"{dtype.kind}8[{int(count)}{unit.decode()}]" if unit != b"generic" else dtype.kind + "8"
+        )
+    else:
+        made = dtype if order == "|" else dtype.newbyteorder(order)
+    return bool(made.__reduce__()[2] == state)
+
+
+_ALIGNED: Final = 128  # flag of a dtype in a pickle
 
 
 class NdarrayCodec(BuiltinCodec):
@@ -232,8 +255,9 @@ def view_of(node: Node, view: Strides, dtype: np.dtype[Any]) -> npt.NDArray[Any]
 def _encode_objects(obj: npt.NDArray[Any]) -> Encoded:
     """Return the parts of an array whose elements are not plain bytes; it keeps its class."""
     meta: list[Any] = [obj.dtype.kind, obj.shape]
-    content: object = obj
-    if type(obj) is np.ndarray and obj.dtype.kind == "O" and not obj.dtype.metadata:
+    is_array = getattr(obj, "_ordinary", type(obj)) is np.ndarray
+    content: object = obj.view(np.ndarray) if is_array else obj
+    if is_array and obj.dtype.kind == "O" and not obj.dtype.metadata:
         order = _order_of(obj)
         meta.append(order)
         content = list(obj.view(np.ndarray).ravel(order))

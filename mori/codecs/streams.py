@@ -22,7 +22,7 @@ import sys
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,13 @@ import numpy.typing as npt
 from mori import _progress as progress
 from mori._imports import find_object, importing
 from mori.codecs.faults import fault_in, path_to
+from mori.codecs.ndarray import is_state_of
 from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.atoms import kinds_of
 from mori.format.codec import Buffers, ContainerCodec, Encoded, Pickled, UnpicklableError
 from mori.format.layout import Id, from_json, to_json
+from mori.format.plain import OtherNameError, other_name
 from mori.format.survey import Common, Contents, Survey
 from mori.store.base import MAX_STEPS
 
@@ -612,6 +614,45 @@ class _Unpickler(pickle.Unpickler):
         return self.persistent(number)
 
 
+def _attribute(obj: object, name: str) -> Any:
+    """Return the one function of a class that plain data are made by."""
+    if name == "_unpickle" and f"{obj.__module__}.{getattr(obj, '__qualname__', '')}" == "zoneinfo.ZoneInfo":
+        return getattr(obj, name)
+    raise pickle.UnpicklingError(f"a stream asks for {name:.40} of {obj!r:.40}")
+
+
+_InPython: Final[Any] = vars(pickle)["_Unpickler"]  # whose opcodes can be told apart
+
+
+class GuardedUnpickler(_InPython):
+    """Reads a stream of plain data, where nobody has vouched for it: numpy believes what it is told of a
+    dtype, which may be that bytes are addresses of objects.
+    """
+
+    dispatch: ClassVar[Any] = {**_InPython.dispatch}
+    reader: Reader
+    persistent: Get
+    part: Get
+
+    def persistent_load(self, number: int) -> Any:
+        return self.persistent(number)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == _PART_NAME:
+            return self.part
+        found = self.reader.find(module, name)
+        return _attribute if found is getattr else found
+
+    def load_build(self) -> None:
+        """Refuse the state of a dtype that would not be written so."""
+        state, obj = self.stack[-1], self.stack[-2]
+        if isinstance(obj, np.dtype) and not is_state_of(obj, state):
+            raise pickle.UnpicklingError(f"a dtype {obj} with the state {state!r:.80}")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
 class Reader:
     """Reads the streams of one node.
 
@@ -621,11 +662,14 @@ class Reader:
         If what was written beside the streams makes no sense.
     """
 
-    def __init__(self, flags: int, names: list[Any], children: int) -> None:
+    def __init__(self, flags: int, names: list[Any], children: int, *, allows_pickles: bool = True) -> None:
         if type(flags) is not int or not 0 <= flags < 64:
             raise ValueError(f"flags {flags!r:.80}, of which 0 to 63 are known")
         if not (type(names) is list and all(map(_is_listed, names))):
             raise ValueError(f"{names!r:.80} is no list of names")
+        if not allows_pickles and (name := other_name(flags, names)) is not None:
+            raise OtherNameError(name)
+        self._is_guarded = bool(names) and not allows_pickles
         self.is_flat: bool = bool(flags & 1)
         self.is_fixed: bool = bool(flags & 2)
         self.is_opaque: bool = bool(flags & 4)
@@ -660,7 +704,8 @@ class Reader:
 
     def load(self, stream: bytes, persistent: Get, part: Get, buffers: Any = None) -> Any:
         """Return what a stream says."""
-        unpickler = _Unpickler(io.BytesIO(stream), buffers=buffers)
+        cls: Any = GuardedUnpickler if self._is_guarded else _Unpickler
+        unpickler = cls(io.BytesIO(stream), buffers=buffers)
         unpickler.reader, unpickler.persistent, unpickler.part = self, persistent, part
         return unpickler.load()
 
@@ -774,7 +819,7 @@ class Blocks:
 
     def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
         kind, length, flags, names = from_json(meta)
-        self.reader: Reader = Reader(flags, names, children)
+        self.reader: Reader = Reader(flags, names, children, allows_pickles=buffers.allows_pickles)
         table, data = buffers
         if kind not in ("list", "tuple") or type(length) is not int or length < 0:
             raise ValueError(f"{length!r} elements of a {kind!r}")
@@ -886,7 +931,7 @@ class ObjectStream:
 
     def __init__(self, meta: bytes, buffers: Buffers, children: int) -> None:
         kind, checksum, flags, names = from_json(meta)
-        self.reader: Reader = Reader(flags, names, children)
+        self.reader: Reader = Reader(flags, names, children, allows_pickles=buffers.allows_pickles)
         data, *rest = buffers
         self.kind: str = kind
         self.buffers: list[npt.NDArray[np.uint8]] = rest

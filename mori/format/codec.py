@@ -120,6 +120,8 @@ class Buffers(list[npt.NDArray[np.uint8]]):
     """
 
     trusted: bool = False
+    allows_pickles: bool = True
+    """Whether pickles that name more than plain data may be read."""
 
 
 class Strides(NamedTuple):

@@ -13,12 +13,13 @@ from typing import Any, Final, overload
 import numpy as np
 import numpy.typing as npt
 
-from mori.errors import CorruptRegionError
+from mori.errors import CorruptRegionError, MoriError, PickleNotAllowedError
 from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
 from mori.format.layout import Id
+from mori.format.plain import OtherNameError
 from mori.memory.mapping import Bytes, Mapping, address_of, held_by
-from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name, format_name
+from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name
 
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 
@@ -68,6 +69,7 @@ class Node:
         """Return the node's buffers as read-only arrays over the region."""
         found = Buffers()
         found.trusted = self.mapping.trusted
+        found.allows_pickles = self.mapping.allows_pickles
         start = self.offset + self._head - self.record.buffers * layout.BUFFER.size
         first = self._head + layout.CHILD.size * self.record.children
         for number in range(self.record.buffers):
@@ -199,13 +201,27 @@ class Node:
         """Return its children, each opened when it is asked for."""
         return _Children(self) if self.record.children else ()
 
-    def decode_error(self, found: str | BaseException) -> CorruptRegionError:
+    def decode_error(self, found: str | BaseException) -> MoriError:
         """Return the error for a node whose content makes no sense: what was found, or what that raised."""
+        if isinstance(found, OtherNameError):
+            return self.refused(found.name)
         return self._corrupt(found if isinstance(found, str) else senseless(found))
+
+    def refused(self, name: str, path: str | None = None) -> PickleNotAllowedError:
+        """Return the error for a node with a pickle that names more than plain data."""
+        return PickleNotAllowedError(file=self.mapping.shown, path=path or self._shown(), cls=name)
+
+    def _shown(self) -> str:
+        """Return how errors call this part, by its numbers."""
+        try:
+            name = self.name()
+        except MoriError:
+            name = None
+        return f"part {[*name.path]}" if name is not None and name.path else "the object"
 
     def _corrupt(self, found: str) -> CorruptRegionError:
         return CorruptRegionError(
-            name=format_name(self.mapping.name), found=f"in the node at byte {self.offset}, {found}"
+            name=self.mapping.shown, found=f"in the node at byte {self.offset}, {found}"
         )
 
 

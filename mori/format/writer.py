@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mori.format import layout
 from mori.format.codec import Buffer, Joined
+from mori.format.plain import STREAMS, first_name
 from mori.memory import region
 from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Sink
@@ -19,7 +20,7 @@ from mori.store.base import HEADER, Header, align, pack_header
 if TYPE_CHECKING:
     from mori.format.plan import PlanNode
 
-__all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "to_region", "write"]
+__all__ = ["ROOT", "header_of", "region_nbytes", "to_bytes", "to_file", "to_region", "write"]
 
 ROOT: Final = align(HEADER.size)
 _SMALL: Final = 1 << 16  # what is smaller is gathered
@@ -33,7 +34,12 @@ def region_nbytes(root: PlanNode) -> int:
 
 def to_region(root: PlanNode) -> Mapping:
     """Write a plan into a new region and return its mapping; raises what `region.create` does."""
-    return region.create(region_nbytes(root), partial(write, root), ROOT)
+    return region.create(ROOT + root.extent, partial(write, root), ROOT)
+
+
+def to_file(root: PlanNode, path: str) -> None:
+    """Write a plan to a file; raises what `region.save` does."""
+    region.save(path, region_nbytes(root), partial(write, root), ROOT)
 
 
 def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> Header:
@@ -52,14 +58,20 @@ def to_bytes(root: PlanNode, header: Header) -> bytearray:
     return made
 
 
-def write(root: PlanNode, header: Header, put: Sink) -> None:
-    """Pass the bytes of a region to `put`, in order."""
+def write(root: PlanNode, header: Header, put: Sink) -> int:
+    """Pass the bytes of a region to `put`, in order.
+
+    Returns the offset of the first node with a pickle that names more than plain data; 0 if there is none.
+    """
     out = _Gatherer(put, pack_header(header))
+    first = 0
     starts: dict[int, int] = {}
     pending = [(root, ROOT, 0, 0)]
     while pending:
         node, start, back, index = pending.pop()
         meta = node.meta
+        if node.codec in STREAMS and not first and first_name(node.codec, meta) is not None:
+            first = start
         if node.flags & layout.ALIASED:
             starts[id(node)] = start
         if node.target is not None:
@@ -83,6 +95,7 @@ def write(root: PlanNode, header: Header, put: Sink) -> None:
             child = node.children[number]
             pending.append((child, start + child.back, child.back, number))
     out.finish(ROOT + root.extent)
+    return first
 
 
 class _Gatherer:

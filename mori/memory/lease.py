@@ -112,6 +112,11 @@ class Lease:
         return self._held.fds[0]
 
     @property
+    def files(self) -> _Files | None:
+        """Device and inode of each file that it holds."""
+        return self._files
+
+    @property
     def path(self) -> str | None:
         """The file in a directory, where the region is one."""
         return None if self._held is None else self._held.path
@@ -128,7 +133,7 @@ class Lease:
 
     @needs_grace.setter
     def needs_grace(self, needed: bool) -> None:
-        process = os.getpid() if needed else 0
+        process = os.getpid() if needed and not self.home.is_lasting else 0
         if self._pickled_by != process:
             self._pickled_by = process
             if needed:

@@ -29,11 +29,14 @@ from mori.store.base import (
     ALIGNMENT,
     ENCODED,
     MEMFD,
+    NO_PICKLES,
     SMALL_ALIGNMENT,
     Header,
     Held,
     Name,
     Owner,
+    format_name,
+    format_source,
     is_out_of_descriptors,
     opened,
     unpack_header,
@@ -48,6 +51,7 @@ __all__ = [
     "Reopener",
     "address_of",
     "held_by",
+    "key_of",
     "known",
     "live",
     "map_bytes",
@@ -91,7 +95,14 @@ class _Used:
 
 used: Final = _Used()
 
-_mappings: weakref.WeakValueDictionary[bytes, Mapping] = weakref.WeakValueDictionary()
+Key = bytes | tuple[bytes, str, bool]
+"""What the one mapping of a region is known by: its id; with the path, and whether its pickles may be read,
+where a user named its file.
+
+Somebody else may have written that file, with whatever id: it stands for no region of a store.
+"""
+
+_mappings: weakref.WeakValueDictionary[Key, Mapping] = weakref.WeakValueDictionary()
 _placed: list[tuple[int, int, weakref.ref[Mapping]]] = []  # by address; some may be gone
 _privates: weakref.WeakValueDictionary[int, _Private] = weakref.WeakValueDictionary()  # by address
 _counter = itertools.count()
@@ -118,7 +129,9 @@ class Mapping:
     Safe on any thread. A forked child inherits it and holds the region on its own account.
     """
 
-    def __init__(self, header: Header, address: int, lease: Lease | None, owner: object) -> None:
+    def __init__(
+        self, header: Header, address: int, lease: Lease | None, owner: object, source: str | None = None
+    ) -> None:
         used.ever = True
         # Of the memory. It goes first: in the pool, whoever has pages mapped holds them.
         self._owner = owner
@@ -126,8 +139,12 @@ class Mapping:
         self.address = address
         self.nbytes: int = header.nbytes
         self.lease = lease
+        self.source: str | None = source
+        """The path of its file, where a user named that."""
         is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
         self.trusted: bool = is_sealed and header.flags & ENCODED == ENCODED
+        self.allows_pickles: bool = not header.flags & NO_PICKLES
+        """Whether pickles that name more than plain data may be read."""
         self.is_writable = False
         """Whether numpy may write to it: then it is of one owner alone, and its writes are its own."""
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
@@ -147,6 +164,11 @@ class Mapping:
         return Name(self.header.pid, self.header.number)
 
     @property
+    def shown(self) -> str:
+        """How errors call it."""
+        return format_name(self.name) if self.source is None else format_source(self.source)
+
+    @property
     def region_id(self) -> bytes:
         """The region's id, which its copies have, too."""
         return self.header.region_id
@@ -160,6 +182,10 @@ class Mapping:
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
         return self.lease is not None and not self.lease.is_given_back
+
+    def is_of(self, files: object) -> bool:
+        """Return whether it is mapped from these files, by device and inode."""
+        return self.lease is not None and self.lease.files == files
 
     @property
     def kind(self) -> int:
@@ -194,11 +220,18 @@ def mapped(lease: Lease, header: Header, *, is_new: bool) -> Mapping:
 
     The lease is given back if it is not needed, or if the region cannot be mapped.
     """
+    held = lease.held
+    source = held.source
+    key: Key = header.region_id
+    if source is not None:
+        key = key_of(header.region_id, source, allows_pickles=not header.flags & NO_PICKLES)
     with _lock:  # two threads may have opened it at once
-        if not is_new and (known := _mappings.get(header.region_id)) is not None:
+        known = None if is_new else _mappings.get(key)
+        # Under a user's name there may be another file by now, of whatever id.
+        if known is not None and (source is None or known.is_of(lease.files)):
             lease.let_go()
             return known
-        span = lease.held, header.segment_nbytes, 0, header.nbytes
+        span = held, header.segment_nbytes, 0, header.nbytes
         try:
             try:
                 address, owner = _map_held(*span, *(_READ_ONLY if _is_strict() else _PRIVATE))
@@ -207,8 +240,8 @@ def mapped(lease: Lease, header: Header, *, is_new: bool) -> Mapping:
         except OSError:
             lease.let_go()
             raise
-        mapping = Mapping(header, address, lease, owner)
-        _mappings[header.region_id] = mapping
+        mapping = Mapping(header, address, lease, owner, source)
+        _mappings[key] = mapping
         _place(mapping)
         return mapping
 
@@ -270,9 +303,14 @@ def _reopened(fd: int, path: str) -> Owner:
     raise UnsafeRegionError(name=path, found="it was replaced while it was opened")
 
 
-def known(region_id: bytes) -> Mapping | None:
+def key_of(region_id: bytes, source: str | None = None, *, allows_pickles: bool = True) -> Key:
+    """Return the key of a region, which is in the file of a path if that is given."""
+    return region_id if source is None else (region_id, source, allows_pickles)
+
+
+def known(key: Key) -> Mapping | None:
     """Return the mapping of a region that this process has mapped already."""
-    return _mappings.get(region_id)
+    return _mappings.get(key)
 
 
 def map_bytes(buffer: object, head: bytes | None = None) -> Mapping:
@@ -385,7 +423,7 @@ def written_pages(address: int, array: Bytes) -> list[tuple[int, int]] | None:
 def writable_mapping(mapping: Mapping) -> Mapping:
     """Return a mapping of the same region for one owner, who may write to it (copy on write)."""
     pages = _Private(mapping, 0, mapping.nbytes)
-    private = Mapping(mapping.header, pages.address, None, pages)
+    private = Mapping(mapping.header, pages.address, None, pages, mapping.source)
     private.trusted = mapping.trusted
     private.is_writable = True
     return private

@@ -36,7 +36,7 @@ class Sink(Protocol):
         """Write them, or see to it. What is `borrowed` costs no memory while it waits."""
 
 
-def write_segments(write: Callable[[Header, Sink], None], draft: Draft, header: Header) -> None:
+def write_segments(write: Callable[[Header, Sink], object], draft: Draft, header: Header) -> None:
     """Write a region's bytes to the files of its draft, or to their pages where it has these.
 
     Parameters
@@ -74,7 +74,7 @@ def write_segments(write: Callable[[Header, Sink], None], draft: Draft, header: 
 
 
 def _write_pages(
-    write: Callable[[Header, Sink], None], header: Header, memory: npt.NDArray[np.uint8], threads: int
+    write: Callable[[Header, Sink], object], header: Header, memory: npt.NDArray[np.uint8], threads: int
 ) -> None:
     copying = _Copying(memory, threads)
     write(header, copying)

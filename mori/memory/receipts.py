@@ -233,6 +233,8 @@ def expect(lease: Lease) -> tuple[Sent, bytes] | None:
 
     None where nobody could leave one: the reference has a grace, as any other.
     """
+    if lease.home.is_lasting:
+        return None
     lease.needs_grace = True
     return _receipts.expect(lease)
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
-from mori.memory import mapping, pool, receipts
+from mori.memory import checksums, mapping, pool, receipts
 from mori.memory.lease import Lease, expire_graces
 from mori.memory.mapping import Mapping
 from mori.memory.mmap import PAGE
@@ -24,6 +24,7 @@ from mori.store import limits
 from mori.store.base import (
     ENCODED,
     HEADER,
+    NO_PICKLES,
     Draft,
     Header,
     Held,
@@ -37,6 +38,7 @@ from mori.store.base import (
     unpack_header,
 )
 from mori.store.locks import exclusive
+from mori.store.paths import PathStore
 
 __all__ = [
     "Unsealed",
@@ -48,6 +50,7 @@ __all__ = [
     "lease",
     "located",
     "publish",
+    "save",
     "watch",
 ]
 
@@ -71,7 +74,11 @@ class Unsealed(NamedTuple):
 
 
 def create(
-    nbytes: int, write: Callable[[Header, Sink], None], root: int, region_id: bytes | None = None
+    nbytes: int,
+    write: Callable[[Header, Sink], object],
+    root: int,
+    region_id: bytes | None = None,
+    flags: int = ENCODED,
 ) -> Mapping:
     """Write a new region and return its mapping.
 
@@ -84,8 +91,10 @@ def create(
     root : int
         Offset of the root node.
     region_id : bytes, optional
-        Of the region that this is a copy of; a new one gets a new id. What a copy holds is checked by
-        everyone who opens it, since it came from elsewhere.
+        Of the region that this is a copy of; a new one gets a new id.
+    flags : int
+        Of its header. Without `ENCODED`, what it holds is checked by everyone who opens it, since it came
+        from elsewhere.
 
     Raises
     ------
@@ -95,7 +104,6 @@ def create(
         If this process may not open or map any more.
     """
     home = store.current()
-    flags = ENCODED if region_id is None else 0
     if (most := settings.pool()) and pool.takes(home, nbytes, most):
         home = pool.current()
 
@@ -107,6 +115,41 @@ def create(
         return found
 
     return _with_room(home, nbytes, attempt)
+
+
+def save(path: str, nbytes: int, write: Callable[[Header, Sink], int], root: int) -> None:
+    """Write a new region to a file, which takes the place of what is there when it is whole.
+
+    Parameters
+    ----------
+    path : str
+        Absolute, without symbolic links.
+    nbytes, root : int
+        As for `create`.
+    write : callable
+        As for `create`; it returns the offset of the first node with a pickle that names more than plain
+        data, 0 if there is none.
+
+    Raises
+    ------
+    StoreFullError
+        If there is no room.
+    OSError
+        If no file can be made there. Whatever is raised, what was there is there.
+    """
+    home = PathStore(path)
+    fill = partial(write_segments, partial(checksums.with_checksums, write))
+
+    def attempt() -> None:
+        draft = _begin(home, nbytes, root, fill).draft
+        try:
+            home.publish(draft)
+        except BaseException:
+            home.discard(draft)
+            raise
+        draft.held.close()
+
+    _with_room(home, nbytes + checksums.trailer_nbytes(nbytes), attempt)
 
 
 def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
@@ -246,7 +289,7 @@ def find(where: Where, kind: int) -> Mapping | None:
     LimitError
         If this process may not open or map any more.
     """
-    if where.region_id is not None and (found := mapping.known(where.region_id)) is not None:
+    if (found := _known(where)) is not None:
         return found
     home = store.of_kind(kind)
     found = _twice(_find, home, where)
@@ -255,9 +298,17 @@ def find(where: Where, kind: int) -> Mapping | None:
     return found
 
 
+def _known(where: Where) -> Mapping | None:
+    if where.region_id is None:
+        return None
+    if where.path is None:  # as nearly always
+        return mapping.known(where.region_id)
+    return mapping.known(mapping.key_of(where.region_id, where.path, allows_pickles=where.allows_pickles))
+
+
 def lease(where: Where, kind: int) -> Lease | None:
     """Lease a region without mapping it; None if no process holds it. Raises what `find` does."""
-    if where.region_id is not None and (mapped := mapping.known(where.region_id)) is not None:
+    if (mapped := _known(where)) is not None:
         return mapped.lease
     home = store.of_kind(kind)
     found = _twice(_open, home, where)
@@ -306,13 +357,13 @@ def adopt(arrived: Mapping) -> Mapping:
     header = arrived.header
     with exclusive(store.directory(), "adopt", _PATIENCE):
         if (found := find_copy(header.region_id, (header.pid, header.number))) is not None:
-            return found
+            return found if found.allows_pickles == arrived.allows_pickles else arrived
 
         def write(new: Header, put: Sink) -> None:
             put(pack_header(new))
             put(memoryview(arrived.bytes())[HEADER.size :], borrowed=True)
 
-        return create(arrived.nbytes, write, header.root, header.region_id)
+        return create(arrived.nbytes, write, header.root, header.region_id, header.flags & NO_PICKLES)
 
 
 def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
@@ -322,7 +373,7 @@ def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
     try:
         header = unpack_header(os.pread(held.fds[0], HEADER.size, 0))
         if fault := header if isinstance(header, str) else _fault(header, held, where):
-            raise CorruptRegionError(name=format_name(Name(where.pid, where.number)), found=fault)
+            raise CorruptRegionError(name=where.shown, found=fault)
     except BaseException:
         home.release(held)
         raise
@@ -330,6 +381,9 @@ def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
     if where.region_id not in (None, header.region_id):
         home.release(held)
         return None
+    if held.source is not None:
+        untrusted = 0 if where.allows_pickles else NO_PICKLES
+        header = header._replace(flags=header.flags & ~NO_PICKLES | untrusted)
     return held, header
 
 
@@ -340,9 +394,13 @@ def _find(home: Store, where: Where) -> Mapping | None:
 
 def _fault(header: Header, held: Held, where: Where) -> str | None:
     """Return the fault of a region with a valid header, in its name or in the sizes of its files."""
+    sizes = [status.st_size for status in held.statuses]
+    if held.source is not None:
+        whole = header.nbytes + checksums.trailer_nbytes(header.nbytes)
+        is_cut = sizes[0] not in (header.nbytes, whole) or header.segment_nbytes
+        return f"it has {sizes[0]} bytes, and should have {whole}: it was cut off" if is_cut else None
     if (header.pid, header.number) != (where.pid, where.number):
         return f"its header says that it is {format_name(Name(header.pid, header.number))}"
-    sizes = [status.st_size for status in held.statuses]
     is_exact = not held.pages
     if header.nbytes != sum(sizes) and (is_exact or header.nbytes > sum(sizes)):
         return f"its header says {header.nbytes} bytes, it has {sum(sizes)}"

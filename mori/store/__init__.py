@@ -1,6 +1,7 @@
 """Stores: where regions live and how a name finds them. This file says which one a region goes to.
 
-`memfd` and `files` keep the interface of `base.Store`.
+`memfd` and `files` keep the interface of `base.Store`, and so does `paths`: files that users named, which no
+setting chooses.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from typing import Final
 from mori import settings
 from mori._imports import load
 from mori.errors import StoreError, StoreWarning
-from mori.store.base import FILES, MEMFD, Store
+from mori.store.base import FILES, MEMFD, PATH, Store
 
 # At once and not at their first use: a child that another thread forks in the middle of an import would wait
 # for ever for it to end. A Pool forks in a thread while another one opens what arrives.
 if os.name == "posix":
     from mori.store.files import FilesStore
     from mori.store.memfd import MemfdStore
+    from mori.store.paths import PathStore
 
-__all__ = ["FILES", "MEMFD", "current", "directory", "of_kind"]
+__all__ = ["FILES", "MEMFD", "PATH", "current", "directory", "of_kind"]
 
 _SHM: Final = "/dev/shm"
 
 _stores: dict[str, Store] = {}
+_PATHS: Final = PathStore()
 
 
 def _open_default() -> Store:
@@ -118,6 +121,8 @@ def of_kind(kind: int) -> Store:
     """Return the store that a reference of this kind is looked up in."""
     if kind == MEMFD and sys.platform == "linux":
         return _memfd()  # whether or not one could be made
+    if kind == PATH:
+        return _PATHS
     store = current()
     if store.kind == kind:
         return store

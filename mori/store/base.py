@@ -35,6 +35,8 @@ __all__ = [
     "MAGIC",
     "MAX_STEPS",
     "MEMFD",
+    "NO_PICKLES",
+    "PATH",
     "RECEIPTS_NBYTES",
     "SMALL_ALIGNMENT",
     "VERSION",
@@ -51,6 +53,7 @@ __all__ = [
     "entry_of",
     "format_label",
     "format_name",
+    "format_source",
     "forsake",
     "is_out_of_descriptors",
     "new_memfd",
@@ -96,6 +99,11 @@ def format_name(name: Name) -> str:
     return f"/{format_label(name.pid, name.number)}{path}"
 
 
+def format_source(path: str) -> str:
+    """Return how errors call the region in a file that a user named."""
+    return f"in the file {path!r}"
+
+
 def parse_name(text: object) -> Name | None:
     """Read a name; None for what is not well formed, of whatever type."""
     if not isinstance(text, str) or not text.isascii():
@@ -122,6 +130,11 @@ ENCODED: Final = 1
 
 It says something in a sealed memfd alone, whose header mori writes anew for each region. A header that came
 with its bytes, in a buffer or a file, cannot vouch for them.
+"""
+NO_PICKLES: Final = 2
+"""Flag of a header: whoever opens the region reads no pickle in it that names more than plain data.
+
+It goes with the bytes of a file that was loaded so, to whichever process they are sent.
 """
 
 # field, struct code: offsets follow from the codes (no padding under "<")
@@ -179,7 +192,7 @@ def unpack_header(data: Any) -> Header | str:
         return f"it has format version {version}, this mori reads version {VERSION}"
     if crc != zlib.crc32(raw[_CHECKED:]):
         return "the checksum of its header does not match"
-    if flags & ~ENCODED:
+    if flags & ~(ENCODED | NO_PICKLES):
         return f"its header has flags {flags:#x}, of a later mori"
     header: Header = tuple.__new__(Header, (*fields, flags))  # as all that is made for each region and node
     if header.nbytes < _LEAST or not HEADER.size <= header.root < header.nbytes:
@@ -231,17 +244,28 @@ def is_out_of_descriptors(error: OSError) -> bool:
 _NOEXEC_SEAL: Final = 0x8  # MFD_NOEXEC_SEAL, which some systems demand
 MEMFD: Final = 0
 FILES: Final = 1
+PATH: Final = 2
 RECEIPTS_NBYTES: Final = 4096
 
 
 class Where(NamedTuple):
-    """Where to look for a region: its creator's pid and number, its id, and a process that had it."""
+    """Where to look for a region: its creator's pid and number, its id, and a process that had it.
+
+    Of one in a file that a user named: its path, and whether the user trusts the pickles in it.
+    """
 
     pid: int
     number: int
     region_id: bytes | None = None
     holder: int = 0
     fd: int = -1
+    path: str | None = None
+    allows_pickles: bool = True
+
+    @property
+    def shown(self) -> str:
+        """How errors call it."""
+        return format_source(self.path) if self.path else format_name(Name(self.pid, self.number))
 
 
 class Held(NamedTuple):
@@ -255,6 +279,8 @@ class Held(NamedTuple):
     """Not 0 if they may be written again when nobody holds them: which pages, or -1 for another process's."""
     statuses: tuple[os.stat_result, ...] = ()
     """The status of each file when it was opened; empty for files that were made here."""
+    source: str | None = None
+    """The path of the one file, where a user named it: nothing is done to that file."""
 
     def close(self) -> None:
         """Close the descriptors that are not closed yet."""
@@ -268,9 +294,10 @@ class Held(NamedTuple):
         path: str | None = None,
         pages: int = 0,
         statuses: tuple[os.stat_result, ...] = (),
+        source: str | None = None,
     ) -> Held:
         """Return what open descriptors hold."""
-        return cls((*owners,), tuple(map(Owner.fileno, owners)), path, pages, statuses)
+        return cls((*owners,), tuple(map(Owner.fileno, owners)), path, pages, statuses, source)
 
 
 class Draft(NamedTuple):
@@ -310,6 +337,8 @@ class Store(Protocol):
 
     kind: int
     name: str
+    is_lasting: bool
+    """Whether its regions stay when nobody holds them."""
 
     def domain(self) -> str:
         """Name the set of processes that can open each other's regions in this store."""

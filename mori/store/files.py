@@ -50,6 +50,7 @@ class FilesStore:
     """Regions as files, kept alive by locks."""
 
     kind = FILES
+    is_lasting = False
 
     def __init__(self, directory: str) -> None:
         directory = os.path.abspath(directory)  # the program may change to another one

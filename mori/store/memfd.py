@@ -133,6 +133,7 @@ class MemfdStore:
     """Regions in sealed memfds, found through /proc."""
 
     kind = MEMFD
+    is_lasting = False
     name = "memfd"
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from mori import store
-from mori.errors import CorruptRegionError, RegionNotFoundError
+from mori.errors import CorruptRegionError, LimitError, RegionNotFoundError, SavedRegionNotFoundError
 from mori.format import layout, writer
 from mori.format.codec import Range, Strides
 from mori.format.node import Node, node_at, open_node, root_of
@@ -24,7 +24,7 @@ from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping, map_bytes, mapping_at
-from mori.store.base import FILES, HEADER, MEMFD, Name, Where, format_name, pack_header
+from mori.store.base import FILES, HEADER, MEMFD, NO_PICKLES, PATH, Where, pack_header
 from mori.wire import destination
 from mori.wire.lost import Lost
 from mori.wire.transport import Transport, current, is_wanted, load_adapters, transport_var, use_transport
@@ -57,12 +57,16 @@ _raises: ContextVar[bool | None] = ContextVar("mori_raises", default=None)  # No
 _FIXED: Final = struct.Struct("<B16sIIIIQ")
 REGION_ID: Final = slice(1, 17)
 """Where in a reference the id of its region is."""
+# Of a region in a file that a user named, this follows: the length of the path, and the path. Holder and
+# descriptor are the size there.
+_PATH_NBYTES: Final = struct.Struct("<H")
 _VIEW: Final = 0x10  # shape and strides of an array follow
 _PART: Final = 0x20  # start and length of an Arrow array follow
 _RECEIPT: Final = 0x40  # where the receiver is to say that it has arrived follows, at the end
+_NO_PICKLES: Final = 0x80  # its pickles are not to be read: the file was loaded so
 _RECEIPT_NBYTES: Final = 8
 _KIND: Final = 0x0F  # of the store
-_STORES: Final = {MEMFD: "memfd", FILES: "files"}
+_STORES: Final = {MEMFD: "memfd", FILES: "files", PATH: "path"}
 _START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
 _RANGE: Final = struct.Struct("<QQ")
 _MOST_DIMENSIONS: Final = 64
@@ -91,7 +95,13 @@ def by_reference(mapping: Mapping, offset: int, view: Strides | Range | None = N
     elif view is not None:
         kind |= _PART
         tail = _RANGE.pack(*view)
-    fixed = _FIXED.pack(kind, header.region_id, header.pid, header.number, os.getpid(), lease.fd, offset)
+    holder, fd, path = os.getpid(), lease.fd, b""
+    if mapping.source is not None:
+        kind |= _NO_PICKLES if header.flags & NO_PICKLES else 0
+        holder, fd = divmod(header.nbytes, 1 << 32)
+        path = os.fsencode(mapping.source)
+        path = _PATH_NBYTES.pack(len(path)) + path
+    fixed = _FIXED.pack(kind, header.region_id, header.pid, header.number, holder, fd, offset) + path
     # Where nobody has chosen, `is_wanted` has just looked who pickles.
     by = "reference" if transport_var.get() is destination.transport_of_frames else current()
     if isinstance(by, str):
@@ -142,7 +152,7 @@ class _Names(Transport):
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         kind, region_id, _, _, _, _, offset = _FIXED.unpack_from(payload)
         self.count += 1
-        return str, (f"{kind}-{region_id.hex()}-{offset}-{payload[_FIXED.size :].hex()}",)
+        return str, (f"{kind}-{region_id.hex()}-{offset}-{payload[_FIXED.size :].hex()}",)  # with a path
 
 
 def identity(obj: Any) -> bytes | None:
@@ -272,7 +282,15 @@ def use_lost_objects() -> Iterator[None]:
 
 def reference_to_region(payload: bytes) -> tuple[bytes, bytes]:
     """Return the id of the region that a reference is to, and a reference to the region as a whole."""
-    return payload[REGION_ID], bytes((payload[0] & _KIND,)) + payload[1 : _FIXED.size]
+    kind = payload[0] & (_KIND | _NO_PICKLES)
+    return payload[REGION_ID], bytes((kind,)) + payload[1 : _FIXED.size + _path_nbytes(payload)]
+
+
+def _path_nbytes(payload: bytes) -> int:
+    """Return how many bytes of a reference a path takes: none but of a region in a file that a user named."""
+    if payload[0] & _KIND != PATH:
+        return 0
+    return _PATH_NBYTES.size + int(_PATH_NBYTES.unpack_from(payload, _FIXED.size)[0])
 
 
 def lease_of(payload: bytes) -> Lease | None:
@@ -293,13 +311,24 @@ def where_of(payload: bytes) -> tuple[Where, int]:
     """
     try:
         kind, region_id, pid, number, holder, fd, _ = _FIXED.unpack_from(payload)
+        end = _path_nbytes(payload)
+        path = payload[_FIXED.size :][_PATH_NBYTES.size : end]
+        if end and not (len(payload) >= _FIXED.size + end and path.startswith(b"/") and b"\0" not in path):
+            raise struct.error(f"{bytes(path)!r:.80} is no path")
     except (struct.error, TypeError) as error:
         raise CorruptRegionError(name="of a reference", found=f"it is no reference ({error})") from error
-    form, place = kind & ~_KIND, kind & _KIND
+    place = kind & _KIND
+    if place == PATH:
+        form = kind & ~(_KIND | _NO_PICKLES)
+        fields: tuple[Any, ...] = region_id, 0, -1, os.fsdecode(path), not kind & _NO_PICKLES
+    else:
+        form = kind & ~_KIND
+        fields = region_id, holder, fd, None, True
+    where: Where = tuple.__new__(Where, (pid, number, *fields))
     if form not in (0, _VIEW, _PART) or place not in _STORES:
-        name = format_name(Name(pid, number))
-        raise CorruptRegionError(name=name, found=f"a reference of the kind {kind:#x}, of a later mori")
-    where: Where = tuple.__new__(Where, (pid, number, region_id, holder, fd))
+        raise CorruptRegionError(
+            name=where.shown, found=f"a reference of the kind {kind:#x}, of a later mori"
+        )
     return where, place
 
 
@@ -314,10 +343,19 @@ def open_region(payload: bytes) -> Mapping:
         If the payload is no reference.
     """
     where, place = where_of(payload)
-    mapping = region.find(where, place)
-    if mapping is None:
-        raise RegionNotFoundError(name=format_name(Name(where.pid, where.number)), store=_STORES[place])
-    return mapping
+    try:
+        mapping = region.find(where, place)
+    except LimitError:
+        raise
+    except OSError as error:
+        if where.path is None:
+            raise
+        raise SavedRegionNotFoundError(path=where.path, found=error.strerror or str(error)) from error
+    if mapping is not None:
+        return mapping
+    if where.path is not None:
+        raise SavedRegionNotFoundError(path=where.path, found="it is another file now, saved since")
+    raise RegionNotFoundError(name=where.shown, store=_STORES[place])
 
 
 def load_from(mapping: Mapping, payload: bytes) -> Any:
@@ -330,10 +368,10 @@ def load_from(mapping: Mapping, payload: bytes) -> Any:
 
 
 def _load(mapping: Mapping, payload: bytes) -> Any:
-    form, offset = payload[0] & ~_KIND, _FIXED.unpack_from(payload)[-1]
+    form, offset = payload[0] & (_VIEW | _PART), _FIXED.unpack_from(payload)[-1]
     if form:
         node = node_at(mapping, offset)
-        return node.codec.view(node, _view_of(node, form, payload[_FIXED.size :]))
+        return node.codec.view(node, _view_of(node, form, payload[_FIXED.size + _path_nbytes(payload) :]))
     found = mapping.reopen(offset)
     return node_at(mapping, offset).open_first() if found is None else found
 

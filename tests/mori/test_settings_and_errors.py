@@ -41,7 +41,9 @@ def test_a_grace_that_cannot_be_used_is_an_error_that_names_it(
 _ERRORS = [
     errors.MoriError("a text", more=1),
     errors.RegionNotFoundError(name="/mori_1_1", store="memfd"),
+    errors.SavedRegionNotFoundError(path="/x.mori", found="No such file or directory"),
     errors.CorruptRegionError(name="/mori_1_1", found="damage"),
+    errors.PickleNotAllowedError(file="in the file '/x.mori'", path="obj['a']", cls="shapes.Circle"),
     errors.ClassNotFoundError(cls="shapes.Circle", found="it is no class"),
     errors.PartNotFoundError(name="/mori_1_1[3]", found="no such part"),
     errors.StoreError(store="files:/x", found="no such directory", remedy="Create it"),

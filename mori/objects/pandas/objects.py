@@ -55,7 +55,7 @@ class Objects:
             'this frame rebuilds them in private memory. Share with strings="arrow" to keep strings in '
             "shared memory, or give the columns a dtype of their own first",
             ObjectColumnWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
