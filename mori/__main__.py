@@ -19,6 +19,7 @@ from mori.api import locate, map_shared, prune_shared, regions
 from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
+from mori.format.r import RNode
 from mori.store.base import VERSION, format_name
 from mori.store.processes import process_labels
 
@@ -121,7 +122,9 @@ def _inspect(options: argparse.Namespace) -> int:
     if rest:  # it has no node of its own: show the one that it lies in
         map_shared(options.name)  # says so if there is no such part
         name = name._replace(path=name.path[: -len(rest)])
-    mapping, home = node.mapping, store.current()
+    mapping = node.mapping
+    assert mapping.lease is not None
+    home = mapping.lease.home
     codec = _codec_of(node)
     parts = list(_tree(node, format_name(name), options.depth, options.parts))
     if options.json:
@@ -135,7 +138,7 @@ def _inspect(options: argparse.Namespace) -> int:
                 "name": format_name(mapping.name),
                 "nbytes": mapping.nbytes,
                 "id": mapping.header.region_id.hex(),
-                "format": VERSION,
+                "format": "R" if mapping.is_r else VERSION,
             },
             "parts": parts,
         }
@@ -151,6 +154,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _codec_of(node: Node) -> str:
+    if isinstance(node, RNode):
+        return node.description
     return _CODECS.get(node.record.codec, str(node.record.codec))
 
 
@@ -161,7 +166,8 @@ def _tree(node: Node, name: str, depth: int, most: int) -> Iterator[dict[str, An
     if depth <= 0:
         return
     for place in range(min(count, most)):
-        yield from _tree(node.child(place), f"{name}.{place}", depth - 1, most)
+        number = place + node.mapping.is_r  # R counts from 1
+        yield from _tree(node.child(place), f"{name}.{number}", depth - 1, most)
 
 
 def _prune(options: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from mori.objects.array import SharedArray
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
 from mori.objects.materialize import private_copy
-from mori.store.base import Entry, Name, Where, format_name, parse_name
+from mori.store.base import Entry, Name, Store, Where, format_name, parse_name
 from mori.wire import picklers
 from mori.wire.compare import is_by_reference
 from mori.wire.transport import load_adapters, transport_var, use_transport
@@ -245,8 +245,9 @@ def shared_name(x: object) -> str | None:
     -------
     str or None
         ``"/mori_4d1b_1"``, or ``"/mori_4d1b_1[2,0]"`` for element 0 of element 2, counted from 0; for a
-        dict the place of the item, for a frame the place of the column. None for what is not
-        shared, for slices of an array, and for what lies deeper than 64 levels.
+        dict the place of the item, for a frame the place of the column. What is in R's layout has the
+        name that R gives it, whose steps count from 1. None for what is not shared, for slices of an array,
+        and for what lies deeper than 64 levels.
     """
     node = node_of(x)
     if node is None or not node.mapping.shared:
@@ -254,7 +255,9 @@ def shared_name(x: object) -> str | None:
     inside = array.place_in(x, node) if isinstance(x, SharedArray) else ()
     if inside is None:
         return None
-    name = node.name(inside)
+    # A plain column of pandas may be a slice: it is asked for below.
+    is_whole = not node.mapping.is_r or isinstance(x, SharedArray) or hasattr(type(x), "_mori_is_intact")
+    name = node.name(inside) if is_whole else None
     if name is None and imported("pandas") is not None:
         with importing:
             from mori.objects.pandas import name_of
@@ -269,12 +272,14 @@ def map_shared(name: object) -> Any:
     Parameters
     ----------
     name : str
-        What `shared_name` gave, in any process of this user on this host.
+        What `shared_name` gave, in any process of this user on this host: here, or in R (on Linux). The parts
+        of what R made are counted from 1, as R does it.
 
     Returns
     -------
     object
-        The shared object or part; None if `name` is not well formed.
+        The shared object or part; None if `name` is not well formed. docs/r.md says what R's objects are
+        here.
 
     Raises
     ------
@@ -314,13 +319,17 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
     if parsed is None:
         return None
     home = store.current()
-    mapping = _live(parsed) or region.find(Where(parsed.pid, parsed.number), home.kind)
+    where = Where(parsed.pid, parsed.number)
+    mapping = _live(parsed) or region.find(where, home.kind)
+    if mapping is None and sys.platform == "linux":
+        mapping = region.find(where, store.R)
     if mapping is None:
-        raise RegionNotFoundError(name=format_name(parsed), store=home.name)
+        name = format_name(parsed)
+        raise RegionNotFoundError(name=name, store=home.name + " or R's" * (sys.platform == "linux"))
     node = root_of(mapping)
     for done, number in enumerate(parsed.path):
         try:
-            part = node.codec.part(node, number)
+            part = node.codec.part(node, number - mapping.is_r)
         except (TypeError, IndexError) as error:
             here = format_name(parsed._replace(path=parsed.path[: done + 1]))
             raise PartNotFoundError(name=here, found=str(error)) from None
@@ -343,13 +352,18 @@ def prune_shared() -> list[str]:
     -------
     list of str
         The names of the regions that were removed. In the `memfd` store the kernel frees them with
-        their last holder, so there is never anything to do.
+        their last holder, so there is never anything to do. What R made is R's to remove.
     """
-    return store.current().prune()
+    return [name for home in _stores() for name in home.prune()]
+
+
+def _stores() -> list[Store]:
+    """Return the store that `MORI_STORE` names, and R's where it can be looked into."""
+    return [store.current(), *([store.of_kind(store.R)] if sys.platform == "linux" else [])]
 
 
 def regions() -> list[Entry]:
-    """List what is alive in this domain: in the store that `MORI_STORE` names, of this user.
+    """List what is alive in this domain: in the store that `MORI_STORE` names, and R's, of this user.
 
     Returns
     -------
@@ -372,9 +386,11 @@ def regions() -> list[Entry]:
     >>> entry.nbytes > x.nbytes, entry.owner == os.getpid(), os.getpid() in entry.holders
     (True, True, True)
     """
-    home = store.current()
-    home.prune()
-    return sorted(home.entries(), key=lambda entry: -entry.age)
+    found: list[Entry] = []
+    for home in _stores():
+        home.prune()
+        found += home.entries()
+    return sorted(found, key=lambda entry: -entry.age)
 
 
 def frombuffer(buffer: Any) -> Any:

@@ -76,7 +76,8 @@ class RegionNotFoundError(MoriError, FileNotFoundError):
             f"shared region {name} not found in the {store} store of this host: every process that "
             "held it has let go, or it lives where this process cannot look (another host, "
             "container or user). Keep the shared object alive where it was made until it has been "
-            "received, raise MORI_GRACE (seconds), or pickle it inside `with mori.by_value():`",
+            "received (what R shares goes with its object, or when R ends), raise MORI_GRACE (seconds), "
+            "or pickle it inside `with mori.by_value():`",
             name=name,
             store=store,
         )

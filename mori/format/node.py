@@ -13,6 +13,7 @@ from typing import Any, Final, overload
 import numpy as np
 import numpy.typing as npt
 
+from mori._imports import load
 from mori.errors import CorruptRegionError, MoriError, PickleNotAllowedError
 from mori.format import codec, layout
 from mori.format.codec import Buffers, Codec
@@ -268,12 +269,16 @@ def node_of_memory(array: npt.NDArray[Any]) -> Node | None:
 
 def root_of(mapping: Mapping) -> Node:
     """Return the root node of a region."""
+    if mapping.is_r:
+        return load("mori.format.r").root_of(mapping)  # type: ignore[no-any-return]
     data = np.asarray(mapping)
     return Node(mapping, data, memoryview(data), mapping.header.root, mapping.nbytes)
 
 
 def node_at(mapping: Mapping, offset: int) -> Node:
     """Return the node at an offset of a region, for a reference."""
+    if mapping.is_r:
+        return load("mori.format.r").node_at(mapping, offset)  # type: ignore[no-any-return]
     data = mapping.bytes()
     node = Node(mapping, data, memoryview(data), offset, mapping.nbytes)
     return node if offset == mapping.header.root else _in_tree(node)

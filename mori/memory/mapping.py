@@ -141,6 +141,8 @@ class Mapping:
         self.lease = lease
         self.source: str | None = source
         """The path of its file, where a user named that."""
+        self.is_r: bool = not header.root
+        """Whether it is in R's layout; a region of mori's begins with its header."""
         is_sealed = lease is not None and lease.home.kind == MEMFD and not lease.is_recycled
         self.trusted: bool = is_sealed and header.flags & ENCODED == ENCODED
         self.allows_pickles: bool = not header.flags & NO_PICKLES

@@ -371,7 +371,7 @@ def _open(home: Store, where: Where) -> tuple[Held, Header] | None:
     if held is None:
         return None
     try:
-        header = unpack_header(os.pread(held.fds[0], HEADER.size, 0))
+        header = held.header or unpack_header(os.pread(held.fds[0], HEADER.size, 0))
         if fault := header if isinstance(header, str) else _fault(header, held, where):
             raise CorruptRegionError(name=where.shown, found=fault)
     except BaseException:

@@ -27,7 +27,7 @@ from mori.objects.array import (
 )
 from mori.objects.array_writes import add_writers, written
 
-__all__ = ["SharedMatrix", "SharedRecords", "hand_out"]
+__all__ = ["SharedArrayCodec", "SharedMatrix", "SharedObjectsCodec", "SharedRecords", "hand_out"]
 
 _PLAIN: Final = (  # methods of which numpy would make results of this class, though they are no views
     *("argpartition", "argsort", "astype", "byteswap", "choose", "clip", "compress", "conj", "conjugate"),
@@ -113,7 +113,7 @@ def hand_out(array: npt.NDArray[Any]) -> SharedArray:
     return shared
 
 
-class _ArrayCodec(NdarrayCodec):
+class SharedArrayCodec(NdarrayCodec):
     """Arrays without objects: SharedArrays over the region."""
 
     def open(self, node: Node) -> SharedArray:
@@ -133,7 +133,7 @@ class _ArrayCodec(NdarrayCodec):
         return private_array(obj) if isinstance(obj, SharedArray) else obj
 
 
-class _ObjectArrayCodec(ObjectsCodec):
+class SharedObjectsCodec(ObjectsCodec):
     """Arrays of objects: SharedArrays over private memory, which know their node."""
 
     def open(self, node: Node) -> SharedArray:
@@ -144,8 +144,8 @@ class _ObjectArrayCodec(ObjectsCodec):
         return shared
 
 
-_ARRAYS: Final = _ArrayCodec()
-_OBJECTS: Final = _ObjectArrayCodec()
+_ARRAYS: Final = SharedArrayCodec()
+_OBJECTS: Final = SharedObjectsCodec()
 register(_ARRAYS, np.ndarray, np.memmap, *CLASSES.values())
 register(_OBJECTS)
 

@@ -20,7 +20,7 @@ from mori.objects.array_memory import give_memory
 from mori.objects.array_writes import add_writers, written
 from mori.wire import reference, transport
 
-__all__ = ["SharedMaskedArray"]
+__all__ = ["SharedMaskedArray", "over_node"]
 
 _WRITERS: Final = (
     *("__setitem__", "__setmask__", "__iadd__", "__isub__", "__imul__", "__ifloordiv__", "__itruediv__"),
@@ -222,7 +222,8 @@ class _KeepAlive:
 add_writers(SharedMaskedArray, _MaskedArray, _WRITERS, _make_private)
 
 
-def _open(node: Node, masked: Any) -> Any:
+def over_node(node: Node, masked: Any) -> Any:
+    """Return what the user holds of a masked array over a region."""
     shared = masked.view(SharedMaskedArray)
     if not isinstance(shared, SharedMaskedArray):  # nothing of it lies in the region: no elements
         return masked
@@ -240,7 +241,7 @@ class _MaskedArrayCodec(MaskedArrayCodec):
     """Masked arrays."""
 
     def open(self, node: Node) -> Any:
-        return _open(node, self.read(node))
+        return over_node(node, self.read(node))
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return obj._mori_materialize() if isinstance(obj, SharedMaskedArray) else obj

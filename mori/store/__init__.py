@@ -15,7 +15,7 @@ from typing import Final
 from mori import settings
 from mori._imports import load
 from mori.errors import StoreError, StoreWarning
-from mori.store.base import FILES, MEMFD, PATH, Store
+from mori.store.base import FILES, MEMFD, PATH, R, Store
 
 # At once and not at their first use: a child that another thread forks in the middle of an import would wait
 # for ever for it to end. A Pool forks in a thread while another one opens what arrives.
@@ -24,7 +24,7 @@ if os.name == "posix":
     from mori.store.memfd import MemfdStore
     from mori.store.paths import PathStore
 
-__all__ = ["FILES", "MEMFD", "PATH", "current", "directory", "of_kind"]
+__all__ = ["FILES", "MEMFD", "PATH", "R", "current", "directory", "of_kind"]
 
 _SHM: Final = "/dev/shm"
 
@@ -123,6 +123,9 @@ def of_kind(kind: int) -> Store:
         return _memfd()  # whether or not one could be made
     if kind == PATH:
         return _PATHS
+    if kind == R:
+        r: Store = load("mori.store.r").STORE
+        return r
     store = current()
     if store.kind == kind:
         return store

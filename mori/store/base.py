@@ -46,6 +46,7 @@ __all__ = [
     "Held",
     "Name",
     "Owner",
+    "R",
     "Store",
     "Where",
     "align",
@@ -245,6 +246,7 @@ _NOEXEC_SEAL: Final = 0x8  # MFD_NOEXEC_SEAL, which some systems demand
 MEMFD: Final = 0
 FILES: Final = 1
 PATH: Final = 2
+R: Final = 3
 RECEIPTS_NBYTES: Final = 4096
 
 
@@ -281,6 +283,8 @@ class Held(NamedTuple):
     """The status of each file when it was opened; empty for files that were made here."""
     source: str | None = None
     """The path of the one file, where a user named it: nothing is done to that file."""
+    header: Header | None = None
+    """What stands for the header of a region that does not begin with one."""
 
     def close(self) -> None:
         """Close the descriptors that are not closed yet."""
@@ -295,9 +299,11 @@ class Held(NamedTuple):
         pages: int = 0,
         statuses: tuple[os.stat_result, ...] = (),
         source: str | None = None,
+        header: Header | None = None,
     ) -> Held:
         """Return what open descriptors hold."""
-        return cls((*owners,), tuple(map(Owner.fileno, owners)), path, pages, statuses, source)
+        numbers = tuple(map(Owner.fileno, owners))
+        return cls((*owners,), numbers, path, pages, statuses, source, header)
 
 
 class Draft(NamedTuple):

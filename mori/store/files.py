@@ -39,7 +39,7 @@ from mori.store.base import (
 from mori.store.locks import is_own_directory, lock, make_directory, own_directories
 from mori.store.processes import descriptors, processes
 
-__all__ = ["FilesStore"]
+__all__ = ["FilesStore", "fault_of"]
 
 _DRAFT = ".draft"
 _RECEIPTS = MAGIC + b" receipts"  # what a page of them begins with
@@ -216,7 +216,7 @@ class FilesStore:
             except OSError:
                 continue
             handle = sheet.fileno()
-            if _fault(os.fstat(handle)) is None and os.pread(handle, len(_RECEIPTS), 0) == _RECEIPTS:
+            if fault_of(os.fstat(handle)) is None and os.pread(handle, len(_RECEIPTS), 0) == _RECEIPTS:
                 return sheet
             sheet.close()
         return None
@@ -270,7 +270,7 @@ class FilesStore:
         fd = owner.fileno()
         try:
             found = os.fstat(fd)
-            if fault := _fault(found):
+            if fault := fault_of(found):
                 raise UnsafeRegionError(name=path, found=fault)
             # Locked exclusively or unlinked: its last holder is just letting go.
             if not lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
@@ -282,7 +282,8 @@ class FilesStore:
         return Held.of([owner], path, statuses=(found,))
 
 
-def _fault(found: os.stat_result) -> str | None:
+def fault_of(found: os.stat_result) -> str | None:
+    """Return why a file is not one that this user alone can read and write; None if it is."""
     if not stat.S_ISREG(found.st_mode):
         return "it is not a regular file"
     if found.st_uid != os.geteuid():
@@ -299,7 +300,7 @@ def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
     fd = owner.fileno()
     try:
         found = os.fstat(fd)
-        if fault := _fault(found):
+        if fault := fault_of(found):
             raise UnsafeRegionError(name=path, found=fault)
         yield fd, found
     finally:

@@ -24,7 +24,7 @@ from mori.format.plan import measure
 from mori.memory import receipts, region
 from mori.memory.lease import Lease
 from mori.memory.mapping import Bytes, Mapping, map_bytes, mapping_at
-from mori.store.base import FILES, HEADER, MEMFD, NO_PICKLES, PATH, Where, pack_header
+from mori.store.base import FILES, HEADER, MEMFD, NO_PICKLES, PATH, R, Where, pack_header
 from mori.wire import destination
 from mori.wire.lost import Lost
 from mori.wire.transport import Transport, current, is_wanted, load_adapters, transport_var, use_transport
@@ -66,7 +66,7 @@ _RECEIPT: Final = 0x40  # where the receiver is to say that it has arrived follo
 _NO_PICKLES: Final = 0x80  # its pickles are not to be read: the file was loaded so
 _RECEIPT_NBYTES: Final = 8
 _KIND: Final = 0x0F  # of the store
-_STORES: Final = {MEMFD: "memfd", FILES: "files", PATH: "path"}
+_STORES: Final = {MEMFD: "memfd", FILES: "files", PATH: "path", R: "R's"}
 _START: Final = struct.Struct("<qB")  # offset in the node's buffer, dimensions
 _RANGE: Final = struct.Struct("<QQ")
 _MOST_DIMENSIONS: Final = 64
@@ -118,6 +118,8 @@ def by_value(node: Node, protocol: int) -> Any:
     bytes before it, which stand in for a header, so that it keeps its alignment; one with an alias to
     what stands outside of it is written anew.
     """
+    if node.mapping.is_r:
+        return receive, (_buffer(memoryview(_anew(node)), protocol),)
     data = memoryview(node.mapping.bytes())
     header = node.mapping.header
     size = HEADER.size
@@ -134,8 +136,9 @@ def by_value(node: Node, protocol: int) -> Any:
 
 
 def _anew(node: Node) -> bytearray:
-    """Return a region of a part that holds an alias to what stands outside of it."""
-    plan = measure(open_node(node))
+    """Return a region of a part that holds an alias to what stands outside of it, or is in R's layout."""
+    with use_transport("value"):
+        plan = measure(open_node(node))
     return writer.to_bytes(plan, writer.header_of(plan, os.urandom(16), *node.mapping.name[:2]))
 
 

@@ -69,8 +69,14 @@ def refers_to_region(obj: Any) -> bool:
 
 
 def name_of(obj: Any) -> Name | None:
-    """Return the name of a whole column of a shared frame, None for anything else."""
-    node = node_of(obj) if isinstance(obj, pd.Series) else None
+    """Return the name of a whole column of a shared frame, or of anything whole of R's; else None."""
+    node = node_of(obj) if isinstance(obj, pd.Series) or origin_of(obj) is not None else None
+    if node is not None and node.mapping.is_r:
+        if origin_of(obj) is not None:
+            return node.name()
+        own, all_of_it = _leaf(obj._mgr.blocks[0].values), decode(node)
+        is_whole = address_of(own) == address_of(all_of_it) and own.shape == all_of_it.shape
+        return node.name() if is_whole and own.strides == all_of_it.strides else None
     frame = block = node
     while frame is not None and not isinstance(frame.codec, FrameCodec):
         frame, block = frame.parent(), frame

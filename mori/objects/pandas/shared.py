@@ -32,7 +32,7 @@ from mori.objects.pandas.templates import State, Template, template_of
 from mori.wire import reference, transport
 from mori.wire.compare import is_written_alike
 
-__all__ = ["materialize_pandas", "origin_of", "plain_over"]
+__all__ = ["SharedFrameCodec", "SharedSeriesCodec", "materialize_pandas", "origin_of", "plain_over"]
 
 
 def _labels(axis: Any) -> tuple[Any, ...]:
@@ -205,7 +205,7 @@ class _Frames(Codec):
         return materialize_pandas(obj)
 
 
-class _FrameCodec(_Frames, FrameCodec):
+class SharedFrameCodec(_Frames, FrameCodec):
     """DataFrames."""
 
     def part(self, node: Node, number: int) -> None:
@@ -217,7 +217,7 @@ class _FrameCodec(_Frames, FrameCodec):
         return obj.iloc[:, number]
 
 
-class _SeriesCodec(_Frames, SeriesCodec):
+class SharedSeriesCodec(_Frames, SeriesCodec):
     """Series."""
 
 
@@ -228,6 +228,6 @@ class _SubclassCodec(_Frames, SubclassCodec):
         """Remember nothing."""
 
 
-register(_FrameCodec(), pd.DataFrame)
-register(_SeriesCodec(), pd.Series)
+register(SharedFrameCodec(), pd.DataFrame)
+register(SharedSeriesCodec(), pd.Series)
 register(_SubclassCodec(), derived_from=(pd.DataFrame, pd.Series))
