@@ -23,7 +23,13 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
 
-demo: setup
+# The demo alone needs no linters and no test tools.
+$(VENV)/.demo: pyproject.toml
+	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[demo]"
+	touch $@
+
+demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 # A file's tests stay in one process, and all of Ray's: see tests/conftest.py. JOBS=0 runs them in this one.

@@ -43,6 +43,7 @@ from mori.objects.bytes import SharedBytes
 from mori.objects.containers.mapping import SharedDict
 from mori.objects.containers.sequences import SharedList, SharedTuple
 from mori.objects.containers.sets import SharedFrozenSet, SharedSet
+from mori.tools.explain import Explanation, explain
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "Codec",
     "CorruptRegionError",
     "Encoded",
+    "Explanation",
     "LimitError",
     "MoriError",
     "NotShareableError",
@@ -76,6 +78,7 @@ __all__ = [
     "UnsafeRegionError",
     "allocate",
     "by_value",
+    "explain",
     "frombuffer",
     "is_shared",
     "load",
@@ -89,3 +92,8 @@ __all__ = [
     "shared_name",
     "writable",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return the names of the interface: those of modules inside would only be in the way."""
+    return [*__all__, "__version__"]

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from mori import store
@@ -20,8 +21,9 @@ from mori.errors import MoriError, readable_size
 from mori.format import layout
 from mori.format.node import Node
 from mori.format.r import RNode
-from mori.store.base import VERSION, format_name
+from mori.store.base import VERSION, Name, format_name
 from mori.store.processes import process_labels
+from mori.tools.explain import kind_of, parts_of
 
 __all__ = ["main"]
 
@@ -119,18 +121,15 @@ def _inspect(options: argparse.Namespace) -> int:
         )
         return 2
     name, node, rest = found
-    if rest:  # it has no node of its own: show the one that it lies in
-        map_shared(options.name)  # says so if there is no such part
-        name = name._replace(path=name.path[: -len(rest)])
-    mapping = node.mapping
+    obj, mapping = map_shared(options.name), node.mapping
     assert mapping.lease is not None
     home = mapping.lease.home
     codec = _codec_of(node)
-    parts = list(_tree(node, format_name(name), options.depth, options.parts))
+    parts = [*_rows(obj, name, "", options.depth, options.parts, int(mapping.is_r))]
     if options.json:
         shown = {
             "name": options.name,
-            "node": format_name(name),
+            "node": format_name(name._replace(path=name.path[: -len(rest)]) if rest else name),
             "codec": codec,
             "store": home.name,
             "nbytes": node.extent,
@@ -147,9 +146,15 @@ def _inspect(options: argparse.Namespace) -> int:
     sizes = f"{readable_size(node.extent)} of {readable_size(mapping.nbytes)}"
     sys.stdout.write(f"{options.name}: {'in a ' if rest else ''}{codec}, {sizes} in {home.name}\n")
     rows = [
-        (part["name"], part["codec"], readable_size(part["nbytes"]), str(part["children"])) for part in parts
+        (
+            part["name"],
+            part["step"],
+            part["kind"],
+            "" if part["nbytes"] is None else readable_size(part["nbytes"]),
+        )
+        for part in parts
     ]
-    _print_table(("PART", "CODEC", "SIZE", "CHILDREN"), rows)
+    _print_table(("NAME", "PART", "KIND", "SIZE"), rows)
     return 0
 
 
@@ -159,15 +164,19 @@ def _codec_of(node: Node) -> str:
     return _CODECS.get(node.record.codec, str(node.record.codec))
 
 
-def _tree(node: Node, name: str, depth: int, most: int) -> Iterator[dict[str, Any]]:
-    """Yield the nodes of a part, the upper ones first, a bounded number of each."""
-    count = len(node)
-    yield {"name": name, "codec": _codec_of(node), "nbytes": node.extent, "children": count}
-    if depth <= 0:
-        return
-    for place in range(min(count, most)):
-        number = place + node.mapping.is_r  # R counts from 1
-        yield from _tree(node.child(place), f"{name}.{number}", depth - 1, most)
+def _rows(obj: Any, name: Name, step: str, depth: int, most: int, first: int) -> Iterator[dict[str, Any]]:
+    """Yield an object and its parts, by the names that `inspect` takes: a bounded number of each.
+
+    Parts are counted from `first`: names of R's regions count from 1.
+    """
+    found = locate(text := format_name(name))
+    is_node = found is not None and not found[2]
+    nbytes = found[1].extent if found is not None and is_node else getattr(obj, "nbytes", None)
+    yield {"name": text, "step": step, "kind": kind_of(obj), "nbytes": nbytes}
+    if depth > 0:
+        for number, inner, part in islice(parts_of(obj), most):
+            below = name._replace(path=(*name.path, number + first))
+            yield from _rows(part, below, step + inner, depth - 1, most, first)
 
 
 def _prune(options: argparse.Namespace) -> int:

@@ -55,6 +55,10 @@ __all__ = [
 
 _UNCHANGED: Final = tuple(cls for cls in (*VALUES, *NAMED, MethodType, np.generic) if cls is not bytes)
 
+_NOTHING_MAPPED: Final = (
+    "nothing in it can be mapped: it has no array, frame or buffer of 1 kB, and is small or a value"
+)
+
 region.watch(picklers.register_picklers)
 picklers.when_imported("joblib.hashing", lambda module: load("mori.objects.hashing").patch(module))
 
@@ -154,19 +158,22 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
         return _share(obj, strings, shown_by)
 
 
-def _share(obj: Any, strings: str | None, shown_by: Meter | None) -> Any:
+def _share(obj: Any, strings: str | None, shown_by: Meter | None, *, is_asked: bool = False) -> Any:
+    """Return the shared object; or, where somebody asks, its plan, or why there is none."""
     try:
         plan = plan_of(obj, strings)
-    except NotShareableError:
+    except NotShareableError as error:
         if codec.for_type(type(obj)) is None:  # it is the user's to know what pickles of an unknown class
-            return obj
+            return str(error) if is_asked else obj
         raise
     if not (
         codec.TABLE[plan.codec].has_mapped(len(plan.children), len(plan.buffers))
         or isinstance(codec.for_type(type(obj)), codec.ContainerCodec)
         or _is_worth_a_reference(obj, plan)
     ):
-        return obj
+        return _NOTHING_MAPPED if is_asked else obj
+    if is_asked:
+        return plan
 
     if shown_by is not None:
         shown_by.writing(writer.region_nbytes(plan))

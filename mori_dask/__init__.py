@@ -64,3 +64,7 @@ raised.register()
 refetch.register()
 arrivals.register()
 _configure()
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -28,3 +28,7 @@ from mori_ray.placement import near, put
 __all__ = ["RegionNotFetchedError", "near", "put"]
 
 serialize.register()
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -238,7 +238,7 @@ def test_regions_and_ls_show_them(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["inspect", where]) == 0
         shown = capsys.readouterr().out
         assert "R list (data.frame)" in shown
-        assert "R integer (factor)" in shown
+        assert "Series category (3,)" in shown
         assert main(["inspect", "--json", f"{where}[4]"]) == 0
         assert json.loads(capsys.readouterr().out)["region"]["format"] == "R"
         del x

@@ -12,6 +12,8 @@ Python, so a walk that calls itself would meet the recursion limit at half the d
 from __future__ import annotations
 
 import functools
+import html
+import itertools
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,10 +21,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from mori.codecs.arrays import ArraysCodec
 from mori.codecs.key_index import Index
+from mori.errors import readable_size
 from mori.format import layout
 from mori.format.node import Node
 from mori.objects.containers.identity import Identity
 from mori.objects.containers.tracker import lock
+from mori.store.base import format_name
 from mori.wire import reference, transport
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ __all__ = [
     "plain_tuple",
     "reduced",
     "shown",
+    "where",
 ]
 
 SHOWN: Final = 6
@@ -46,17 +51,44 @@ SHOWN: Final = 6
 
 _LONGEST: Final = 80  # characters or bytes of a value that a repr shows
 _WIDEST: Final = 1 << 9  # bits of an int
+_MOST: Final = 300  # characters of an element
+_FORMS: Final[dict[type, str]] = {
+    list: "[%s]",
+    tuple: "(%s)",
+    set: "{%s}",
+    frozenset: "frozenset({%s})",
+    dict: "{%s}",
+}
 
 
-def shown(value: object) -> str:
-    """Return the repr of an element, bounded."""
+def shown(value: Any) -> str:
+    """Return the repr of an element, on one line of a bounded length."""
     if isinstance(value, str | bytes) and len(value) > _LONGEST:
         return f"{value[:_LONGEST]!r}..."
     if type(value) is int and value.bit_length() > _WIDEST:
         return f"<int of {value.bit_length():,} bits>"
-    if type(value) is dict:  # a record, whose values have not been bounded
-        return "{" + ", ".join(f"{shown(key)}: {shown(each)}" for key, each in value.items()) + "}"
-    return repr(value)
+    text = _of_builtin(value) if type(value) in _FORMS and len(value) else repr(value)
+    if len(text) <= _MOST and "\n" not in text:
+        return text
+    shape = getattr(value, "shape", None)
+    if type(shape) is tuple:  # an array or a frame, of which this says more than a corner
+        return f"<{type(value).__name__} of shape {shape}>"
+    return f"{text[:_MOST].partition(chr(10))[0]}..."
+
+
+def _of_builtin(value: Any) -> str:
+    """Return the repr of a builtin container, whose elements have not been bounded."""
+    if _showing.depth >= _DEPTH:
+        return f"<{type(value).__name__} of {len(value):,}>"
+    _showing.depth += 1
+    try:
+        first = itertools.islice(value, SHOWN)
+        parts = [f"{shown(one)}: {shown(value[one])}" if type(value) is dict else shown(one) for one in first]
+    finally:
+        _showing.depth -= 1
+    if len(value) > SHOWN:
+        parts.append("...")
+    return _FORMS[type(value)] % (", ".join(parts) + "," * (type(value) is tuple and len(value) == 1))
 
 
 Own = TypeVar("Own", bound=Any)
@@ -126,6 +158,26 @@ class View(Generic[Own]):
 
     def __copy__(self) -> Any:
         return self._copy() if self._own is None else type(self._own)(self._own)
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the first elements, how many there are, and where they lie."""
+        first: Iterable[Any] = itertools.islice(cast(Iterable[Any], self), SHOWN)
+        pairs = ((key, cast(Any, self)[key]) for key in first) if self._kind is dict else enumerate(first)
+        rows = "".join(
+            f"<tr><th>{html.escape(shown(key))}</th><td>{html.escape(shown(value))}</td></tr>"
+            for key, value in pairs
+        )
+        place = where(self._node, self._mori_is_intact())
+        return f"<table>{rows}</table><p>{type(self).__name__} of {len(self):,}, {place}</p>"
+
+
+def where(node: Node, intact: bool) -> str:
+    """Return where an object lies, for people."""
+    if not intact:
+        return "changed in this process, and no longer a reference"
+    if not node.mapping.shared:
+        return f"{readable_size(node.extent)} that came by value"
+    return f"{readable_size(node.extent)} in {format_name(node.mapping.name)}"
 
 
 def reduced(kind: type, obj: Any) -> Any:
