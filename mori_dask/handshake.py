@@ -21,6 +21,7 @@ from mori_dask import config
 __all__ = [
     "announce",
     "domain",
+    "far_scheduler",
     "hosts_of",
     "receiver_here",
     "relays",
@@ -126,7 +127,20 @@ def schedulers_are_here() -> bool:
     return bool(clients) and all(_scheduler_domain(client) == here for client in clients)
 
 
-def _scheduler_domain(client: Any) -> str | None:
+def far_scheduler() -> dict[str, Any]:
+    """Return what a scheduler that is not in this domain has said, as the context of a message has it."""
+    for client in Client._instances:
+        comm = _comm_of(client)
+        if client.status == "running" and comm is not None and _domain_of(comm) != domain():
+            return {"recipient": {"address": comm.peer_address, **comm.remote_info}}
+    return {}
+
+
+def _comm_of(client: Any) -> Comm | None:
     stream = client.scheduler_comm
-    comm = stream.comm if stream is not None else None
+    return stream.comm if stream is not None else None
+
+
+def _scheduler_domain(client: Any) -> str | None:
+    comm = _comm_of(client)
     return _domain_of(comm) if comm is not None else None

@@ -16,6 +16,7 @@ import distributed.protocol
 
 from mori import adapters
 from mori.adapters import Region, Transport, TransportLike, transport_var, used
+from mori_dask import far
 from mori_dask.handshake import receiver_here, relays
 
 __all__ = ["Message", "current", "deciding", "register"]
@@ -56,7 +57,9 @@ class Message(Transport):
 
     def __call__(self) -> TransportLike:
         """Return this message as the transport if the receiver can open regions, else send by value."""
-        return self if self.opened else "value"
+        if self.opened:
+            return self
+        return far.transport("worker", self._context) if _has_tasks(self._msg) else "value"
 
     def accepts(self, mapping: Region) -> bool:
         """Accept every region; start a grace unless the sender keeps it alive."""
@@ -78,8 +81,10 @@ def _is_held_by_sender(msg: Any) -> bool:
     A worker that is asked for keys keeps them until the other has said OK. A scheduler keeps a task's
     arguments until the task is forgotten.
     """
-    if isinstance(msg, dict):
-        return msg.keys() == {"status", "data"}
+    return msg.keys() == {"status", "data"} if isinstance(msg, dict) else _has_tasks(msg)
+
+
+def _has_tasks(msg: Any) -> bool:
     return isinstance(msg, list) and any(isinstance(one, dict) and "run_spec" in one for one in msg)
 
 

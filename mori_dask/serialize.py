@@ -24,9 +24,9 @@ from distributed.protocol.serialize import (
 
 import mori
 from mori import adapters
-from mori.adapters import identity, is_by_value, transport_var, use_transport, used
-from mori_dask import config, graphs
-from mori_dask.handshake import schedulers_are_here
+from mori.adapters import TransportLike, identity, is_by_value, transport_var, use_transport, used
+from mori_dask import config, far, graphs
+from mori_dask.handshake import far_scheduler, schedulers_are_here
 
 __all__ = ["SIZE", "register"]
 
@@ -133,10 +133,14 @@ def _outside_messages(plain: Callable[..., Any]) -> Callable[..., Any]:
     def dumps(x: Any, context: Any = None) -> Any:
         if not used.ever or transport_var.get(None) is not None:
             return plain(x, context=context)
-        with use_transport(graphs.transport() if _is_graph(x) and schedulers_are_here() else "value"):
+        with use_transport(_transport_of_graphs() if _is_graph(x) else "value"):
             return plain(x, context=context)
 
     return dumps
+
+
+def _transport_of_graphs() -> TransportLike:
+    return graphs.transport() if schedulers_are_here() else far.transport("scheduler", far_scheduler())
 
 
 def _is_graph(x: Any) -> bool:

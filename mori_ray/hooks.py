@@ -10,7 +10,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from enum import Enum
 from types import FrameType
@@ -25,6 +25,7 @@ __all__ = [
     "around_dumps",
     "borrow",
     "connection",
+    "is_client",
     "is_connected",
     "may_wait",
     "needs",
@@ -125,22 +126,26 @@ def around_dumps(choose: Callable[[Purpose], AbstractContextManager[None]]) -> N
     pickler.dump = dump
 
 
-def prefer(cls: type, reduce: Callable[[Any], Any]) -> None:
-    """Patch Ray's pickler to call `reduce` before Ray's own reducers; None leaves the object to those.
+def prefer(classes: Container[type], reduce: Callable[[Any], Any]) -> None:
+    """Patch Ray's pickler to call `reduce` before its own reducers of some classes; None leaves it to those.
 
-    Ray registers its own anew with each connection, over whatever there is.
+    Ray registers some anew with each connection, over whatever there is, and a user may at any time
+    (``ray.util.register_serializer``).
     """
     reducers = getattr(ray.cloudpickle.CloudPickler, "dispatch", {})
-    plain = reducers.get(cls)
-    if plain is None or getattr(plain, "_mori", False):
-        return
+    own = getattr(reducers, "maps", [reducers])[0]
+    for cls in [*own]:
+        if cls in classes and not getattr(plain := own[cls], "_mori", False):
+            own[cls] = _before(plain, reduce)
 
+
+def _before(plain: Callable[[Any], Any], reduce: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @functools.wraps(plain)
     def reduced(obj: Any) -> Any:
         return reduce(obj) or plain(obj)
 
     reduced._mori = True  # type: ignore[attr-defined]
-    reducers[cls] = reduced
+    return reduced
 
 
 def task() -> object:
@@ -178,6 +183,12 @@ def borrow(token: bytes, owner: bytes) -> ray.ObjectRef | None:
 def is_connected() -> bool:
     """Whether this process is a driver or a worker; not so through Ray Client."""
     return bool(getattr(global_worker, "connected", False))
+
+
+def is_client() -> bool:
+    """Whether this process is connected through Ray Client."""
+    client = getattr(sys.modules.get("ray.util.client"), "ray", None)
+    return client is not None and bool(client.is_connected())
 
 
 def connection() -> Any:

@@ -11,7 +11,7 @@ receiver its own mapping keeps the region.
 
 from __future__ import annotations
 
-import sys
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
@@ -24,6 +24,16 @@ from mori_ray.lifetime import Session
 __all__ = ["load", "load_argument", "register"]
 
 _SMALL: Final = 100 << 10  # bytes that Ray sends along with the task
+
+_logger = logging.getLogger("mori_ray")
+_said: set[str] = set()
+
+
+def _say(why: str) -> None:
+    """Log that shared objects go by value though a task is to have them; once for each reason."""
+    if why not in _said:
+        _said.add(why)
+        _logger.warning("A shared object goes to a task by value, as will others: %s", why)
 
 
 class _Put(adapters.Transport):
@@ -58,6 +68,13 @@ class _Argument(_Put):
     def _is_better(self, session: Session, mapping: Region) -> bool:
         return mapping.nbytes > _SMALL or session.has_one_node()
 
+    def _keeps(self, session: Session, mapping: Region) -> bool:
+        if not (keeps := super()._keeps(session, mapping)):
+            _say(
+                "this version of Ray does not tell when an object is needed no more: references need Ray 2.57"
+            )
+        return keeps
+
     def reduce(self, payload: bytes) -> tuple[Any, ...]:
         session = lifetime.session()
         assert session is not None
@@ -69,7 +86,26 @@ class _LoopArgument(_Argument):
     """The transport of what an event loop opens: to fetch would keep that waiting."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return session.has_one_node()
+        is_better = session.has_one_node()
+        if not is_better and mapping.nbytes > _SMALL:
+            _say(
+                "the actor is asynchronous or has threads, and the cluster has several nodes, so to fetch a "
+                "region would keep its event loop waiting. Pass what mori_ray.put returns instead"
+            )
+        return is_better
+
+
+class _Client(adapters.Transport):
+    """The transport of what goes through Ray Client, whose server is another process, often elsewhere."""
+
+    is_by_value = True
+
+    def accepts(self, mapping: Region) -> bool:
+        _say(
+            "this process is connected through Ray Client, which passes on bytes alone. Pass what ray.put "
+            "returns to several tasks"
+        )
+        return False
 
 
 class _Closure(_Put):
@@ -93,15 +129,23 @@ _TRANSPORTS: Final[dict[Purpose, adapters.TransportLike]] = {
 }
 
 
+_CLIENT: Final = _Client()
+_opened: Final[set[type]] = set()  # classes that are not mori's, of which something was opened
+
+
 def _choose(purpose: Purpose) -> AbstractContextManager[None]:
-    table = getattr(sys.modules.get("pyarrow"), "Table", None)
-    if table is not None:
-        hooks.prefer(table, adapters.reduce_opened)
-    return nullcontext() if adapters.is_by_value() else adapters.use_transport(_TRANSPORTS[purpose])
+    if _opened:
+        hooks.prefer(_opened, adapters.reduce_opened)
+    if adapters.is_by_value():
+        return nullcontext()
+    if purpose is Purpose.UNKNOWN and hooks.is_client():
+        return adapters.use_transport(_CLIENT)
+    return adapters.use_transport(_TRANSPORTS[purpose])
 
 
 def register() -> None:
     """Patch Ray's pickler to choose a transport for each dump."""
+    adapters.watch_classes(_opened.add)
     hooks.around_dumps(_choose)
 
 

@@ -129,7 +129,7 @@ def reduce_opened(obj: Any) -> Any:
     are to carry bytes.
     """
     node = origins.node_of(obj)
-    if node is None or transport.is_by_value() or not is_unchanged(node, obj):
+    if node is None or not (transport.is_by_value() or is_unchanged(node, obj)):
         return None
     if not transport.is_wanted(node.mapping):
         return None

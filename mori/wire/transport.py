@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mori._imports import imported, load
 from mori.wire import destination
@@ -44,6 +44,9 @@ class Transport:
     """
 
     __slots__ = ()
+
+    is_by_value: ClassVar[bool] = False
+    """Whether it accepts no region at all, as ``"value"`` does, and only wants to see what is asked for."""
 
     def accepts(self, region: Mapping) -> bool:
         """Return whether parts of a region go by reference; by value if not."""
@@ -117,7 +120,10 @@ def is_wanted(region: Mapping) -> bool:
 
 def is_by_value() -> bool:
     """Return whether somebody has asked for bytes, such as the user with `mori.by_value`."""
-    return is_set() and current() == "value"
+    if not is_set():
+        return False
+    by = current()
+    return by == "value" if isinstance(by, str) else by.is_by_value
 
 
 def is_set() -> bool:

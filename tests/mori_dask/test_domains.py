@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, get_client
+from distributed.deploy.subprocess import SubprocessCluster
 
 import mori
 import mori_dask
+from mori_dask import far
 from tests.mori_dask.conftest import wait_until, worker_process
 from tests.mori_dask.test_paths import look
 
@@ -76,16 +78,49 @@ def test_a_worker_in_another_pid_namespace_maps_files_and_gets_the_bytes_of_memf
     wait_until(lambda: _workers(client) == 0)
 
 
-def test_a_worker_that_has_not_said_its_domain_gets_the_bytes(empty_cluster: Client):
+def test_a_worker_that_has_not_said_its_domain_gets_the_bytes_and_the_log_says_so_once(
+    empty_cluster: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(far, "_said", set())
     client = empty_cluster
     array = mori.share(np.arange(50_000))
     with worker_process(client.scheduler.address, preload=False):
         wait_until(lambda: _workers(client) == 1)
         # The worker imports mori when it unpickles the first object; its connections have not said so.
+        assert client.submit(look, np.arange(50_000), pure=False).result()[2] == array.sum()
+        assert _said(caplog) == []
         for _ in range(2):
             shared, _, total = client.submit(look, array, pure=False).result()
             assert (shared, total) == (False, array.sum())
     wait_until(lambda: _workers(client) == 0)
+    [said] = _said(caplog)
+    assert "the worker at tcp://" in said
+    assert "--preload mori_dask" in said
+
+
+def test_a_scheduler_that_has_not_said_its_domain_gets_the_bytes_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(far, "_said", set())
+    preloads = {f"distributed.{kind}.preload": [] for kind in ("scheduler", "worker", "nanny")}
+    with (
+        dask.config.set(preloads),
+        SubprocessCluster(n_workers=1, threads_per_worker=1) as cluster,
+        Client(cluster) as client,
+    ):
+        # So large that the client does not keep it among its last messages.
+        array = mori.share(np.arange(500_000))
+        for _ in range(2):
+            assert client.submit(look, array, pure=False).result()[2] == array.sum()
+        [said] = _said(caplog)
+        assert "the scheduler at tcp://" in said
+        mori_dask.install(client)
+        other = mori.share(np.arange(500_000))
+        assert client.submit(look, other, pure=False).result() == (True, mori.shared_name(other), other.sum())
+
+
+def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "distributed.mori"]
 
 
 def test_workers_in_this_process_share_by_identity():

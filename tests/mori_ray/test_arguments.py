@@ -109,6 +109,20 @@ def test_an_argument_maps_the_region_in_the_worker(part: str, wire: list[int]) -
     assert wire[-1] < ROWS + 8000, "its data must not be on the wire"
 
 
+def test_what_the_user_has_a_serializer_for_is_a_reference_all_the_same(wire: list[int]) -> None:
+    x = mori.share(Holder(ARRAY))
+    ray.util.register_serializer(Holder, serializer=lambda x: x.inside, deserializer=Holder)
+    try:
+        name = mori.shared_name(x)
+        assert ray.get(call.remote(name_of, x)) == name
+        ray.get(call.remote(len, [x]))
+        assert wire[-1] < 8000
+        ray.get(call.remote(len, [Holder(ARRAY)]))
+        assert wire[-1] > ARRAY.nbytes
+    finally:
+        ray.util.deregister_serializer(Holder)
+
+
 def test_a_reference_weighs_a_hundred_bytes_and_some_for_ray(wire: list[int]) -> None:
     x = mori.share(ARRAY)
     ray.get(call.remote(np.sum, x))

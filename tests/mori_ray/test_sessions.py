@@ -141,9 +141,13 @@ def test_the_files_store_is_empty_when_the_driver_has_ended(no_ray: None, tmp_pa
     wait_until(lambda: not stored.names(tmp_path))
 
 
-def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:
+def test_through_ray_client_everything_goes_by_value_and_the_log_says_so_once(no_ray: None) -> None:
     pytest.importorskip("grpc")
     printed = run("""
+        import logging, sys
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("said %(message)s"))
+        logging.getLogger("mori_ray").addHandler(handler)
         import mori, numpy as np, ray
         from ray.cluster_utils import Cluster
         from ray.util.client.ray_client_helpers import ray_start_client_server_for_address
@@ -163,4 +167,7 @@ def test_through_ray_client_everything_goes_by_value(no_ray: None) -> None:
         cluster.shutdown()
     """)
     one = "(False, 4999950000)"
-    assert printed.split("\n") == [f"{one} {one} {one}", "False 4999950000"]
+    said, *rest = printed.split("\n")
+    assert said.startswith("said A shared object goes to a task by value")
+    assert "Ray Client" in said
+    assert rest == [f"{one} {one} {one}", "False 4999950000"]
