@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
@@ -180,7 +181,7 @@ def _share(obj: Any, strings: str | None, shown_by: Meter | None, *, is_asked: b
     return root_of(writer.to_region(plan)).open_first()
 
 
-def plan_of(obj: Any, strings: str | None = None) -> PlanNode:
+def plan_of(obj: Any, strings: str | None, note_pickle: Callable[[str], None] | None = None) -> PlanNode:
     """Return the plan of an object; raises what `measure` does."""
     objects: Any = None
 
@@ -195,7 +196,7 @@ def plan_of(obj: Any, strings: str | None = None) -> PlanNode:
 
     token = transport_var.set("value")  # a region refers to no other
     try:
-        return measure(obj, prepare)
+        return measure(obj, prepare, note_pickle)
     finally:
         transport_var.reset(token)
         if objects is not None:
@@ -327,7 +328,10 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
         return None
     home = store.current()
     where = Where(parsed.pid, parsed.number)
-    mapping = _live(parsed) or region.find(where, home.kind)
+    if parsed.source is not None:
+        mapping = _mapped_file(parsed.source)
+    else:
+        mapping = _live(parsed) or region.find(where, home.kind)
     if mapping is None and sys.platform == "linux":
         mapping = region.find(where, store.R)
     if mapping is None:
@@ -348,8 +352,13 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
 
 def _live(name: Name) -> Mapping | None:
     wanted = (name.pid, name.number)
-    here = (found for found in live() if found.shared and found.source is None)
-    return next((found for found in here if found.name[:2] == wanted), None)
+    return next((found for found in live() if found.shared and found.name[:2] == wanted), None)
+
+
+def _mapped_file(path: str) -> Mapping | None:
+    """Return the mapping of a file; pickles in it may be read where this process has loaded it so."""
+    allows_pickles = any(found.source == path and found.allows_pickles for found in live())
+    return region.find(Where(0, 0, path=path, allows_pickles=allows_pickles), store.PATH)
 
 
 def prune_shared() -> list[str]:

@@ -112,7 +112,7 @@ class CorruptRegionError(MoriError, ValueError):
     def __init__(self, *, name: str, found: str) -> None:
         super().__init__(
             f"shared region {name} is invalid or corrupted: {found}. Nothing was read from it; "
-            "share the object again",
+            "share the object, or save it, again",
             name=name,
             found=found,
         )
@@ -243,23 +243,24 @@ class PickleNotAllowedError(MoriError, ValueError):
 
     Attributes
     ----------
-    file : str
-        The file.
+    name : str
+        Of the file.
     path : str
         Where the part sits inside the object, such as ``obj["a"][3]``.
     cls : str
         The class, or function, that the pickle names first of those that are no plain data.
     """
 
+    name: str
     path: str
     cls: str
 
-    def __init__(self, *, file: str, path: str, cls: str) -> None:
+    def __init__(self, *, name: str, path: str, cls: str) -> None:
         super().__init__(
-            f"{path} {file} is a pickle that needs {cls}. To unpickle it runs code that the file names, and "
-            "was not allowed. If you trust whoever wrote the file, open it with "
+            f"in {name}, {path} is a pickle that needs {cls}. To unpickle it runs code that the file names, "
+            "and was not allowed. If you trust whoever wrote the file, open it with "
             "mori.load(path, allow_pickle=True)",
-            file=file,
+            name=name,
             path=path,
             cls=cls,
         )

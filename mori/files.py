@@ -16,15 +16,16 @@ from mori.format import layout, writer
 from mori.format.node import Node, node_at, root_of
 from mori.format.plain import first_name
 from mori.memory import checksums, region
+from mori.memory.checksums import Pickle
 from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Sink
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
-from mori.store.base import HEADER, PATH, Header, Where, pack_header, unpack_header
+from mori.store.base import HEADER, PATH, Header, Where, format_name, pack_header, unpack_header
 from mori.wire.reference import by_value
 from mori.wire.transport import load_adapters
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "verify"]
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -77,17 +78,18 @@ def _save(obj: Any, path: str, strings: str | None, meter: Meter | None) -> None
     # Other shared objects are written from their region without a copy in between.
     node = node_of(obj) if isinstance(obj, View | Small) else None
     if node is None or node.record.flags & layout.REFERS_OUTSIDE:
-        plan = plan_of(obj, strings)
+        paths: list[str] = []
+        plan = plan_of(obj, strings, paths.append)
         if meter is not None:
             meter.writing(writer.region_nbytes(plan))
-        writer.to_file(plan, path)
+        writer.to_file(plan, path, *paths[:1])
     else:
         if meter is not None:
             meter.writing(node.extent)
-        _save_node(node, path)
+        _save_node(obj, node, path)
 
 
-def _save_node(node: Node, path: str) -> None:
+def _save_node(obj: Any, node: Node, path: str) -> None:
     """Copy a part of a region to a file."""
     _, (buffer, *head) = by_value(node, 5)
     data = buffer.raw()
@@ -95,11 +97,11 @@ def _save_node(node: Node, path: str) -> None:
     assert isinstance(header, Header)
     start = node.offset - header.root  # in its own region
 
-    def write(new: Header, put: Sink) -> int:
+    def write(new: Header, put: Sink) -> Pickle:
         put(pack_header(new))
         put(data[HEADER.size :], borrowed=True)
         first = _first_pickle(node)
-        return 0 if first is None else first.offset - start
+        return Pickle(0) if first is None else Pickle(first.offset - start, _path_to(first, node, obj))
 
     region.save(path, header.nbytes, write, header.root)
 
@@ -161,15 +163,30 @@ def load(path: Path, *, allow_pickle: bool = False, verify: bool = False) -> Any
     (499999500000, True, True)
     """
     load_adapters()
-    name = os.path.realpath(os.fsdecode(path))
-    mapping = region.find(Where(0, 0, path=name, allows_pickles=allow_pickle), PATH)
-    assert mapping is not None
+    mapping = _mapped(path, allow_pickle)
     if verify:
         _verify(mapping)
     if not allow_pickle:
         _refuse_pickles(mapping)
     found = mapping.reopen(mapping.header.root)
     return root_of(mapping).open_first() if found is None else found
+
+
+def verify(path: Path) -> int:
+    """Read all of a file of `save` and compare it with its checksums; return the bytes of its region.
+
+    Raises what `load` does, but looks for no pickles.
+    """
+    mapping = _mapped(path, allow_pickle=False)
+    _verify(mapping)
+    return mapping.nbytes
+
+
+def _mapped(path: Path, allow_pickle: bool) -> Mapping:
+    name = os.path.realpath(os.fsdecode(path))
+    mapping = region.find(Where(0, 0, path=name, allows_pickles=allow_pickle), PATH)
+    assert mapping is not None
+    return mapping
 
 
 def _fd(mapping: Mapping) -> int:
@@ -179,7 +196,7 @@ def _fd(mapping: Mapping) -> int:
 
 def _verify(mapping: Mapping) -> None:
     if (fault := checksums.damaged(_fd(mapping), mapping.nbytes)) is not None:
-        raise CorruptRegionError(name=mapping.shown, found=fault)
+        raise CorruptRegionError(name=format_name(mapping.name), found=fault)
 
 
 def _refuse_pickles(mapping: Mapping) -> None:
@@ -188,24 +205,24 @@ def _refuse_pickles(mapping: Mapping) -> None:
     One that conceals it is found out by the reader of a node.
     """
     trailer = checksums.read_trailer(_fd(mapping), mapping.nbytes)
-    if trailer is not None and trailer.pickle:
-        node = node_at(mapping, trailer.pickle)
+    if trailer is None or not trailer.pickle.offset:
+        return
+    node = node_at(mapping, trailer.pickle.offset)
+    try:
         name = first_name(node.record.codec, node.meta)
-        if name is not None:
-            raise node.refused(name, _path_to(node))
+    except Exception as error:
+        raise node.decode_error(error) from error
+    if name is not None:
+        raise node.refused(name, trailer.pickle.path)
 
 
-def _path_to(node: Node) -> str | None:
-    """Return how a user writes the way to a part; None where that is not known."""
-    name = node.name()
-    if name is None:
-        return None
-    obj: Any = root_of(node.mapping).open() if name.path else None
-    text = "obj"
-    for number in name.path:
-        if isinstance(obj, dict) or hasattr(obj, "keys"):
-            key = next(islice(obj.keys(), number, None))
-            text, obj = f"{text}[{key!r}]", obj[key]
-        else:
-            text, obj = f"{text}[{number}]", obj[number]
+def _path_to(node: Node, top: Node, obj: Any) -> str:
+    """Return how a user writes the way from an object, whose node is `top`, to a part."""
+    name, start = node.name(), top.name()
+    text, keys = "obj", list[Any]()
+    for number in name.path[len(start.path) :] if name is not None and start is not None else ():
+        for key in keys:  # of the step before: the last part is not opened
+            obj = obj[key]
+        keys = [next(islice(obj.keys(), number, None)) if hasattr(obj, "keys") else number]
+        text += f"[{keys[0]!r}]"
     return text

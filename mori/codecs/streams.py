@@ -624,6 +624,12 @@ def _attribute(obj: object, name: str) -> Any:
 _InPython: Final[Any] = vars(pickle)["_Unpickler"]  # whose opcodes can be told apart
 
 
+def _is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
+    with contextlib.suppress(Exception):
+        return is_state_of(dtype, state)
+    return False
+
+
 class GuardedUnpickler(_InPython):
     """Reads a stream of plain data, where nobody has vouched for it: numpy believes what it is told of a
     dtype, which may be that bytes are addresses of objects.
@@ -646,7 +652,7 @@ class GuardedUnpickler(_InPython):
     def load_build(self) -> None:
         """Refuse the state of a dtype that would not be written so."""
         state, obj = self.stack[-1], self.stack[-2]
-        if isinstance(obj, np.dtype) and not is_state_of(obj, state):
+        if isinstance(obj, np.dtype) and not _is_state_of(obj, state):
             raise pickle.UnpicklingError(f"a dtype {obj} with the state {state!r:.80}")
         super().load_build()
 
@@ -669,7 +675,7 @@ class Reader:
             raise ValueError(f"{names!r:.80} is no list of names")
         if not allows_pickles and (name := other_name(flags, names)) is not None:
             raise OtherNameError(name)
-        self._is_guarded = bool(names) and not allows_pickles
+        self.is_guarded: bool = not allows_pickles
         self.is_flat: bool = bool(flags & 1)
         self.is_fixed: bool = bool(flags & 2)
         self.is_opaque: bool = bool(flags & 4)
@@ -704,7 +710,7 @@ class Reader:
 
     def load(self, stream: bytes, persistent: Get, part: Get, buffers: Any = None) -> Any:
         """Return what a stream says."""
-        cls: Any = GuardedUnpickler if self._is_guarded else _Unpickler
+        cls: Any = GuardedUnpickler if self.is_guarded and self._listed else _Unpickler
         unpickler = cls(io.BytesIO(stream), buffers=buffers)
         unpickler.reader, unpickler.persistent, unpickler.part = self, persistent, part
         return unpickler.load()

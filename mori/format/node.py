@@ -20,7 +20,7 @@ from mori.format.codec import Buffers, Codec
 from mori.format.layout import Id
 from mori.format.plain import OtherNameError
 from mori.memory.mapping import Bytes, Mapping, address_of, held_by
-from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name
+from mori.store.base import ALIGNMENT, HEADER, MAX_STEPS, SMALL_ALIGNMENT, Name, format_name
 
 __all__ = ["Node", "decode", "node_at", "node_of_memory", "open_node", "root_of", "senseless"]
 
@@ -210,19 +210,21 @@ class Node:
 
     def refused(self, name: str, path: str | None = None) -> PickleNotAllowedError:
         """Return the error for a node with a pickle that names more than plain data."""
-        return PickleNotAllowedError(file=self.mapping.shown, path=path or self._shown(), cls=name)
+        return PickleNotAllowedError(
+            name=format_name(self.mapping.name), path=path or self._shown(), cls=name
+        )
 
     def _shown(self) -> str:
         """Return how errors call this part, by its numbers."""
         try:
             name = self.name()
-        except MoriError:
+        except Exception:  # what stands above it may be damaged, or refused itself
             name = None
         return f"part {[*name.path]}" if name is not None and name.path else "the object"
 
     def _corrupt(self, found: str) -> CorruptRegionError:
         return CorruptRegionError(
-            name=self.mapping.shown, found=f"in the node at byte {self.offset}, {found}"
+            name=format_name(self.mapping.name), found=f"in the node at byte {self.offset}, {found}"
         )
 
 

@@ -16,6 +16,7 @@ from mori.errors import NotShareableError
 from mori.format import codec, layout
 from mori.format.codec import Buffer, Codec
 from mori.format.layout import Id
+from mori.format.plain import STREAMS, first_name
 from mori.format.survey import Survey
 from mori.store.base import ALIGNMENT, SMALL_ALIGNMENT
 
@@ -115,8 +116,12 @@ Prepare = Callable[[Any, str], Any]
 _ROUNDS: Final = 3
 
 
-def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
+def measure(
+    obj: object, prepare: Prepare | None = None, note_pickle: Callable[[str], None] | None = None
+) -> PlanNode:
     """Return the plan of an object.
+
+    `note_pickle` is called with the path to the first pickle that names more than plain data.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def measure(obj: object, prepare: Prepare | None = None) -> PlanNode:
     apart, nodes = dict[int, Any](), dict[int, Any]()
     for _ in range(_ROUNDS):
         survey = Survey(apart, nodes)
-        walk = _Measure(survey, prepare)
+        walk = _Measure(survey, prepare, note_pickle)
         root = walk.run(obj)
         if both := (survey.seen.keys() & walk.planned.keys()) - apart.keys():
             survey.repeated |= {key: survey.seen[key] for key in both}
@@ -156,9 +161,12 @@ def _is_whole(level: _Level, node: PlanNode) -> bool:
 class _Measure:
     """The walk over an object: the levels above, and what has been met so far."""
 
-    def __init__(self, survey: Survey, prepare: Prepare | None) -> None:
+    def __init__(
+        self, survey: Survey, prepare: Prepare | None, note_pickle: Callable[[str], None] | None
+    ) -> None:
         self._survey = survey
         self._prepare = prepare
+        self._note_pickle = note_pickle
         self._levels: list[_Level] = []
         self._ancestors: set[int] = set()
         self.planned: dict[int, _Planned] = {}
@@ -221,6 +229,9 @@ class _Measure:
                 path=self._path(), found=f"it is a {type(obj).__qualname__} that does not pickle ({error})"
             ) from error
         number = by.id if encoded.codec is None else encoded.codec
+        if self._note_pickle is not None and number in STREAMS and first_name(number, encoded.meta):
+            self._note_pickle(self._path())
+            self._note_pickle = None
         node = PlanNode(number, by.head + encoded.meta, encoded.buffers)
         if by.is_value and encoded.codec is None:
             node.close()

@@ -13,6 +13,7 @@ from mori.format import layout
 from mori.format.codec import Buffer, Joined
 from mori.format.plain import STREAMS, first_name
 from mori.memory import region
+from mori.memory.checksums import Pickle
 from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Sink
 from mori.store.base import HEADER, Header, align, pack_header
@@ -37,9 +38,16 @@ def to_region(root: PlanNode) -> Mapping:
     return region.create(ROOT + root.extent, partial(write, root), ROOT)
 
 
-def to_file(root: PlanNode, path: str) -> None:
-    """Write a plan to a file; raises what `region.save` does."""
-    region.save(path, region_nbytes(root), partial(write, root), ROOT)
+def to_file(root: PlanNode, path: str, pickle_path: str = "") -> None:
+    """Write a plan to a file; raises what `region.save` does.
+
+    `pickle_path` is how a user writes the way to the first pickle that names more than plain data.
+    """
+
+    def write_noting(header: Header, put: Sink) -> Pickle:
+        return Pickle(write(root, header, put), pickle_path)
+
+    region.save(path, region_nbytes(root), write_noting, ROOT)
 
 
 def header_of(root: PlanNode, region_id: bytes = bytes(16), pid: int = 0, number: int = 0) -> Header:

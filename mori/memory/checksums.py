@@ -15,23 +15,47 @@ from mori import _progress
 from mori.memory.parallel_write import Sink
 from mori.store.base import Header
 
-__all__ = ["TRAILER", "Trailer", "damaged", "read_trailer", "trailer_nbytes", "with_checksums"]
+__all__ = [
+    "TRAILER",
+    "TRAILER_FIELDS",
+    "Pickle",
+    "Trailer",
+    "damaged",
+    "read_trailer",
+    "trailer_nbytes",
+    "with_checksums",
+]
 
 _MAGIC: Final = b"mori sum"
 _BLOCK: Final = 1 << 20
 
-TRAILER_FIELDS: Final = (("magic", "8s"), ("crc32", "I"), ("block_nbytes", "I"), ("pickle", "Q"))
+TRAILER_FIELDS: Final = (
+    ("magic", "8s"),
+    ("crc32", "I"),
+    ("block_nbytes", "I"),
+    ("pickle", "Q"),
+    ("path", "232s"),
+)
 TRAILER: Final = struct.Struct("<" + "".join(code for _, code in TRAILER_FIELDS))
 _SUM: Final = struct.Struct("<I")
+_PATH_NBYTES: Final = 232
 _CHECKED: Final = 12  # where begins what the trailer's own checksum covers
+
+
+class Pickle(NamedTuple):
+    """The first node with a pickle that names more than plain data: its offset, 0 if there is none, and how a
+    user writes the way to it.
+    """
+
+    offset: int
+    path: str = ""
 
 
 class Trailer(NamedTuple):
     """What a file has behind its region, without the checksums."""
 
     crc32: int
-    pickle: int
-    """Offset of the first node with a pickle that names more than plain data; 0 if there is none."""
+    pickle: Pickle
 
 
 def trailer_nbytes(nbytes: int) -> int:
@@ -65,12 +89,15 @@ class _Summing:
             self._sum = self._filled = 0
 
 
-def with_checksums(write: Callable[[Header, Sink], int], header: Header, put: Sink) -> None:
+def with_checksums(write: Callable[[Header, Sink], Pickle], header: Header, put: Sink) -> None:
     """Write a region and its trailer; `write` returns the `pickle` of that."""
     summing = _Summing(put)
     pickle = write(header, summing)
     summing.finish()
-    rest = TRAILER.pack(_MAGIC, 0, _BLOCK, pickle)[_CHECKED:] + summing.sums
+    path = pickle.path.encode("utf-8", "replace")
+    if len(path) > _PATH_NBYTES:
+        path = path[: _PATH_NBYTES - 3].decode("utf-8", "ignore").encode() + b"..."
+    rest = TRAILER.pack(_MAGIC, 0, _BLOCK, pickle.offset, path)[_CHECKED:] + summing.sums
     put(_MAGIC + _SUM.pack(zlib.crc32(rest)) + rest)
 
 
@@ -79,8 +106,10 @@ def read_trailer(fd: int, nbytes: int) -> Trailer | None:
     data = os.pread(fd, TRAILER.size, nbytes)
     if len(data) < TRAILER.size:
         return None
-    magic, crc32, block, pickle = TRAILER.unpack(data)
-    return Trailer(crc32, pickle) if (magic, block) == (_MAGIC, _BLOCK) else None
+    magic, crc32, block, offset, path = TRAILER.unpack(data)
+    if (magic, block) != (_MAGIC, _BLOCK):
+        return None
+    return Trailer(crc32, Pickle(offset, path.rstrip(b"\0").decode("utf-8", "replace")))
 
 
 def damaged(fd: int, nbytes: int) -> str | None:

@@ -35,8 +35,6 @@ from mori.store.base import (
     Held,
     Name,
     Owner,
-    format_name,
-    format_source,
     is_out_of_descriptors,
     opened,
     unpack_header,
@@ -163,12 +161,9 @@ class Mapping:
     @property
     def name(self) -> Name:
         """The region's name, without a path."""
+        if self.source is not None:
+            return Name(0, 0, (), self.source)
         return Name(self.header.pid, self.header.number)
-
-    @property
-    def shown(self) -> str:
-        """How errors call it."""
-        return format_name(self.name) if self.source is None else format_source(self.source)
 
     @property
     def region_id(self) -> bytes:

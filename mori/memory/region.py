@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, ParamSpec, TypeVar
 from mori import settings, store
 from mori.errors import CorruptRegionError, LimitError, StoreFullError
 from mori.memory import checksums, mapping, pool, receipts
+from mori.memory.checksums import Pickle
 from mori.memory.lease import Lease, expire_graces
 from mori.memory.mapping import Mapping
 from mori.memory.mmap import PAGE
@@ -117,7 +118,7 @@ def create(
     return _with_room(home, nbytes, attempt)
 
 
-def save(path: str, nbytes: int, write: Callable[[Header, Sink], int], root: int) -> None:
+def save(path: str, nbytes: int, write: Callable[[Header, Sink], Pickle], root: int) -> None:
     """Write a new region to a file, which takes the place of what is there when it is whole.
 
     Parameters
@@ -127,8 +128,7 @@ def save(path: str, nbytes: int, write: Callable[[Header, Sink], int], root: int
     nbytes, root : int
         As for `create`.
     write : callable
-        As for `create`; it returns the offset of the first node with a pickle that names more than plain
-        data, 0 if there is none.
+        As for `create`; it returns the first node with a pickle that names more than plain data.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """What all stores have in common: names and headers of regions, owners of descriptors, and the interface.
 
 A name is ``/mori_4d1b_1``, that of a part ``/mori_4d1b_1[2,0]``: the creator's pid and its running number, as
-lower-case hexadecimal without leading zeros, then the path, which counts from 0. One region has one name. The
+lower-case hexadecimal without leading zeros, then the path, which counts from 0. One region has one name. One
+in a file that a user named is ``file:/data/x.mori``, and a part of it ``file:/data/x.mori[2,0]``. The
 header says what a store and a mapping know of a region; docs/format.md has its table.
 
 A store hands out file descriptors of whole, read-only regions; it neither maps nor reads them.
@@ -54,7 +55,6 @@ __all__ = [
     "entry_of",
     "format_label",
     "format_name",
-    "format_source",
     "forsake",
     "is_out_of_descriptors",
     "new_memfd",
@@ -72,15 +72,22 @@ LABEL = f"mori_({_NUMBER})_({_NUMBER})"
 """Pattern of the names that `format_label` returns, with a group for each number."""
 
 _LABEL = re.compile(LABEL)
-_NAME = re.compile(rf"/{LABEL}(?:\[((?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*)\])?")
+_INDEXES = r"(?:0|[1-9]\d*)(?:,(?:0|[1-9]\d*))*"
+_NAME = re.compile(rf"/{LABEL}(?:\[({_INDEXES})\])?")
+_FILE = "file:"  # before the path of a file that a user named
+_STEPS = re.compile(rf"\[((?:{_INDEXES})?)\]\Z", re.ASCII)
 
 
 class Name(NamedTuple):
-    """A parsed name: the creator's pid, its running number there, and the path to a part."""
+    """A parsed name: the creator's pid, its running number there, and the path to a part.
+
+    Of a region in a file that a user named: pid and number are 0, and `source` is where the file is.
+    """
 
     pid: int
     number: int
     path: tuple[int, ...] = ()
+    source: str | None = None
 
 
 def format_label(pid: int, number: int) -> str:
@@ -97,28 +104,31 @@ def parse_label(text: str) -> Name | None:
 def format_name(name: Name) -> str:
     """Return the name that users see."""
     path = f"[{','.join(map(str, name.path))}]" if name.path else ""
+    if name.source is not None:
+        return f"{_FILE}{name.source}{path or ('[]' if _STEPS.search(name.source) else '')}"
     return f"/{format_label(name.pid, name.number)}{path}"
-
-
-def format_source(path: str) -> str:
-    """Return how errors call the region in a file that a user named."""
-    return f"in the file {path!r}"
 
 
 def parse_name(text: object) -> Name | None:
     """Read a name; None for what is not well formed, of whatever type."""
-    if not isinstance(text, str) or not text.isascii():
+    if not isinstance(text, str):
         return None
-    match = _NAME.fullmatch(text)
-    if match is None:
-        return None
-    digits = match[3].split(",") if match[3] else []
+    if text.startswith(_FILE):
+        steps = _STEPS.search(text)
+        path = _parse_path(steps[1] if steps else "")
+        source = text[len(_FILE) : steps.start() if steps else None]
+        return None if path is None or source[:1] != "/" or "\0" in source else Name(0, 0, path, source)
+    match = _NAME.fullmatch(text) if text.isascii() else None
+    path = _parse_path(match[3] or "") if match is not None else None
+    return None if match is None or path is None else Name(int(match[1], 16), int(match[2], 16), path)
+
+
+def _parse_path(text: str) -> tuple[int, ...] | None:
+    digits = text.split(",") if text else []
     if len(digits) > MAX_STEPS or any(len(step) > 10 for step in digits):
         return None
     path = tuple(map(int, digits))
-    if any(step > _MAX_INDEX for step in path):
-        return None
-    return Name(int(match[1], 16), int(match[2], 16), path)
+    return None if any(step > _MAX_INDEX for step in path) else path
 
 
 MAGIC: Final = b"mori\r\n\x1a\n"
@@ -267,7 +277,7 @@ class Where(NamedTuple):
     @property
     def shown(self) -> str:
         """How errors call it."""
-        return format_source(self.path) if self.path else format_name(Name(self.pid, self.number))
+        return format_name(Name(self.pid, self.number, (), self.path))
 
 
 class Held(NamedTuple):
@@ -332,10 +342,13 @@ class Entry(NamedTuple):
     region_id: bytes
 
 
-def entry_of(header: Header, status: os.stat_result, holders: Iterable[int]) -> Entry:
+def entry_of(
+    header: Header, status: os.stat_result, holders: Iterable[int], source: str | None = None
+) -> Entry:
     """Return the entry of a region by its header and the status of its first file."""
-    label, age = format_label(header.pid, header.number), max(0.0, time.time() - status.st_mtime)
-    return Entry(f"/{label}", header.nbytes, age, header.pid, tuple(sorted(holders)), header.region_id)
+    name = Name(header.pid, header.number, (), source)
+    age = max(0.0, time.time() - status.st_mtime)
+    return Entry(format_name(name), header.nbytes, age, header.pid, tuple(sorted(holders)), header.region_id)
 
 
 class Store(Protocol):

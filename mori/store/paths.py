@@ -13,10 +13,27 @@ import stat
 from collections.abc import Iterator
 
 from mori.errors import CorruptRegionError
-from mori.store.base import PATH, Draft, Entry, Held, Owner, Where, boot_id, opened
+from mori.store.base import (
+    HEADER,
+    PATH,
+    Draft,
+    Entry,
+    Header,
+    Held,
+    Owner,
+    Where,
+    boot_id,
+    entry_of,
+    opened,
+    parse_label,
+    unpack_header,
+)
+from mori.store.processes import descriptors, processes
 
 __all__ = ["PathStore"]
 
+_DRAFT = ".draft"
+_NO_FILES = ("/memfd:", "/dev/", "/proc/", "/sys/", "/anon_hugepage")
 _LARGEST = 1 << 62  # where a file system does not say how much is free
 
 
@@ -29,7 +46,7 @@ class PathStore:
     def __init__(self, path: str = "") -> None:
         self._path = path
         self._dir = os.path.dirname(path)
-        self.name = f"file:{path}"
+        self.name = f"file:{path}" if path else "a file"
 
     def domain(self) -> str:
         return f"file:{boot_id()}:{os.geteuid()}"
@@ -46,7 +63,7 @@ class PathStore:
 
     def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
         # Of a name that is no longer than any: a file's own may be as long as names can be.
-        path = os.path.join(self._dir, f".mori-{os.urandom(8).hex()}.draft")
+        path = os.path.join(self._dir, f".mori-{os.urandom(8).hex()}{_DRAFT}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             owner = opened(os.open, path, flags, 0o666)
@@ -91,10 +108,36 @@ class PathStore:
         return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
-        return iter(())
+        held: dict[tuple[int, int], tuple[str, os.stat_result, Header, set[int]] | None] = {}
+        for pid in processes():
+            for number, link in descriptors(pid):
+                if not link.startswith("/") or link.startswith(_NO_FILES):
+                    continue
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{pid}/fd/{number}")
+                    key = found.st_dev, found.st_ino
+                    if key not in held:
+                        header = _header(f"/proc/{pid}/fd/{number}", found)
+                        held[key] = header and (link, found, header, set())
+                    if (one := held[key]) is not None:
+                        one[3].add(pid)
+        for one in held.values():
+            if one is not None and region_id in (None, one[2].region_id):
+                source, status, header, holders = one
+                yield entry_of(header, status, holders, source)
 
     def prune(self) -> list[str]:
         return []
+
+
+def _header(path: str, status: os.stat_result) -> Header | None:
+    """Return the header of a region in a file; None for any other file."""
+    name = os.path.basename(os.readlink(path))
+    if not stat.S_ISREG(status.st_mode) or parse_label(name) is not None or name.endswith(_DRAFT):
+        return None  # one of the files store, which lists it, or not whole yet
+    owner = opened(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    header = unpack_header(os.pread(owner.fileno(), HEADER.size, 0))
+    return None if isinstance(header, str) else header
 
 
 def _unlink(path: str) -> None:

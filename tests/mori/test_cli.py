@@ -300,3 +300,41 @@ def test_a_wrong_command_is_an_error_with_the_usage() -> None:
     done = run("frobnicate")
     assert done.returncode == 2
     assert "usage: mori" in done.stderr
+
+
+def test_inspect_and_verify_take_a_file_and_ls_lists_it(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.mori"
+    mori.save({"a": np.arange(100_000), "b": [["word"] * 10_000]}, path)
+    x = mori.load(path)
+    done = run("inspect", str(path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"DICT.* in a file", done.stdout.splitlines()[0])
+    assert re.search(r"\['a'\] +ndarray int64 \(100000,\) +80\d\.\d kB +\d+", done.stdout)
+    name = mori.shared_name(x["a"])
+    assert name == f"file:{path}[0]"
+    assert "ndarray int64 (100000,)" in run("inspect", name).stdout
+    shown = json.loads(run("inspect", str(path), "--json").stdout)
+    assert shown["store"] == "a file"
+    assert shown["parts"][0]["offset"] == 64
+    (line,) = [line for line in run("ls").stdout.splitlines() if line.startswith(f"file:{path} ")]
+    assert str(os.getpid()) in line
+    done = run("verify", str(path))
+    assert done.returncode == 0
+    assert re.fullmatch(rf"{path}: 9\d\d\.\d kB, as it was saved\n", done.stdout)
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    done = run("verify", "--json", str(path), str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {str(path): None, str(tmp_path / "none"): None}
+    assert "the checksum of the bytes from 0 to" in done.stderr
+    assert "No such file or directory" in done.stderr
+    done = run("inspect", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "no file" in done.stderr
+    mori.save([print, ["word"] * 10_000], path)  # which is not unpickled
+    assert "pickle of builtins.print" in run("inspect", str(path)).stdout
+    mori.save({"a": ["word"] * 10_000, "b": [Path("x"), re.compile("x" * 50)] * 500}, path)
+    done = run("inspect", str(path))
+    assert re.search(r"\['a'\] .*list of 10,000", done.stdout)
+    assert re.search(r"\[1\] .*pickle of re\._compile", done.stdout)

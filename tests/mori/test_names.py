@@ -107,3 +107,29 @@ def test_to_name_a_part_behind_what_is_damaged_is_an_error(monkeypatch, tmp_path
         file.write(b"D")
     with pytest.raises(mori.CorruptRegionError, match="checksum of block 0"):
         mori.shared_name(part)
+
+
+@pytest.mark.parametrize("file", ["x.mori", "x[1]", "x[]", "a b\n.mori", "x[2,0].mori"])
+def test_a_part_of_a_file_has_a_name_by_which_any_process_opens_it(tmp_path, file, worker):
+    path = tmp_path / file
+    mori.save({"a": [10, [20, ["x"] * 100]] * 500, "b": np.arange(10_000)}, path)
+    x = mori.load(path)
+    names = [mori.shared_name(part) for part in (x, x["a"], x["b"])]
+    assert names[1:] == [f"file:{path}[0]", f"file:{path}[1]"]
+    assert names[0] == f"file:{path}" + ("[]" if file.endswith("]") else "")
+    for name, value in zip(names, (x, x["a"], x["b"]), strict=True):
+        assert mori.materialize(worker(mori.map_shared, name)) is not None
+        assert type(mori.map_shared(name)) is type(value)
+    assert worker(lambda name: int(mori.map_shared(name)[7]), names[2]) == 7
+    with pytest.raises(mori.PartNotFoundError, match="5"):
+        mori.map_shared(f"file:{path}[5]")
+
+
+@pytest.mark.parametrize("name", ["file:", "file:x", "file:x[0]", "file:/a\0b", "file:[1]"])
+def test_what_is_no_name_of_a_file_is_none(name):
+    assert mori.map_shared(name) is None
+
+
+def test_a_name_of_a_file_that_is_gone_raises_as_open_does(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.mori"):
+        mori.map_shared(f"file:{tmp_path}/none.mori[1]")

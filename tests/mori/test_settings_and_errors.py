@@ -43,7 +43,7 @@ _ERRORS = [
     errors.RegionNotFoundError(name="/mori_1_1", store="memfd"),
     errors.SavedRegionNotFoundError(path="/x.mori", found="No such file or directory"),
     errors.CorruptRegionError(name="/mori_1_1", found="damage"),
-    errors.PickleNotAllowedError(file="in the file '/x.mori'", path="obj['a']", cls="shapes.Circle"),
+    errors.PickleNotAllowedError(name="file:/x.mori", path="obj['a']", cls="shapes.Circle"),
     errors.ClassNotFoundError(cls="shapes.Circle", found="it is no class"),
     errors.PartNotFoundError(name="/mori_1_1[3]", found="no such part"),
     errors.StoreError(store="files:/x", found="no such directory", remedy="Create it"),

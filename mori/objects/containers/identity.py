@@ -221,7 +221,8 @@ def damage_of(reader: Reader, error: BaseException) -> str | None:
     if isinstance(error, MoriError | ImportError):
         return None
     if type(error).__name__ != "PanicException":  # of Rust's, which is no Exception
-        of_a_class = reader.names_any and not isinstance(error, pickle.UnpicklingError)
+        names_classes = reader.names_any and not reader.is_guarded
+        of_a_class = names_classes and not isinstance(error, pickle.UnpicklingError)
         if of_a_class or not isinstance(error, Exception):
             return None
     return senseless(error)
