@@ -48,6 +48,7 @@ __all__ = [
     "Mapping",
     "Reopener",
     "address_of",
+    "byte_bounds",
     "held_by",
     "key_of",
     "known",
@@ -147,6 +148,8 @@ class Mapping:
         """Whether pickles that name more than plain data may be read."""
         self.is_writable = False
         """Whether numpy may write to it: then it is of one owner alone, and its writes are its own."""
+        self.original: Mapping | None = None
+        """The mapping that others open, if what was not written to in this one is to go as a reference."""
         self.targets: set[int] = set()  # of aliases: offsets whose parents the reader has checked
         self.reopeners: dict[int, Reopener] = {}
         """By the offset of a node: how its object is opened again."""
@@ -341,6 +344,14 @@ def address_of(array: npt.NDArray[Any]) -> int:
     """Return where in memory the first element of an array lies; `array.ctypes` takes ten times as long."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def byte_bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return the addresses of the first byte of an array that is not empty, and of the first one after it."""
+    address = address_of(array)
+    reach = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
+    low = address + sum(step for step in reach if step < 0)
+    return low, address + sum(step for step in reach if step > 0) + array.itemsize
 
 
 def held_by(array: npt.NDArray[Any]) -> Mapping | None:

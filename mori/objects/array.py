@@ -29,6 +29,7 @@ from mori.memory.mapping import Mapping, address_of, held_by
 from mori.objects.array_memory import give_memory, give_pages
 from mori.objects.array_writes import READING, written
 from mori.wire import reference, transport
+from mori.wire.compare import unwritten
 
 __all__ = [
     "SharedArray",
@@ -191,6 +192,9 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return copy.copy(base_class(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.flags.writeable:
+            there = unwritten(self)
+            return (base_class(self) if there is None else _alike(self, there)).__reduce_ex__(protocol)
         if (known := _known_whole(self)) is not None and transport.is_wanted(known[0]):
             return reference.by_reference(*known)
         node = node_of(self)
@@ -224,7 +228,7 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
 
     def _mori_is_intact(self) -> bool:
         """Return whether nothing was written to it."""
-        return not self.flags.writeable and not self._is_reshaped
+        return not self._is_reshaped and (not self.flags.writeable or unwritten(self) is not None)
 
     def _is_constant(self) -> bool:
         """Return whether no element of an array of objects can change without a write to the array."""
@@ -325,7 +329,17 @@ def is_same_view(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 def node_of(array: npt.NDArray[Any]) -> Node | None:
     """Return the node that an array lies in or was opened from, None for a private one."""
     origin = array._origin if isinstance(array, SharedArray) else None
+    if origin is None and array.flags.writeable:
+        there = unwritten(array)
+        return None if there is None else node_of_memory(there)
     return node_of_memory(array) if origin is None else origin
+
+
+def _alike(array: SharedArray, there: npt.NDArray[Any]) -> SharedArray:
+    """Return a shared array of the same kind over other memory."""
+    made = there.view(array._ordinary).view(type(array))
+    made.__dict__["_is_standalone"] = array._is_standalone
+    return made
 
 
 def place_in(array: SharedArray, node: Node) -> tuple[int, ...] | None:
@@ -371,7 +385,7 @@ def private_array(array: SharedArray) -> npt.NDArray[Any]:
     """Return a private deep copy of numpy's own class, in the same order; what is private is not copied."""
     plain = base_class(array)
     mapping = held_by(array)
-    if mapping is not None and mapping.is_writable:
+    if mapping is not None and mapping.is_writable and mapping.original is None:
         return plain  # type: ignore[no-any-return]
     made: npt.NDArray[Any] = copy.deepcopy(plain) if plain.dtype.hasobject else plain.copy(order="K")
     return made
@@ -482,7 +496,8 @@ def _cannot_change(obj: object) -> bool:
     if cls is tuple or cls is frozenset:
         return all(map(_cannot_change, obj))  # type: ignore[call-overload]
     if isinstance(obj, np.ndarray):  # its elements may lie in the region
-        return cls is np.ndarray and not obj.dtype.hasobject and held_by(obj) is not None
+        is_of_values = cls is np.ndarray and not obj.dtype.hasobject
+        return is_of_values and not obj.flags.writeable and held_by(obj) is not None
     return f"{cls.__module__}.{cls.__qualname__}" in _CONSTANT_ELSEWHERE
 
 

@@ -14,10 +14,10 @@ from mori.codecs.streams import reloaded
 from mori.format.codec import Joined
 from mori.format.node import Node
 from mori.format.plan import PlanNode, buffer_nbytes, measure
-from mori.memory.mapping import Mapping, address_of, held_by, written_pages
+from mori.memory.mapping import Mapping, address_of, byte_bounds, held_by, written_pages
 from mori.wire.transport import use_transport
 
-__all__ = ["is_by_reference", "is_unchanged", "is_written_alike"]
+__all__ = ["is_by_reference", "is_unchanged", "is_written_alike", "unwritten"]
 
 _compare: Final = ctypes.CDLL(None).memcmp
 _compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -82,10 +82,15 @@ def _own_nbytes(plan: PlanNode) -> int:
     nbytes, plans = 0, [plan]
     for one in plans:
         for buffer in one.buffers:
-            if not isinstance(buffer, np.ndarray) or held_by(buffer) is None:
+            if not isinstance(buffer, np.ndarray) or not _lies_in_region(buffer):
                 nbytes += buffer_nbytes(buffer)
         plans += one.children
     return nbytes
+
+
+def _lies_in_region(buffer: np.ndarray[Any, Any]) -> bool:
+    mapping = held_by(buffer)
+    return mapping is not None and (not mapping.is_writable or unwritten(buffer) is not None)
 
 
 _Taken = tuple[int, bytes, Sequence[Any], Sequence[Any]]
@@ -140,6 +145,24 @@ def _is_same_buffer(one: Any, other: Any) -> bool:
     if len(ours) == len(theirs) == 1 and all(array.flags.forc for array in (ours[0], theirs[0])):
         return ours[0].nbytes == theirs[0].nbytes and _is_same_memory(ours[0], theirs[0])
     return _bytes(ours) == _bytes(theirs)
+
+
+def unwritten(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Return the elements in a region of an array over pages of it that could have been written to.
+
+    None if they were, or if the array does not lie in such pages.
+    """
+    mapping = held_by(array)
+    if mapping is None or (source := mapping.original) is None or not array.size:
+        return None
+    low, high = byte_bounds(array)
+    ours, theirs = (
+        np.ndarray((high - low,), np.uint8, one.bytes(), low - mapping.address) for one in (mapping, source)
+    )
+    if not _is_same_memory(ours, theirs):
+        return None
+    start = address_of(array) - mapping.address
+    return np.ndarray(array.shape, array.dtype, source.bytes(), start, array.strides)
 
 
 def _is_same_memory(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:

@@ -25,9 +25,9 @@ from mori._imports import imported, importing
 from mori.errors import MoriError
 from mori.format import origins
 from mori.format.node import root_of
-from mori.memory.mapping import Mapping, address_of, mapping_at
+from mori.memory.mapping import Mapping, address_of, byte_bounds, mapping_at
 from mori.wire import messages, reference, transport
-from mori.wire.compare import is_unchanged
+from mori.wire.compare import is_unchanged, unwritten
 
 __all__ = ["guard", "reduce_array", "reduce_opened", "refer_in_engines", "register_picklers", "when_imported"]
 
@@ -44,10 +44,15 @@ def reduce_array(array: npt.NDArray[Any], protocol: int) -> Any:
     None for an array in private memory, for one that reaches beyond one array of its region, and where
     pickles are to carry bytes.
     """
-    mapping = _mapping_of(array)
-    if mapping is None or not mapping.shared or transport.is_by_value():
+    if (mapping := _mapping_of(array)) is None or transport.is_by_value():
         return None
-    low, high = _bounds(array)
+    if mapping.is_writable:
+        if (source := mapping.original) is None or (unchanged := unwritten(array)) is None:
+            return None
+        array, mapping = unchanged, source
+    if not mapping.shared:
+        return None
+    low, high = byte_bounds(array)
     try:
         node = root_of(mapping).under(low - mapping.address)
         starts = [(address_of(buffer), buffer.nbytes) for buffer in node.buffers()]
@@ -76,16 +81,8 @@ def _mapping_of(array: npt.NDArray[Any]) -> Mapping | None:
         return base
     if isinstance(base, bytes):
         return None
-    low, high = _bounds(array)
+    low, high = byte_bounds(array)
     return mapping_at(low, high - low)
-
-
-def _bounds(array: npt.NDArray[Any]) -> tuple[int, int]:
-    """Return the addresses of the first byte of an array that is not empty, and of the first one after it."""
-    address = address_of(array)
-    reach = [(length - 1) * step for length, step in zip(array.shape, array.strides, strict=True)]
-    low = address + sum(step for step in reach if step < 0)
-    return low, address + sum(step for step in reach if step > 0) + array.itemsize
 
 
 def _reducer(protocol: int) -> Callable[[npt.NDArray[Any]], Any]:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
+import errno
 import functools
 import gc
 import pickle
 import threading
 import weakref
 from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import OneClassSVM
 
 import mori
+from mori.objects.containers import identity
 from tests.mori.classes import Fit, Point
 
 
@@ -256,3 +262,67 @@ def test_an_object_is_let_go_with_its_container() -> None:
     del shared
     gc.collect()
     assert ref() is None
+
+
+def test_arrays_in_an_instance_are_writable_for_code_that_insists_on_it(store: str) -> None:
+    shared = mori.share(Model(200_000))
+    other = pickle.loads(ForkingPickler.dumps(shared))
+    assert mori.is_shared(shared.array)
+    assert not memoryview(shared.array).readonly
+    np.random.default_rng(0).shuffle(shared.array)
+    (ctypes.c_int64 * 200_000).from_buffer(shared.array)[0] = -5
+    assert shared.array[0] == -5
+    assert not mori.is_shared(shared.array)
+    assert other.array.tolist() == list(range(200_000))
+    assert mori.is_shared(other)
+    assert pickle.loads(pickle.dumps(shared)).array[0] == -5
+
+
+def test_a_view_of_an_array_in_an_instance_writes_through(worker: Any) -> None:
+    shared = mori.share(Model())
+    shared.array[10:20][3] = 99
+    assert (shared.array[13], mori.is_shared(shared)) == (99, False)
+    assert worker(lambda x: int(x.array[13]), shared) == 99
+
+
+def test_what_was_not_written_to_of_an_instance_still_travels_as_a_reference() -> None:
+    shared = mori.share(Fit(np.arange(100_000.0), np.arange(100_000)))
+    part = shared.data[1000:50_000:2]
+    assert len(ForkingPickler.dumps(part)) < 200
+    assert len(ForkingPickler.dumps(np.asarray(part))) < 300
+    assert pickle.loads(pickle.dumps(part)).tolist() == part.tolist()
+    shared.name[5] = -1
+    assert 800_000 < len(pickle.dumps(shared)) < 801_000  # the one that was written to, and no other
+    assert pickle.loads(pickle.dumps(shared)).name[5] == -1
+    shared.name[5] = 5
+    assert len(ForkingPickler.dumps(shared)) < 200
+
+
+def test_a_private_copy_of_an_instance_does_not_see_its_writes() -> None:
+    shared = mori.share(Model(100_000))
+    private = mori.materialize(shared)
+    shared.array[0] = 7
+    private.array[1] = 8
+    assert (private.array[0], shared.array[1], type(private.array)) == (0, 1, np.ndarray)
+
+
+def test_an_estimator_predicts_by_code_that_asks_for_writable_buffers() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 30))
+    neighbours = KNeighborsClassifier(algorithm="kd_tree").fit(x, x[:, 0] > 0)
+    machine = OneClassSVM().fit(x)
+    for fitted in (neighbours, machine):
+        assert (mori.share(fitted).predict(x) == fitted.predict(x)).all()
+
+
+def test_where_no_more_can_be_mapped_the_arrays_are_as_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(mapping: Any) -> Any:
+        raise OSError(errno.ENOMEM, "no more")
+
+    name = mori.shared_name(kept := mori.share(Model()))
+    monkeypatch.setattr(identity, "writable_mapping", refuse)
+    shared = mori.map_shared(name)
+    shared.array[0] = 7
+    assert (shared.array[0], kept.array[0], mori.is_shared(shared)) == (7, 0, False)

@@ -12,10 +12,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from mori.codecs.ndarray import NdarrayCodec
 from mori.codecs.streams import Number, ObjectStream, PartNumberError, Reader, redump
 from mori.errors import MoriError
 from mori.format import layout
-from mori.format.node import Node, senseless
+from mori.format.node import Node, node_at, open_node, senseless
+from mori.memory.mapping import Mapping, writable_mapping
 from mori.wire.compare import is_unchanged
 
 __all__ = ["Identity", "References", "damage_of", "is_same", "load"]
@@ -24,13 +26,14 @@ __all__ = ["Identity", "References", "damage_of", "is_same", "load"]
 class Identity:
     """Identity map of the containers under one root: the parts that have several parents."""
 
-    __slots__ = ("__weakref__", "_checking", "_common", "_nodes", "_parts", "_strong")
+    __slots__ = ("__weakref__", "_checking", "_common", "_nodes", "_pages", "_parts", "_strong")
 
     def __init__(self) -> None:
         self._parts: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._strong: dict[int, Any] = {}  # what takes no weak reference
         self._nodes: dict[int, Node] = {}
         self._common: _Common | None = None
+        self._pages: Mapping | None = None
         self._checking: set[tuple[int, str]] = set()  # which threads check what
 
     def part(self, node: Node) -> Any:
@@ -52,6 +55,27 @@ class Identity:
     def open(self, node: Node) -> Any:
         """Open a node."""
         return node.codec.open_in(node, self)
+
+    def writable(self, node: Node) -> Any:
+        """Return the array of a node, over pages that are copied when they are written to.
+
+        For instances of classes, whose methods take their arrays for their own. All of an opening lie in one
+        mapping. An array with several parents is shared by them, and read-only, as any other part.
+        """
+        mapping = node.mapping
+        if (
+            not isinstance(node.codec, NdarrayCodec)
+            or node.record.flags & layout.ALIASED
+            or not mapping.shared
+        ):
+            return self.part(node)
+        if self._pages is None:
+            try:
+                self._pages = writable_mapping(mapping)
+                self._pages.original = mapping
+            except OSError:  # where pages that could be written to count as used
+                return self.part(node)
+        return open_node(node_at(self._pages, node.offset))
 
     def common(self, node: Node) -> _Common:
         """Return what several streams refer to, the last child of their nodes; it is read once."""
@@ -98,10 +122,12 @@ class References:
     too.
     """
 
-    __slots__ = ("_by_id", "_identity", "_node", "_parts", "_persistent", "_reader", "root")
+    __slots__ = ("_by_id", "_identity", "_node", "_parts", "_persistent", "_reader", "is_instance", "root")
 
     def __init__(self, node: Node, identity: Identity, reader: Reader) -> None:
         self.root: Callable[[], Any] | None = None
+        self.is_instance = False
+        """Whether they are those of one instance of a class."""
         self._node = node
         self._identity = identity
         self._reader = reader
@@ -125,7 +151,7 @@ class References:
         part = None if ref is None else ref()
         if part is None:
             node = self._node.child(self._reader.checked(number))
-            part = self._identity.part(node)
+            part = self._identity.writable(node) if self.is_instance else self._identity.part(node)
             try:
                 self._parts[number] = weakref.ref(part), node
             except TypeError:
@@ -165,7 +191,7 @@ class References:
     def renewed(self) -> References:
         """Return the references of an opening in which nothing was written to."""
         fresh = References(self._node, Identity(), self._reader)
-        fresh.root = self.root
+        fresh.root, fresh.is_instance = self.root, self.is_instance
         return fresh
 
     def dump(self, elements: object) -> bytes:

@@ -149,6 +149,7 @@ def _open(node: Node, identity: Identity) -> Any:
     references = References(node, identity, stream.reader)
     cls = _CLASSES.get(stream.kind)
     if cls is None:
+        references.is_instance = True
         obj = load(node, stream, references)
         # A small one without anything mapped may be a constant of its module, such as an enum's.
         is_made = (
