@@ -26,6 +26,7 @@ __all__ = [
     "receiver_here",
     "relays",
     "said",
+    "scheduler_keeps",
     "schedulers_are_here",
     "tell",
 ]
@@ -125,6 +126,15 @@ def schedulers_are_here() -> bool:
     here = domain()
     clients = [client for client in Client._instances if client.status == "running"]
     return bool(clients) and all(_scheduler_domain(client) == here for client in clients)
+
+
+def scheduler_keeps(client: Any) -> bool:
+    """Return whether the scheduler of a client opens regions of this process, and is given references."""
+    comm = _comm_of(client)
+    other = comm.remote_info.get(_KEY) if comm is not None and config.enabled() else None
+    if not isinstance(other, dict) or other.get("domain") != domain():
+        return False
+    return relays(other) == "reference"
 
 
 def far_scheduler() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from distributed.scheduler import TaskState
 import mori
 from mori import adapters
 from mori.adapters import used
-from mori_dask import autoshare, config, handshake, memory, metrics, page, spill
+from mori_dask import autoshare, config, handshake, memory, metrics, page, scattered, spill
 from mori_dask.relay import Relayed
 from mori_dask.serialize import SIZE
 from mori_dask.versions import Versions
@@ -60,6 +60,7 @@ class MoriScheduler(SchedulerPlugin):
         self._scheduler = scheduler
         self._versions = Versions(scheduler)
         scheduler.handlers["mori_register"] = self.register
+        scattered.keep(scheduler)
         if config.get("mori.dask.keep-replicas"):
             _keep_replicas(scheduler)
         for worker in scheduler.workers:

@@ -124,6 +124,10 @@ class Relayed(Serialized):
         """Whether a region was gone when the frames came."""
         return None in self._mori_leases
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what the receiver opens, in a task."""
+        return _opened, (self.header, [bytes(frame) for frame in self.frames])
+
     def let_go(self) -> None:
         """Give the leases back, whoever still has the frames: they will not be sent."""
         self._mori_leases = []
@@ -154,10 +158,13 @@ class Relayed(Serialized):
         return message.made[id(self)]
 
 
+def _opened(header: Any, frames: Any) -> Any:
+    return merge_and_deserialize(header, decompress(header, frames) if "compression" in header else frames)
+
+
 def _with_bytes(header: Any, frames: Any) -> tuple[Any, Any]:
     try:
-        plain = decompress(header, frames) if "compression" in header else frames
-        opened = merge_and_deserialize(copy.deepcopy(header), plain)  # it takes things out
+        opened = _opened(copy.deepcopy(header), frames)  # it takes things out
         if _RAISED in header:
             opened = raised.with_bytes(opened)
         with adapters.use_transport("value"):

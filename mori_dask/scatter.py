@@ -25,7 +25,8 @@ from distributed.utils import offload
 
 import mori
 from mori.adapters import identity
-from mori_dask.handshake import domain, hosts_of
+from mori_dask.handshake import domain, hosts_of, scheduler_keeps
+from mori_dask.scattered import with_references
 
 __all__ = ["gather", "scatter"]
 
@@ -257,9 +258,10 @@ async def _place(
     holders = [worker for some in given for worker in some]
     if not holders:
         raise OSError(f"none of {sum(map(len, hosts.values()))} workers could be given the data")
+    sizes = {key: sizeof(obj) for key, obj in data.items()}
     await client.scheduler.update_data(
         who_has=dict.fromkeys(data, holders),
-        nbytes={key: sizeof(obj) for key, obj in data.items()},
+        nbytes=with_references(sizes, data) if scheduler_keeps(client) else sizes,
         client=client.id,
     )
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import collections
+import os
+import signal
 import time
 
 import distributed.protocol
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, Future, get_client, wait
+from distributed import Client, Future, LocalCluster, get_client, wait
 
 import mori
 import mori_dask
@@ -174,3 +176,26 @@ def test_what_cannot_be_shared_is_named_and_nothing_is_scattered(client: Client)
     with pytest.raises(mori.NotShareableError, match=r"obj\['a'\]"):
         mori_dask.scatter(client, [{"a": threading.Lock(), "b": np.arange(1000)}])
     assert {mapping.header.region_id for mapping in mappings.live()} <= before
+
+
+@pytest.mark.parametrize("way", ["mori_dask.scatter", "client.scatter"])
+def test_scattered_data_outlive_all_workers_and_go_with_their_future(way: str):
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        frame = mori.share(pd.DataFrame({"a": np.arange(100_000.0), "s": ["x"] * 100_000}))
+        name, total = mori.shared_name(frame), frame["a"].sum()
+        future = mori_dask.scatter(client, frame) if way == "mori_dask.scatter" else client.scatter(frame)
+        del frame  # the scheduler keeps it now
+        waiting = client.submit(lambda x: float(x["a"].sum()), future, pure=False)
+        assert waiting.result() == total
+        killed = client.run(os.getpid)
+        for pid in killed.values():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not killed.keys() & cluster.scheduler.workers.keys())
+        again = client.submit(lambda x: (mori.shared_name(x), float(x["a"].sum())), future, pure=False)
+        assert again.result(timeout=120) == (name, total)
+        assert mori_dask.gather(client, future)["s"].iloc[-1] == "x"
+        del waiting, again, future
+        wait_until(lambda: name not in [entry.name for entry in current().entries()])
