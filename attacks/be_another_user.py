@@ -103,9 +103,10 @@ def by_pruning(region: Region) -> str:
 
 def by_unlinking(region: Region) -> str | None:
     path = region.directory / region.name[1:]
-    if not path.exists():
+    try:
+        path.unlink()
+    except FileNotFoundError:
         return "there is no file"
-    path.unlink()
     return None
 
 

@@ -84,7 +84,7 @@ def nested_metadata() -> str:
 
 def deep() -> str:
     obj: Any = []
-    for _ in range(20_000):
+    for _ in range(100_000):
         obj = [obj]
     return f"opened, {len(mori.frombuffer(region_of(obj)))} element"
 
@@ -150,7 +150,7 @@ ABUSES: tuple[tuple[str, Callable[[], str]], ...] = (
     ("an array that claims 8 TB", claimed_shape),
     ("a list that claims 2**40 strings", claimed_strings),
     ("metadata nested 100,000 deep", nested_metadata),
-    ("lists nested 20,000 deep", deep),
+    ("lists nested 100,000 deep", deep),
     ("strings that lead outside", read_outside),
     ("the same, landed in the store and opened by name", landed_outside),
     ("a set of lists", no_set),

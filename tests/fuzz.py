@@ -243,6 +243,7 @@ def _break(choose: Callable[[int], int]) -> None:
 
 
 def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
+    np.set_printoptions(threshold=20)  # numbers take long to print
     if kind == "broken":
         return _break
     if kind in ("landed", "files"):
@@ -257,9 +258,6 @@ def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
 
 def _read_range(kind: str, first: int, last: int, progress: str) -> None:
     faulthandler.enable()
-    np.set_printoptions(
-        threshold=20
-    )  # numbers take long to print, and say nothing that they do not as a list
     read = _reader(kind)
     with open("/proc/self/statm", encoding="ascii") as statm:
         most = int(statm.read().split()[0]) * resource.getpagesize() + _MEMORY

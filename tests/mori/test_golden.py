@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import pathlib
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -131,8 +131,8 @@ def test_an_object_is_written_as_its_golden_file(name: str) -> None:
         pytest.importorskip(make.NEEDS[name])
     if name in ("arrow", "polars") and int(pa.__version__.partition(".")[0]) < 25:
         pytest.skip("the bytes of schemas in the golden files are those of pyarrow 25 and later")
-    if name == "index" and pathlib.PurePosixPath.__module__ != "pathlib":
-        pytest.skip("Python 3.13 has another name for the class of a path")
+    if name == "index" and sys.version_info >= (3, 13):
+        pytest.skip("from Python 3.13 on, the pickles of times and paths have other bytes")
     assert make.region_of(make.OBJECTS[name]()) == (make.DIRECTORY / f"{name}.mori").read_bytes()
 
 
