@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -18,7 +18,13 @@ from mori import store
 from mori._imports import imported, importing, load
 from mori._progress import Meter, meter, shown
 from mori.codecs.streams import LEAST
-from mori.errors import CorruptRegionError, NotShareableError, PartNotFoundError, RegionNotFoundError
+from mori.errors import (
+    CorruptRegionError,
+    NotShareableError,
+    PartNotFoundError,
+    RegionNotFoundError,
+    StoreError,
+)
 from mori.format import codec, origins, writer
 from mori.format.atoms import NAMED, VALUES
 from mori.format.node import Node, node_at, open_node, root_of
@@ -48,6 +54,7 @@ __all__ = [
     "map_shared",
     "materialize",
     "prune_shared",
+    "r_attributes",
     "regions",
     "share",
     "shared_name",
@@ -103,7 +110,9 @@ def share(
 def share(obj: memoryview, *, strings: str | None = None, progress: bool = False) -> Any: ...
 @overload
 def share(obj: T, *, strings: str | None = None, progress: bool = False) -> T: ...
-def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> Any:
+@overload
+def share(obj: Any, *, layout: Literal["r", "r+bit64"], progress: bool = False) -> Any: ...
+def share(obj: Any, *, strings: str | None = None, layout: str | None = None, progress: bool = False) -> Any:
     """Write an object once into shared memory and return its shared version.
 
     Parameters
@@ -113,6 +122,10 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
         ``str``, which is mapped instead of built anew in every process.
+    layout : {None, "r", "r+bit64"}
+        ``"r"`` writes it as R's package mori does, to be opened in R with ``mori::map_shared()`` by the name
+        that `shared_name` gives (Linux). What comes back is what R's vectors, lists and frames are in Python;
+        docs/r.md has the types. With ``"r+bit64"``, integers of 64 bits are those of R's package bit64.
     progress : bool
         Show on stderr how far it is, if it takes longer than a second: the elements that were measured, then
         the bytes that were written. By tqdm where it is installed, else as a line of text.
@@ -133,7 +146,7 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     Raises
     ------
     NotShareableError
-        If a part of a container can be neither laid out nor pickled; it names the path.
+        If a part of a container can be neither laid out nor pickled, or R cannot hold it; it names the path.
     StoreFullError
         If there is no room. Nothing is left behind.
 
@@ -151,12 +164,27 @@ def share(obj: Any, *, strings: str | None = None, progress: bool = False) -> An
     load_adapters()
     if strings not in (None, "arrow"):
         raise ValueError(f"strings={strings!r} is not known; expected None or 'arrow'")
+    if layout is not None:
+        return _share_for_r(obj, layout, progress)
     if isinstance(obj, _UNCHANGED) or (type(obj) is not np.ndarray and is_shared(obj)):
         return obj
     if not progress and meter() is None:
         return _share(obj, strings, None)
     with shown(progress) as shown_by:
         return _share(obj, strings, shown_by)
+
+
+def _share_for_r(obj: Any, layout: str, progress: bool) -> Any:
+    if layout not in ("r", "r+bit64"):
+        raise ValueError(f"layout={layout!r} is not known; expected None, 'r' or 'r+bit64'")
+    if sys.platform != "linux":
+        raise StoreError(
+            store="R's shared memory", found=f"mori has none on {sys.platform}", remedy="Use Linux"
+        )
+    if (node := node_of(obj)) is not None and node.mapping.is_r and shared_name(obj) is not None:
+        return obj
+    with shown(progress):
+        return load("mori.codecs.r").share(obj, layout)
 
 
 def _share(obj: Any, strings: str | None, shown_by: Meter | None, *, is_asked: bool = False) -> Any:
@@ -263,9 +291,9 @@ def shared_name(x: object) -> str | None:
     inside = array.place_in(x, node) if isinstance(x, SharedArray) else ()
     if inside is None:
         return None
-    # A plain column of pandas may be a slice: it is asked for below.
-    is_whole = not node.mapping.is_r or isinstance(x, SharedArray) or hasattr(type(x), "_mori_is_intact")
-    name = node.name(inside) if is_whole else None
+    # A column of R's has a node of its own, and what pandas has may be a slice of it: it is asked for below.
+    is_of_pandas = node.mapping.is_r and type(x).__module__.partition(".")[0] == "pandas"
+    name = None if is_of_pandas else node.name(inside)
     if name is None and imported("pandas") is not None:
         with importing:
             from mori.objects.pandas import name_of
@@ -327,13 +355,13 @@ def locate(name: object) -> tuple[Name, Node, tuple[int, ...]] | None:
     if parsed is None:
         return None
     home = store.current()
-    where = Where(parsed.pid, parsed.number)
     if parsed.source is not None:
         mapping = _mapped_file(parsed.source)
     else:
+        where = Where(parsed.pid, parsed.number)
         mapping = _live(parsed) or region.find(where, home.kind)
-    if mapping is None and sys.platform == "linux":
-        mapping = region.find(where, store.R)
+        if mapping is None and sys.platform == "linux":
+            mapping = region.find(where, store.R)
     if mapping is None:
         name = format_name(parsed)
         raise RegionNotFoundError(name=name, store=home.name + " or R's" * (sys.platform == "linux"))
@@ -359,6 +387,26 @@ def _mapped_file(path: str) -> Mapping | None:
     """Return the mapping of a file; pickles in it may be read where this process has loaded it so."""
     allows_pickles = any(found.source == path and found.allows_pickles for found in live())
     return region.find(Where(0, 0, path=path, allows_pickles=allows_pickles), store.PATH)
+
+
+def r_attributes(x: object) -> dict[str, Any] | None:
+    """Return the attributes that an object has in R: ``names``, ``dim``, ``dimnames``, ``class`` and others.
+
+    Returns
+    -------
+    dict or None
+        Of the vector, list or frame in R's layout that `x` is, or lies in. Text is a list of str and None,
+        numbers are arrays, lists a list or a dict, and what is no data (a function) is None. None for what is
+        not in R's layout.
+
+    Examples
+    --------
+    >>> import mori, numpy
+    >>> mori.r_attributes(mori.share(numpy.zeros((2, 3)), layout="r"))
+    {'dim': array([2, 3], dtype=int32)}
+    """
+    node = node_of(x)
+    return load("mori.format.r").attributes_of(node) if node is not None and node.mapping.is_r else None
 
 
 def prune_shared() -> list[str]:

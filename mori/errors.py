@@ -221,12 +221,18 @@ class NotShareableError(MoriError, TypeError):
 
     path: str
 
-    def __init__(self, *, path: str, found: str) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        found: str,
+        remedy: str = "Leave that part out, or convert it to something that pickles",
+    ) -> None:
         super().__init__(
-            f"cannot share {path}: {found}. Nothing was shared; leave that part out, or convert it "
-            "to something that pickles",
+            f"cannot share {path}: {found}. Nothing was shared. {remedy}",
             path=path,
             found=found,
+            remedy=remedy,
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from mori.errors import SettingError
 
-__all__ = ["add_source", "grace", "pool", "pool_seconds", "store"]
+__all__ = ["add_source", "grace", "pool", "pool_seconds", "r_version", "store"]
 
 Source = Callable[[str], tuple[str, str] | None]
 
@@ -71,6 +71,17 @@ def _seconds(setting: str, text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise SettingError(setting=setting, value=text, wanted="seconds, a number from 0 up")
     return seconds
+
+
+def r_version() -> tuple[int, int] | None:
+    """Version of the R that reads what is shared for it (``MORI_R_VERSION``, such as 4.5)."""
+    found = _find("r_version")
+    if found is None:
+        return None
+    matched = re.fullmatch(r"\s*(\d+)\.(\d+)(\.\d+)?\s*", found[1])
+    if matched is None:
+        raise SettingError(setting=found[0], value=found[1], wanted="a version of R, such as 4.5")
+    return int(matched[1]), int(matched[2])
 
 
 def store() -> str:

@@ -1,7 +1,7 @@
 """A fuzzer of what reads bytes: regions and references, damaged blindly and with knowledge of the format.
 
 Regions are read from a buffer, as copies that landed in sealed memory (``landed``), and as files of the
-`files` store (``files``).
+`files` store (``files``); those of R's from a buffer, too (``r``).
 
 `python -m tests.fuzz 1000000` reads that many inputs in children, under limits of memory and time, so that
 a crash, a hang or a blow-up is a finding and not the end. Inputs are numbered: `--again KIND NUMBER` reads
@@ -37,7 +37,15 @@ import numpy as np
 
 __all__ = ["FAULTS", "Finding", "fuzz"]
 
-KINDS = {"plain": 0.25, "forged": 0.2, "reference": 0.1, "guided": 0.05, "landed": 0.2, "files": 0.2}
+KINDS = {
+    "plain": 0.2,
+    "forged": 0.2,
+    "reference": 0.1,
+    "guided": 0.05,
+    "landed": 0.15,
+    "files": 0.2,
+    "r": 0.1,
+}
 FAULTS = ("none", "error", "crash", "hang", "memory")
 _READS = re.compile(r"/mori/(codecs|format)/")  # where bytes become objects
 _CHUNK = 25_000  # inputs in one child
@@ -106,6 +114,32 @@ class _Reading:
         if attempt(damaged, check if kind == "plain" else None):
             taken = tracemalloc.get_traced_memory()[1] - before
             assert taken <= len(damaged) + _SLACK, f"{taken} bytes for a region of {len(damaged)}"
+
+
+class _OfR:
+    """Reads damaged regions of R's: those that R wrote, and what mori writes for R."""
+
+    def __init__(self) -> None:
+        from tests.mori.test_corruption import use
+        from tests.mori.test_r_damage import open_r, regions
+
+        self._regions = regions()
+        for data in self._regions:
+            use(open_r(data), 1 << 20)
+
+    def __call__(self, choose: Callable[[int], int]) -> None:
+        from tests.mori.test_corruption import attempt
+        from tests.mori.test_r_damage import damage_r, open_r
+
+        damaged = damage_r(self._regions[choose(len(self._regions))], choose)
+        if not tracemalloc.is_tracing():
+            attempt(damaged, opened=open_r)
+            return
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        attempt(damaged, opened=open_r)
+        taken = tracemalloc.get_traced_memory()[1] - before
+        assert taken <= len(damaged) + _SLACK, f"{taken} bytes for a region of {len(damaged)}"
 
 
 class _Stored(_Reading):
@@ -246,6 +280,8 @@ def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
     np.set_printoptions(threshold=20)  # numbers take long to print
     if kind == "broken":
         return _break
+    if kind == "r":
+        return _OfR()
     if kind in ("landed", "files"):
         if kind == "files" and not os.environ.get("MORI_STORE", "").startswith("files:"):
             os.environ["MORI_STORE"] = f"files:{tempfile.mkdtemp()}"

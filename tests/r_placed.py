@@ -1,4 +1,4 @@
-"""Regions of R's for tests: twenty that R wrote (`r_regions/README.md`), put where R puts them."""
+"""Regions of R's for tests: those that R wrote (`r_regions/README.md`), put where R puts them."""
 
 from __future__ import annotations
 

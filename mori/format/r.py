@@ -38,6 +38,7 @@ __all__ = [
     "VECTOR_HEAD",
     "VECTOR_MAGIC",
     "RNode",
+    "attributes_of",
     "node_at",
     "root_of",
 ]
@@ -259,6 +260,15 @@ class RNode(Node):
         if not isinstance(found, list | r_values.Texts) or len(found) != self.length:
             raise self._corrupt("its names are not one for each element")
         return list(found)
+
+
+def attributes_of(node: RNode) -> dict[str, Any]:
+    """Return R's attributes for a user, who may change them; none where only R can read them."""
+    try:
+        found = node.attributes
+    except r_values.OpaqueError:
+        return {}
+    return {name: [*value] if isinstance(value, r_values.Texts) else value for name, value in found.items()}
 
 
 def root_of(mapping: Mapping) -> RNode:

@@ -7,6 +7,7 @@ asked for than there are bytes, and the depth is bounded. `write` makes the few 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -60,6 +61,7 @@ _DEPTH: Final = 100
 _INT: Final = struct.Struct("=i")
 _LATIN1, _BYTES = 4, 2  # of a string's levels
 _NA: Final = -(2**31)
+_NA_WORD: Final = 1954  # the low one of a double that is NA
 
 NULL: Final = b"B\n" + struct.pack("=3ii5si", 3, 0x00040602, 0x00030500, 5, b"UTF-8", _NIL)
 """R's NULL."""
@@ -85,12 +87,10 @@ class Texts(Sequence[str]):
 
 
 def decode_text(data: bytes, encoding: int) -> str:
-    """Return a string by its encoding, as R's ``cetype_t`` has it; ValueError where it is none."""
+    """Return a string by its encoding, as R's ``cetype_t`` has it; bytes that are no text as R shows them."""
     if encoding == 2:
         return data.decode("latin-1")
-    if encoding == 4:
-        return data.decode("ascii", "backslashreplace")
-    return data.decode()
+    return data.decode("ascii" if encoding in (3, 4) else "utf-8", "backslashreplace")
 
 
 def serialized_type(data: bytes) -> str:
@@ -215,7 +215,7 @@ class _Reader:
         if length == -1:
             return None
         levels = flags >> 12
-        encoding = 2 if levels & _LATIN1 else 4 if levels & _BYTES else 1 if levels & 0x48 else self._native
+        encoding = 2 if levels & _LATIN1 else 3 if levels & _BYTES else 1 if levels & 0x48 else self._native
         return decode_text(self.take(length), encoding)
 
     def _pairs(self, flags: int, depth: int) -> Any:
@@ -229,10 +229,10 @@ class _Reader:
             names.append(self.item(depth + 1) if flags & _HAS_TAG else "")
             values.append(self.item(depth + 1))
             flags = self.number()
-        if flags & 0xFF != _NIL:  # a dotted pair, which is no list: such as a function's body
+        if flags & 0xFF != _NIL:  # a dotted pair: a function's body, or what a short form stands for
             self._at -= 4
-            self.item(depth + 1)
-            return None
+            last = self.item(depth + 1)
+            return [*values, last] if number == _PAIRLIST else None
         return _keyed(names, values) if number == _PAIRLIST else None
 
     def _environment(self, number: int, depth: int) -> None:
@@ -270,18 +270,33 @@ class _Reader:
                 raise ValueError(f"a sequence of {count} numbers from {first} by {step}")
             return range(first, first + step * count, step)
         if name == "deferred_string":
-            numbers = _values(state)[0]
+            numbers, (scipen,) = _values(state)
             if isinstance(numbers, range):
                 return Texts(numbers)
-            if isinstance(numbers, np.ndarray) and numbers.dtype == _NUMBERS[13]:
+            if numbers.dtype == _NUMBERS[13]:
                 return [None if number == _NA else str(number) for number in numbers.tolist()]
-        elif isinstance(name, str) and name.startswith("wrap_"):
+            missing = np.isnan(numbers) & (numbers.view(np.uint64) & 0xFFFFFFFF == _NA_WORD)
+            return [
+                None if gone else _shortest(number, int(scipen))
+                for number, gone in zip(numbers.tolist(), missing.tolist(), strict=True)
+            ]
+        if isinstance(name, str) and name.startswith("wrap_"):
             return _values(state)[0]
         raise OpaqueError(f"an object of the form {name!r}")
 
     @staticmethod
     def _names(attributes: Any) -> Any:
         return attributes.get("names") if isinstance(attributes, dict) else None
+
+
+def _shortest(number: float, scipen: int) -> str:
+    """Return a double as R's ``as.character`` does: 15 digits at most, in the shorter of two notations."""
+    if not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Inf" if number > 0 else "-Inf"
+    digits = next(n for n in range(15) if n == 14 or float(f"{number:.{n}e}") == float(f"{number:.14e}"))
+    scientific = f"{number:.{digits}e}"
+    fixed = f"{number:.{max(0, digits - int(scientific.partition('e')[2]))}f}"
+    return fixed if len(fixed) <= len(scientific) + scipen else scientific
 
 
 def _values(value: Any) -> list[Any]:

@@ -80,6 +80,7 @@ def create(
     root: int,
     region_id: bytes | None = None,
     flags: int = ENCODED,
+    kind: int | None = None,
 ) -> Mapping:
     """Write a new region and return its mapping.
 
@@ -96,6 +97,8 @@ def create(
     flags : int
         Of its header. Without `ENCODED`, what it holds is checked by everyone who opens it, since it came
         from elsewhere.
+    kind : int, optional
+        Of the store that it goes to, where that is not the current one.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def create(
     LimitError
         If this process may not open or map any more.
     """
-    home = store.current()
+    home = store.current() if kind is None else store.of_kind(kind)
     if (most := settings.pool()) and pool.takes(home, nbytes, most):
         home = pool.current()
 

@@ -19,7 +19,7 @@ from mori._imports import load
 from mori.codecs.containers import SequenceCodec
 from mori.codecs.packed import Column
 from mori.errors import MoriError
-from mori.format import r_values
+from mori.format import origins, r_values
 from mori.format.codec import BuiltinCodec, Codec
 from mori.format.layout import Id
 from mori.format.node import Node
@@ -259,7 +259,7 @@ class _List(SequenceCodec):
 
 
 class RObject:
-    """An object of R's that is no data to Python, such as a function: it says its type, and goes back to R.
+    """An object of R's that is no data to Python, such as a function: it says its type, and can go back to R.
 
     Attributes
     ----------
@@ -267,41 +267,41 @@ class RObject:
         As R's ``typeof`` has it.
     """
 
-    def __init__(self, data: Any, node: RNode | None = None) -> None:
+    def __init__(self, data: Any, type_: str) -> None:
         self._data = data
-        self.node = node
-        if node is not None and node.type != OTHER:
-            self.type = r_values.TYPES[node.type]
-        else:
-            self.type = r_values.serialized_type(bytes(memoryview(data)[:64]))
+        self.type = type_
 
     def __repr__(self) -> str:
         return f"<R {self.type} of {len(self._data):,} bytes>"
 
-    def __bytes__(self) -> bytes:
-        """R's serialization of it."""
+    @property
+    def r_serialized(self) -> bytes:
+        """R's serialization of it; empty where only the attributes of a vector are R's own."""
         return bytes(self._data)
 
-    @property
-    def _mori(self) -> RObject:
-        """What is asked for the node."""
-        return self
-
-    def _mori_is_intact(self) -> bool:
-        return self.node is not None
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        if self.node is not None and transport.is_wanted(self.node.mapping):
-            return reference.by_reference(self.node.mapping, self.node.offset)
-        return RObject, (bytes(self),)
+    def __reduce__(self) -> Any:
+        node = origins.node_of(self)
+        if node is not None and transport.is_wanted(node.mapping):
+            return reference.by_reference(node.mapping, node.offset)
+        return RObject, (self.r_serialized, self.type)
 
 
-class _Opaque(RCodec):
+class _Opaque(RCodec, BuiltinCodec):
     """Other objects of R's, and vectors with an attribute that only R can read; NULL is None."""
 
     def make(self, node: RNode) -> RObject | None:
-        made = RObject(node.buffers()[0] if node.type == OTHER else b"", node)
-        return None if made.type == "NULL" else made
+        if node.type != OTHER:
+            return RObject(b"", r_values.TYPES[node.type])
+        (data,) = node.buffers()
+        kind = r_values.serialized_type(bytes(data[:64]))
+        return None if kind == "NULL" else RObject(data, kind)
+
+    def open(self, node: Node) -> Any:
+        obj = self.read(node)
+        return None if obj is None else origins.remember(obj, node)
+
+    def copy(self, obj: RObject, change: Callable[[Any], Any]) -> RObject:
+        return RObject(obj.r_serialized, obj.type)
 
 
 _ARRAY, _BOOLS, _STRING_ARRAY, _MASKED, _OPAQUE = _Array(), _Bools(), _StringArray(), _Masked(), _Opaque()

@@ -87,11 +87,15 @@ class RStore:
         return Draft(Held.of([owner], os.path.join(_SHM, format_label(pid, number))), pid, number)
 
     def publish(self, draft: Draft) -> Held | None:
-        assert draft.held.path is not None
+        # Python follows the link of a descriptor only where it is given a directory.
+        directory = opened(os.open, _SHM, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.link(f"/proc/self/fd/{draft.held.fds[0]}", draft.held.path, follow_symlinks=True)
+            label, link = format_label(draft.pid, draft.number), f"/proc/self/fd/{draft.held.fds[0]}"
+            os.link(link, label, dst_dir_fd=directory.fileno())
         except FileExistsError:
             return None
+        finally:
+            directory.close()
         return draft.held
 
     def discard(self, draft: Draft) -> None:

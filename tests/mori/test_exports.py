@@ -45,6 +45,7 @@ EXPECTED = [
     "map_shared",
     "materialize",
     "prune_shared",
+    "r_attributes",
     "regions",
     "register_codec",
     "save",

@@ -1,6 +1,6 @@
 """Damaged regions of R's: an error that names the region, or a value, and never a crash.
 
-tests/fuzz.py reads many more of them (`python -m tests.fuzz 1000000 --kind r`).
+tests/fuzz.py reads many more of them (`python -m tests.fuzz 1000000 --kinds r`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ def open_r(data: bytes) -> Any:
     copy = np.frombuffer(bytearray(data), np.uint8)
     mapping = Mapping(Header(bytes(16), len(data), 0, 1, 1, 0), copy.ctypes.data, None, copy)
     return open_node(root_of(mapping))
+
+
+def regions() -> list[bytes]:
+    """Return the bytes of regions in R's layout: those that R wrote, and some that mori does."""
+    from tests.mori.test_r_writing import _ALIKE, written
+
+    return [data_of(name) for name in NAMES] + [written(value, pairs=True) for value in _ALIKE.values()]
 
 
 def damage_r(data: bytes, choose: Callable[[int], int]) -> bytearray:

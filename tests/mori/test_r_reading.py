@@ -1,4 +1,4 @@
-"""What R's mori shared is opened in Python: twenty regions that R wrote, byte for byte."""
+"""What R's mori shared is opened in Python: thirty regions that R wrote, byte for byte."""
 
 from __future__ import annotations
 
@@ -66,6 +66,16 @@ VALUES: dict[str, Any] = {
     "list_unnamed": [np.array([1.0]), ["two"], np.array([True])],
     "logical": pd.Series(pd.array([True, None, False], "boolean")),
     "matrix_named": np.arange(1.0, 7).reshape((2, 3), order="F"),
+    "old_bytes": ["\\xff", "a\\xfe", "naïve"],
+    "old_dimnames": np.array([[1, 3], [2, 4]], "i4"),
+    "old_function": RObject,
+    "old_integer_dates": pd.Series(np.array(["2024-02-29", "NaT"], "M8[s]")),
+    "old_language": np.array([1.0, 2.0]),
+    "old_level_na": pd.Series(pd.Categorical(["a", None, "b"])),
+    "old_names": pd.Series([1.5, 2, 4], index=["1", "2", "3"]),
+    "old_names_of_numbers": pd.Series(np.arange(1, 5, dtype="i4"), index=["2020", "0.1", "1e+05", None]),
+    "old_objects": [RObject, RObject, None],
+    "old_pointer": pd.DataFrame({"a": np.array([1, 2], "i4")}),
     "posixct_paris": pd.Series(
         pd.to_datetime(["2024-02-29 12:34:56", None]).tz_localize("Europe/Paris").as_unit("us")
     ),
@@ -95,8 +105,25 @@ def check(found: Any, value: Any) -> None:
         assert len(found) == len(value)
         for one, other in zip(found, value, strict=True):
             check(one, other)
+    elif value is RObject:
+        assert isinstance(found, RObject)
     else:
         assert found == value
+
+
+def test_attributes_of_r_are_kept() -> None:
+    with placed(data_of("matrix_named")) as where:
+        attributes = mori.r_attributes(mori.map_shared(where))
+        assert attributes is not None
+        assert attributes["dimnames"] == [["r1", "r2"], ["x", "y", "z"]]
+    with placed(data_of("old_dimnames")) as where:
+        attributes = mori.r_attributes(mori.map_shared(where)[0])
+        assert attributes is not None
+        assert attributes["dimnames"] == [None, ["a", "b"]]
+    with placed(data_of("old_function")) as where:
+        x = mori.map_shared(where)
+        assert mori.r_attributes(x) == {}
+        assert x.type == "integer"
 
 
 def test_each_region_of_r_has_a_value() -> None:
@@ -215,7 +242,7 @@ def test_an_object_of_r_alone_is_opaque_and_says_its_type() -> None:
         assert mori.shared_name(pickle.loads(pickle.dumps(x))) == f"{where}[1]"
         with mori.by_value():
             pickled = pickle.dumps(x)
-    assert bytes(pickle.loads(pickled)) == closure + bytes(40)
+    assert pickle.loads(pickled).r_serialized == closure + bytes(40)
 
 
 def _list_of(data: bytes) -> bytes:

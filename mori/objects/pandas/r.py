@@ -138,10 +138,10 @@ def _text(node: RNode) -> Any:
         array = pa.LargeStringArray.from_buffers(
             node.length, pa.py_buffer(offsets), pa.py_buffer(strings.text), validity, int(missing.sum())
         )
-        array.validate(full=True)
-    else:
-        array = pa.array(strings.all(), pa.large_string())
-    return dtype.__from_arrow__(array)
+        with contextlib.suppress(pa.ArrowInvalid):  # R has strings that are no UTF-8
+            array.validate(full=True)
+            return dtype.__from_arrow__(array)
+    return dtype.__from_arrow__(pa.array(strings.all(), pa.large_string()))
 
 
 def _factor(node: RNode, *, ordered: bool) -> pd.Categorical:
