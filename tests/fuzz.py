@@ -1,7 +1,8 @@
 """A fuzzer of what reads bytes: regions and references, damaged blindly and with knowledge of the format.
 
-Regions are read from a buffer, as copies that landed in sealed memory (``landed``), and as files of the
-`files` store (``files``); those of R's from a buffer, too (``r``).
+Regions are read from a buffer, as copies that landed in sealed memory (``landed``), as files of the `files`
+store (``files``), and as files that `mori.load` opens with and without pickles (``saved``); those of R's from
+a buffer, too (``r``).
 
 `python -m tests.fuzz 1000000` reads that many inputs in children, under limits of memory and time, so that
 a crash, a hang or a blow-up is a finding and not the end. Inputs are numbered: `--again KIND NUMBER` reads
@@ -43,7 +44,8 @@ KINDS = {
     "reference": 0.1,
     "guided": 0.05,
     "landed": 0.15,
-    "files": 0.2,
+    "files": 0.1,
+    "saved": 0.1,
     "r": 0.1,
 }
 FAULTS = ("none", "error", "crash", "hang", "memory")
@@ -143,16 +145,22 @@ class _OfR:
 
 
 class _Stored(_Reading):
-    """Reads damaged regions that lie in a store: landed in sealed memory, or in its files."""
+    """Reads damaged regions in a store: landed in sealed memory, in its files, or in those of a user."""
 
     def __call__(self, choose: Callable[[int], int]) -> None:
         from tests.mori.damage import forge, mutate, scatter
         from tests.mori.test_corruption import attempt
 
+        if self._kind == "saved" and choose(4) == 0:
+            attempt(bytearray(_plain_stream(choose)), None, _loaded)
+            return
         _, data, check = self._regions[choose(len(self._regions))]
         damage = (scatter, scatter, forge, mutate)[choose(4)]
         damaged = damage(data, choose)
-        opened = _opened_landed if self._kind == "landed" else partial(_opened_file, choose(8) > 0)
+        if self._kind == "saved":
+            opened = partial(_opened_saved, choose)
+        else:
+            opened = _opened_landed if self._kind == "landed" else partial(_opened_file, choose(8) > 0)
         try:
             attempt(damaged, check if damage is mutate else None, opened)
         except Exception as error:
@@ -213,6 +221,50 @@ def _opened_file(is_named: bool, data: bytes) -> Any:
             os.unlink(held.path or "")  # the store removes nothing that does not prove to be a region
     assert mapping is not None
     return open_node(root_of(mapping))
+
+
+def _plain_stream(choose: Callable[[int], int]) -> bytes:
+    """Return a region with a stream that is changed at will, and names all that plain data may name."""
+    import zlib
+
+    from mori.format import writer
+    from mori.format.layout import Id, to_json
+    from mori.format.plain import PLAIN
+    from mori.format.plan import PlanNode
+    from tests.mori.test_saving import PLAIN_OBJECTS
+
+    stream = _damage(PLAIN_OBJECTS[choose(len(PLAIN_OBJECTS))], choose)
+    names = sorted(name for name in PLAIN if not name[0].startswith("numpy.core."))
+    meta = to_json(["object", zlib.crc32(stream), 4, names])
+    node = PlanNode(Id.PICKLE, meta, [np.frombuffer(stream, np.uint8)])
+    node.close()
+    return bytes(writer.to_bytes(node, writer.header_of(node, os.urandom(16), 1, 1)))
+
+
+def _opened_saved(choose: Callable[[int], int], data: bytes) -> Any:
+    """Open a file by `mori.load`, with and without pickles; half of them have a trailer."""
+    from mori.memory import checksums
+
+    allow_pickle = choose(2) == 0
+    if choose(8):
+        data = _renamed(data, nbytes=len(data), segment_nbytes=0)
+    if choose(2):
+        pickle = checksums.Pickle(choose(2) * choose(len(data) + 64), "obj")
+        trailer, room = checksums.pack_trailer(b"", pickle), checksums.trailer_nbytes(len(data))
+        data += (trailer if choose(4) else _damage(trailer, choose))[:room].ljust(room, b"\0")
+    return _loaded(data, allow_pickle=allow_pickle, verify=choose(16) == 0)
+
+
+def _loaded(data: bytes, *, allow_pickle: bool = False, verify: bool = False) -> Any:
+    import mori
+
+    path = os.path.join(tempfile.gettempdir(), f"saved-{os.getpid()}")
+    with open(path, "wb") as file:
+        file.write(data)
+    try:
+        return mori.load(path, allow_pickle=allow_pickle, verify=verify)
+    finally:
+        os.unlink(path)
 
 
 class _Referring:
@@ -280,9 +332,9 @@ def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
     np.set_printoptions(threshold=20)  # numbers take long to print
     if kind == "broken":
         return _break
-    if kind == "r":
-        return _OfR()
-    if kind in ("landed", "files"):
+    "files": 0.1,
+    "saved": 0.1,
+    "r": 0.1,
         if kind == "files" and not os.environ.get("MORI_STORE", "").startswith("files:"):
             os.environ["MORI_STORE"] = f"files:{tempfile.mkdtemp()}"
         return _Stored(kind)

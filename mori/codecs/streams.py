@@ -22,7 +22,7 @@ import sys
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ import numpy.typing as npt
 from mori import _progress as progress
 from mori._imports import find_object, importing
 from mori.codecs.faults import fault_in, path_to
-from mori.codecs.ndarray import is_state_of
+from mori.codecs.guarded import GuardedUnpickler
 from mori.errors import ClassNotFoundError
 from mori.format import codec
 from mori.format.atoms import kinds_of
@@ -612,51 +612,6 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, number: int) -> Any:
         return self.persistent(number)
-
-
-def _attribute(obj: object, name: str) -> Any:
-    """Return the one function of a class that plain data are made by."""
-    if name == "_unpickle" and f"{obj.__module__}.{getattr(obj, '__qualname__', '')}" == "zoneinfo.ZoneInfo":
-        return getattr(obj, name)
-    raise pickle.UnpicklingError(f"a stream asks for {name:.40} of {obj!r:.40}")
-
-
-_InPython: Final[Any] = vars(pickle)["_Unpickler"]  # whose opcodes can be told apart
-
-
-def _is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
-    with contextlib.suppress(Exception):
-        return is_state_of(dtype, state)
-    return False
-
-
-class GuardedUnpickler(_InPython):
-    """Reads a stream of plain data, where nobody has vouched for it: numpy believes what it is told of a
-    dtype, which may be that bytes are addresses of objects.
-    """
-
-    dispatch: ClassVar[Any] = {**_InPython.dispatch}
-    reader: Reader
-    persistent: Get
-    part: Get
-
-    def persistent_load(self, number: int) -> Any:
-        return self.persistent(number)
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == _PART_NAME:
-            return self.part
-        found = self.reader.find(module, name)
-        return _attribute if found is getattr else found
-
-    def load_build(self) -> None:
-        """Refuse the state of a dtype that would not be written so."""
-        state, obj = self.stack[-1], self.stack[-2]
-        if isinstance(obj, np.dtype) and not _is_state_of(obj, state):
-            raise pickle.UnpicklingError(f"a dtype {obj} with the state {state!r:.80}")
-        super().load_build()
-
-    dispatch[pickle.BUILD[0]] = load_build
 
 
 class Reader:

@@ -16,7 +16,7 @@ __all__ = ["PLAIN", "STREAMS", "OtherNameError", "first_name", "other_name"]
 _NAMES: Final = {
     "builtins": (
         *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "range"),
-        *("getattr", "set", "slice", "str", "tuple"),  # getattr of a time zone alone: see GuardedUnpickler
+        *("getattr", "set", "slice", "str", "tuple"),  # getattr of a time zone alone: see codecs/guarded.py
     ),
     "collections": ("Counter", "OrderedDict", "defaultdict", "deque"),
     "datetime": ("date", "datetime", "time", "timedelta", "timezone"),

@@ -21,6 +21,7 @@ __all__ = [
     "Pickle",
     "Trailer",
     "damaged",
+    "pack_trailer",
     "read_trailer",
     "trailer_nbytes",
     "with_checksums",
@@ -94,11 +95,16 @@ def with_checksums(write: Callable[[Header, Sink], Pickle], header: Header, put:
     summing = _Summing(put)
     pickle = write(header, summing)
     summing.finish()
+    put(pack_trailer(summing.sums, pickle))
+
+
+def pack_trailer(sums: bytes | bytearray, pickle: Pickle) -> bytes:
+    """Return the trailer of a region whose blocks have these checksums."""
     path = pickle.path.encode("utf-8", "replace")
     if len(path) > _PATH_NBYTES:
         path = path[: _PATH_NBYTES - 3].decode("utf-8", "ignore").encode() + b"..."
-    rest = TRAILER.pack(_MAGIC, 0, _BLOCK, pickle.offset, path)[_CHECKED:] + summing.sums
-    put(_MAGIC + _SUM.pack(zlib.crc32(rest)) + rest)
+    rest = TRAILER.pack(_MAGIC, 0, _BLOCK, pickle.offset, path)[_CHECKED:] + sums
+    return _MAGIC + _SUM.pack(zlib.crc32(rest)) + rest
 
 
 def read_trailer(fd: int, nbytes: int) -> Trailer | None:

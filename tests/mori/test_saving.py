@@ -69,6 +69,18 @@ PLAIN = {
 }
 
 
+PLAIN_OBJECTS = [
+    pickle.dumps(obj, 5)
+    for obj in (
+        *(PLAIN[kind] for kind in ("dates", "values", "moments", "dtypes", "collections", "words")),
+        *(np.arange(5), np.arange(10)[::2], np.array([1, "a"], object), np.zeros(1, "V8")[0], np.float64(1)),
+        *(np.zeros(2, [("a", "f4"), ("b", "O")]), slice(1, 2), 1 + 2j, [1, {2: "x"}]),
+        *(pd.Timestamp("2020", tz="Europe/Berlin"), pd.Timedelta("1s"), pd.Interval(1, 2), pd.NA),
+    )
+]
+"""What the fuzzer changes at will."""
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)

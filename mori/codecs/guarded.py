@@ -1,0 +1,130 @@
+"""Pickles of plain data where nobody has vouched for them: read in Python, which can be told what to refuse.
+
+Invariant: a stream calls nothing but what makes a value of plain data, with arguments that need no more
+memory than they have themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fractions
+import pickle
+import struct
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mori.codecs.ndarray import is_state_of
+
+__all__ = ["GuardedUnpickler"]
+
+_InPython: Final[Any] = vars(pickle)["_Unpickler"]  # whose opcodes can be told apart
+_LENGTH: Final = struct.Struct("<Q")
+
+_VALUES: Final = frozenset(
+    {bool, bytearray, bytes, dict, float, frozenset, int, list, np.ndarray, set, str, tuple}
+)
+"""Classes that are arguments, as of a defaultdict, and are made by opcodes of their own."""
+
+
+def _attribute(obj: object, name: str) -> Any:
+    """Stand for `getattr`: return the one method of a class that plain data are made by."""
+    if name == "_unpickle" and f"{obj.__module__}.{getattr(obj, '__qualname__', '')}" == "zoneinfo.ZoneInfo":
+        return getattr(obj, name)
+    raise pickle.UnpicklingError(f"a stream asks for {name:.40} of {obj!r:.40}")
+
+
+def _reconstruct(cls: type, shape: tuple[int, ...], code: bytes | str) -> npt.NDArray[Any]:
+    """Stand for numpy's: return the empty array that gets its state next."""
+    if cls is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError(f"an array of {shape!r:.80} that is yet to be filled")
+    return np.empty(0, "b")
+
+
+def _fraction(text: str) -> fractions.Fraction:
+    """Stand for the class, which makes a long number of a short exponent."""
+    if not text.lstrip("-").replace("/", "").isdigit():
+        raise pickle.UnpicklingError(f"a fraction {text!r:.80}")
+    return fractions.Fraction(text)
+
+
+_STAND_INS: Final[dict[str, Any]] = {
+    "getattr": _attribute,
+    "_reconstruct": _reconstruct,
+    "Fraction": _fraction,
+}
+
+
+class GuardedUnpickler(_InPython):
+    """Reads a stream of plain data."""
+
+    dispatch: ClassVar[Any] = {**_InPython.dispatch}
+    reader: Any
+    persistent: Callable[[int], Any]
+    part: Callable[[int], Any]
+
+    def persistent_load(self, number: int) -> Any:
+        return self.persistent(number)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("mori.codecs.streams", "part"):
+            return self.part
+        found = self.reader.find(module, name)
+        return _STAND_INS.get(name, found)
+
+    def load_reduce(self) -> None:
+        """Call what makes a value."""
+        self._check()
+        super().load_reduce()
+
+    def load_newobj(self) -> None:
+        """Make an instance."""
+        self._check()
+        super().load_newobj()
+
+    def _check(self) -> None:
+        function, arguments = self.stack[-2:]
+        if function in _VALUES or any(type(one) is range for one in arguments):  # which would be counted
+            raise pickle.UnpicklingError(f"a stream calls {function!r:.40} with {arguments!r:.40}")
+
+    def load_build(self) -> None:
+        """Refuse the state of a dtype that numpy would not write: it believes what it is told.
+
+        That may be that bytes are addresses of objects.
+        """
+        state, obj = self.stack[-1], self.stack[-2]
+        if isinstance(obj, np.dtype) and not _is_state_of(obj, state):
+            raise pickle.UnpicklingError(f"a dtype {obj} with the state {state!r:.80}")
+        super().load_build()
+
+    def load_bytearray8(self) -> None:
+        """Read no more than there is; Python's own allocates it first."""
+        (nbytes,) = _LENGTH.unpack(self.read(_LENGTH.size))
+        self.append(bytearray(self.read(nbytes)))
+
+    def load_other(self) -> None:
+        """Refuse what protocol 5 does not need for plain data."""
+        raise pickle.UnpicklingError("a stream of an older protocol than mori writes")
+
+
+GuardedUnpickler.dispatch |= {
+    pickle.REDUCE[0]: GuardedUnpickler.load_reduce,
+    pickle.NEWOBJ[0]: GuardedUnpickler.load_newobj,
+    pickle.BUILD[0]: GuardedUnpickler.load_build,
+    pickle.BYTEARRAY8[0]: GuardedUnpickler.load_bytearray8,
+    **{
+        opcode[0]: GuardedUnpickler.load_other
+        for opcode in (
+            *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.GLOBAL),
+            *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+        )
+    },
+}
+
+
+def _is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
+    with contextlib.suppress(Exception):
+        return is_state_of(dtype, state)
+    return False
