@@ -332,9 +332,9 @@ def _reader(kind: str) -> Callable[[Callable[[int], int]], None]:
     np.set_printoptions(threshold=20)  # numbers take long to print
     if kind == "broken":
         return _break
-    "files": 0.1,
-    "saved": 0.1,
-    "r": 0.1,
+    if kind == "r":
+        return _OfR()
+    if kind in ("landed", "files", "saved"):
         if kind == "files" and not os.environ.get("MORI_STORE", "").startswith("files:"):
             os.environ["MORI_STORE"] = f"files:{tempfile.mkdtemp()}"
         return _Stored(kind)
