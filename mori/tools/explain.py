@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from mori import api
 from mori.errors import MoriError, ObjectColumnWarning, readable_size
+from mori.format import origins
 from mori.format.layout import Id
 from mori.format.node import Node
 from mori.format.plan import PlanNode, buffer_nbytes
@@ -44,7 +45,7 @@ class Explanation(NamedTuple):
     unpickled: int
     """Bytes of pickles, from which each process that opens the object makes its own."""
     reference: int | None
-    """Bytes of its pickle, once it is shared; None before."""
+    """Bytes of its pickle, once it is shared; None before, and where `pickle.dumps` writes no reference."""
     parts: tuple[tuple[str, Explanation], ...] = ()
     """The elements of a small container and the columns of a frame, the first of them."""
 
@@ -115,8 +116,12 @@ def _one(obj: Any, strings: str | None) -> Explanation:
     node = api.node_of(obj)
     if node is not None and node.mapping.shared:
         why = f"shared, as {api.shared_name(obj) or 'a part of a region'}"
-        sizes = _sizes(node)
-        return Explanation(kind, True, why, node.extent, *sizes, len(pickle.dumps(obj, 5)))
+        mapped, read, unpickled = _sizes(node)
+        if isinstance(nbytes := getattr(obj, "nbytes", None), int):
+            mapped = min(mapped, nbytes)  # it may be one column of a node that has many
+        # Plain pickle.dumps of an object of another library's class does what it always does.
+        reference = len(pickle.dumps(obj, 5)) if origins.node_of(obj) is None else None
+        return Explanation(kind, True, why, node.extent, mapped, read, unpickled, reference)
     if api.is_shared(obj):
         return Explanation(
             kind, True, "shared, as columns of a region", 0, 0, 0, 0, len(pickle.dumps(obj, 5))

@@ -40,6 +40,11 @@ def test_of_a_shared_object_it_tells_its_name_and_reference() -> None:
     assert 8000 <= found.mapped < 8100  # with the name of the column
 
 
+def test_a_column_of_a_block_is_not_taken_for_the_block() -> None:
+    shared = mori.share(pd.DataFrame(np.ones((1000, 5)), columns=list("abcde")))
+    assert {part.mapped for _, part in mori.explain(shared).parts} == {8000}
+
+
 @pytest.mark.parametrize(
     ("obj", "why"),
     [
