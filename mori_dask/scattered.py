@@ -33,23 +33,23 @@ def keep(scheduler: Scheduler) -> None:
 
     @functools.wraps(update_data)
     def updating(*args: Any, nbytes: dict[Any, Any], **kwargs: Any) -> None:
-        kept = nbytes.pop(_KEY, {})
+        scattered = nbytes.pop(_KEY, {})
         update_data(*args, nbytes=nbytes, **kwargs)
-        _make_tasks(scheduler, kept)
+        _make_tasks(scheduler, scattered)
 
     @functools.wraps(scatter)
     async def scattering(*args: Any, data: dict[Any, Any], **kwargs: Any) -> Any:
-        kept = dict(data)
+        scattered = dict(data)
         keys = await scatter(*args, data=data, **kwargs)
-        _make_tasks(scheduler, kept)
+        _make_tasks(scheduler, scattered)
         return keys
 
     updating._mori = True  # type: ignore[attr-defined]
     scheduler.handlers |= {"update_data": updating, "scatter": scattering}
 
 
-def _make_tasks(scheduler: Scheduler, kept: dict[Any, Any]) -> None:
-    for key, frames in kept.items():
+def _make_tasks(scheduler: Scheduler, scattered: dict[Any, Any]) -> None:
+    for key, frames in scattered.items():
         ts = scheduler.tasks.get(key)
         if ts is None or ts.run_spec is not None or not isinstance(frames, Relayed) or frames.is_lost:
             continue

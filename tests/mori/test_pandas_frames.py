@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import pickle
 import warnings
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,8 @@ import pandas.testing as pdt
 import pytest
 
 import mori
+from mori import adapters
+from mori.memory import lease
 from tests.fresh import run_python
 from tests.mori.pandas_versions import NAN_STRINGS
 
@@ -347,3 +350,75 @@ def test_an_index_that_was_received_goes_on_as_a_reference_with_its_slices(store
         alone = pickle.loads(pickle.dumps(again))
     assert not mori.is_shared(alone)
     pdt.assert_index_equal(alone, index, exact=True)
+
+
+def _columns() -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "a": np.arange(1000.0),
+            "b": np.arange(1000.0),
+            "s": pd.array([f"{n}" for n in range(1000)], dtype=NAN_STRINGS),
+            "c": pd.Categorical(["x", "y"] * 500),
+            "m": pd.array([1, None] * 500, dtype="Int64"),
+            "t": pd.date_range("2024", periods=1000),
+            "i": pd.interval_range(0, 1000),
+        }
+    )
+    return frame.set_axis(pd.Index(range(5, 1005), name="row"))
+
+
+@pytest.mark.parametrize("name", _columns())
+def test_a_column_is_a_reference_to_its_frame_and_its_place(store, worker, name):
+    plain = _columns()
+    shared = mori.share(plain)
+    assert len(pickle.dumps(shared[name])) < 200
+    assert len(ForkingPickler.dumps(shared[name])) < 200
+    made = pickle.loads(pickle.dumps(shared[name]))
+    pdt.assert_series_equal(made, plain[name])
+    assert len(pickle.dumps(made)) < 200
+    pdt.assert_series_equal(worker(lambda x: x, shared[name]), plain[name])
+    with mori.by_value():
+        pdt.assert_series_equal(pickle.loads(pickle.dumps(shared[name])), plain[name])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame["a"].rename("b"),
+        lambda frame: frame["a"].rename_axis("other"),
+        lambda frame: frame["a"].set_axis(range(1000)),
+        lambda frame: frame["a"].iloc[::2],
+        lambda frame: frame["a"].set_flags(allows_duplicate_labels=False),
+        lambda frame: _changed(frame["a"], lambda x: x.attrs.update(k=1)),
+        lambda frame: _changed(frame["a"], lambda x: setattr(x.index, "name", "other")),
+        lambda frame: _changed(frame["a"], lambda x: x.__setitem__(5, 7)),
+        lambda frame: _changed(frame["s"], lambda x: x.__setitem__(5, "new")),
+        lambda frame: _changed(frame, lambda x: x.__delitem__("a"))["b"],
+        lambda frame: _changed(frame, lambda x: x.insert(0, "new", 1.0))["a"],
+        lambda frame: _changed(frame, lambda x: x.__setitem__("a", 2.0))["a"],
+        lambda frame: _changed(frame, lambda x: setattr(x, "columns", [*"bascmti"]))["a"],
+        lambda frame: _changed(frame, lambda x: setattr(x, "index", range(1000)))["a"],
+    ],
+)
+def test_a_column_that_is_no_longer_that_of_its_frame_travels_as_it_is(worker, change):
+    changed, plain = change(mori.share(_columns())), change(_columns())
+    for made in (pickle.loads(pickle.dumps(changed)), worker(lambda x: x, changed)):
+        pdt.assert_series_equal(made, plain)
+        assert made.attrs == plain.attrs
+        assert made.flags.allows_duplicate_labels == plain.flags.allows_duplicate_labels
+
+
+def _changed(obj: Any, change: Any) -> Any:
+    change(obj)
+    return obj
+
+
+def test_a_column_whose_region_is_gone_is_an_error_of_its_own():
+    pickled = pickle.dumps(mori.share(_columns())["a"])
+    lease.expire_graces()
+    with pytest.raises(mori.RegionNotFoundError):
+        pickle.loads(pickled)
+    with adapters.use_lost_objects():
+        lost = pickle.loads(pickled)
+    with pytest.raises(mori.RegionNotFoundError):
+        lost.sum()

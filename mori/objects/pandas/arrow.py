@@ -12,7 +12,7 @@ from mori.format.node import Node, decode, root_of
 from mori.memory.mapping import mapping_at
 from mori.wire import reference, transport
 
-__all__ = ["node_of_arrow", "plain_column"]
+__all__ = ["is_same_column", "node_of_arrow", "plain_column"]
 
 
 class _Column:
@@ -62,12 +62,17 @@ def node_of_arrow(values: Any) -> Node | None:
     return None
 
 
+def is_same_column(one: Any, other: Any) -> bool:
+    """Return whether two arrays are the same elements of the same column of a region."""
+    return isinstance(one, _Column) and list(map(_where, _chunks(one))) == list(map(_where, _chunks(other)))
+
+
 def _part(values: Any, node: Node) -> Range | None:
     """Return start and length of a slice of a column of one chunk, or of all of one that has more."""
     whole, chunks = _chunks(decode(node)), _chunks(values)
     if len(whole) == len(chunks) == 1:
         return Range(chunks[0].offset, len(chunks[0]))
-    if [_where(chunk) for chunk in chunks] == [_where(chunk) for chunk in whole]:
+    if list(map(_where, chunks)) == list(map(_where, whole)):
         return Range(0, len(values))
     return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.arrays import DatetimeArray, TimedeltaArray
 
-from mori.objects.array import shared_of
+from mori.objects.array import is_same_view, shared_of
 
 __all__ = ["CAN_PROTECT", "guarded", "protected", "unprotected"]
 
@@ -68,13 +68,19 @@ else:
         columns); those are plain frames otherwise, and their columns plain Series.
         """
 
+        origin: Any = None
+        """What the frame over it was opened from, for the columns that are taken from it."""
+
         def equals(self, other: Any) -> bool:
             # pandas takes managers of different classes for unequal.
             return bool(BlockManager(self.blocks, self.axes, verify_integrity=False).equals(other))
 
         def iget(self, i: int, track_ref: bool = True) -> Any:
             column = super().iget(i, track_ref)
-            return _SingleManager(column.blocks[0], column.axes[0])
+            made = _SingleManager(column.blocks[0], column.axes[0])
+            if self.origin is not None:
+                made.column = self.origin, i
+            return made
 
         def _consolidate_inplace(self) -> None:
             # It would copy the blocks that lie in the region, to put them together with written ones.
@@ -87,6 +93,9 @@ else:
 
     class _SingleManager(SingleBlockManager):  # type: ignore[misc, unused-ignore]
         """The same for a Series."""
+
+        column: Any = None
+        """Of one that was taken from a frame, the origin of that and its place in it, as it was then."""
 
         def equals(self, other: Any) -> bool:
             (block,) = self.blocks
@@ -179,6 +188,16 @@ def _carried_axes(axes: Any) -> list[Any]:
         _CarriedIndex(axis) if type(axis) in kinds and type(axis._data) in _MADE_OF_PLAIN else axis
         for axis in axes
     ]
+
+
+def is_over(one: Any, other: Any) -> bool:
+    """Return whether two arrays of a dtype lie in the same memory; arrays of Arrow are not looked into."""
+    if isinstance(one, np.ndarray):
+        return is_same_view(one, other)
+    if isinstance(one, pd.arrays.IntervalArray):
+        return is_over(one._left, other._left) and is_over(one._right, other._right)
+    leaves = _LEAVES.get(type(one), ())
+    return bool(leaves) and all(is_over(getattr(one, name), getattr(other, name)) for name in leaves)
 
 
 def _reduce_index(index: Any) -> Any:

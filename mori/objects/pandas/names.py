@@ -12,7 +12,7 @@ from mori.codecs.pandas.frames import FIRST_BLOCK, FrameCodec, places_of
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import address_of
 from mori.objects.pandas.arrow import node_of_arrow
-from mori.objects.pandas.shared import origin_of
+from mori.objects.pandas.shared import column_of, origin_of
 from mori.store.base import MAX_STEPS, Name
 
 __all__ = ["lies_in_region", "name_of", "node_of", "refers_to_region"]
@@ -59,7 +59,7 @@ def lies_in_region(frame: object) -> bool:
 def refers_to_region(obj: Any) -> bool:
     """Return whether a pandas object is pickled as parts, one of which is a reference."""
     if isinstance(obj, pd.DataFrame | pd.Series):
-        if origin_of(obj) is not None:
+        if origin_of(obj) is not None or column_of(obj) is not None:
             return False  # it is one reference
         blocks = [_node_of_leaf(_leaf(block.values)) for block in obj._mgr.blocks]
         return any(node is not None for node in blocks) or any(map(refers_to_region, obj.axes))

@@ -26,11 +26,12 @@ from mori.format.atoms import types_of
 from mori.format.codec import Codec, register
 from mori.format.node import Node
 from mori.format.refcounts import ATOMS
-from mori.objects.pandas.arrow import plain_column
-from mori.objects.pandas.managers import CAN_PROTECT, plain_manager, protected, unprotected
+from mori.objects.pandas.arrow import is_same_column, plain_column
+from mori.objects.pandas.managers import CAN_PROTECT, is_over, plain_manager, protected, unprotected
 from mori.objects.pandas.templates import State, Template, template_of
 from mori.wire import reference, transport
 from mori.wire.compare import is_written_alike
+from mori.wire.lost import Lost
 
 __all__ = ["SharedFrameCodec", "SharedSeriesCodec", "materialize_pandas", "origin_of", "plain_over"]
 
@@ -58,6 +59,24 @@ class _Origin:
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
         self._holds_mutable: bool | None = None
+
+    def has_column(self, place: int, column: Any) -> bool:
+        """Return whether a series is a column of the frame as that was opened, with its index and name."""
+        (block,), (index,) = column._mgr.blocks, column._mgr.axes
+        if not index.is_(self._axes[1]) or _labels(index) != self.state.labels[1]:
+            return False
+        if place >= len(self._axes[0]):  # the frame has got more
+            return False
+        if self.template is None or column.attrs or not column.flags.allows_duplicate_labels:
+            return False
+        own = self.template.open()._ixs(place, axis=1)
+        values, theirs = own._mgr.blocks[0].values, block.values
+        return (
+            _are_same({"name": column.name}, {"name": own.name})
+            and type(column.name) is type(own.name)
+            and values.dtype == theirs.dtype
+            and (is_over(values, theirs) or is_same_column(values, theirs))
+        )
 
     def is_intact(self, obj: Any) -> bool:
         blocks, axes = obj._mgr.blocks, obj._mgr.axes
@@ -93,7 +112,7 @@ def _note_opened(node: Node, obj: Any) -> None:
         if found is None:
             return None
         made = found.open()
-        object.__setattr__(made, "_mori", _Origin(found.node, made, found.state, found))
+        _give_origin(made, _Origin(found.node, made, found.state, found))
         return made
 
     node.mapping.remember(node.offset, reopen)
@@ -119,13 +138,38 @@ def _reducer(usual: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 
     def reduce(obj: Any) -> Any:
         origin = origin_of(obj)
-        if origin is None:  # blocks that were not written to go as references all the same
-            return obj.__reduce_ex__(2) if usual is None else usual(obj)  # as under all later protocols
+        if origin is None:
+            if (column := column_of(obj)) is not None and transport.is_wanted(column[0].mapping):
+                return _column, (_Reference(column[0]), column[1])
+            # What was not written to goes as references all the same. All later protocols reduce it alike.
+            return obj.__reduce_ex__(2) if usual is None else usual(obj)
         if transport.is_wanted(origin.node.mapping):
             return reference.by_reference(origin.node.mapping, origin.node.offset)
         return _unchanged, (_ByValue(origin.node),)
 
     return reduce
+
+
+def column_of(obj: Any) -> tuple[Node, int] | None:
+    """Return the node of the frame that a series is a whole column of, and its place; None for any other."""
+    if type(obj) is not pd.Series or (taken := getattr(obj._mgr, "column", None)) is None:
+        return None
+    origin, place = taken
+    return (origin.node, place) if origin.has_column(place, obj) else None
+
+
+def _column(frame: Any, place: int) -> Any:
+    return frame if isinstance(frame, Lost) else frame.iloc[:, place]
+
+
+class _Reference:
+    """Pickles as a reference to a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __reduce__(self) -> Any:
+        return reference.by_reference(self._node.mapping, self._node.offset)
 
 
 class _ByValue:
@@ -158,9 +202,15 @@ def _wrap(node: Node, obj: Any) -> Any:
     object.__setattr__(obj, "_mgr", protected(obj._mgr))
     if not CAN_PROTECT:  # a shallow copy beside it, so that pandas copies before it writes
         object.__setattr__(obj, "_mori_shadow", obj.copy(deep=False))
-    object.__setattr__(obj, "_mori", _Origin(node, obj, state))
+    _give_origin(obj, _Origin(node, obj, state))
     _register_reducer(type(obj))
     return obj
+
+
+def _give_origin(obj: Any, origin: _Origin) -> None:
+    object.__setattr__(obj, "_mori", origin)
+    if type(obj) is pd.DataFrame and CAN_PROTECT:
+        obj._mgr.origin = origin
 
 
 def plain_over(x: Any) -> Any:
@@ -228,6 +278,7 @@ class _SubclassCodec(_Frames, SubclassCodec):
         """Remember nothing."""
 
 
+_register_reducer(pd.Series)
 register(SharedFrameCodec(), pd.DataFrame)
 register(SharedSeriesCodec(), pd.Series)
 register(_SubclassCodec(), derived_from=(pd.DataFrame, pd.Series))
