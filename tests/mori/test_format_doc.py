@@ -21,6 +21,7 @@ from mori import store as stores
 from mori.codecs.hashes import stable_hash
 from mori.format import codec, layout
 from mori.format.survey import Survey
+from mori.memory import checksums
 from mori.store import base
 from mori.wire import reference
 from tests.mori import classes
@@ -141,6 +142,16 @@ def test_every_codec_that_is_used_has_its_row_or_section() -> None:
         assert state == "used" or re.search(rf"\b{name}, a ", _DOC), name
 
 
+def test_a_trailer_is_laid_out_as_documented() -> None:
+    (rows,) = _tables("Files")
+    assert [row[:4] for row in rows] == _laid_out(checksums.TRAILER_FIELDS)
+    data = checksums.pack_trailer(b"", checksums.Pickle(64, "ä" * 200))
+    assert rows[0][4].startswith(f"`{data[:8].hex(' ')}`")
+    assert rows[2][4].startswith(f"{int.from_bytes(data[12:16], 'little')}:")
+    assert data[24:].rstrip(b"\0").decode() == "ä" * 114 + "..."
+    assert len(data) == checksums.TRAILER.size
+
+
 def test_a_reference_is_laid_out_as_documented() -> None:
     whole, kinds = _tables("References")
     codes = re.findall(r"\d*[a-zA-Z]", reference._FIXED.format[1:])
@@ -153,5 +164,7 @@ def test_a_reference_is_laid_out_as_documented() -> None:
         "a view of an array follows": reference._VIEW,
         "a part of a STRING_ARRAY or ARROW_COLUMN follows": reference._PART,
         "the place of a receipt follows, at the end": reference._RECEIPT,
+        "a file of a user's: its path follows": stores.PATH,
+        "pickles in the file may not be read": reference._NO_PICKLES,
     }
     assert (reference._START.format, reference._RANGE.format) == ("<qB", "<QQ")

@@ -549,3 +549,43 @@ def test_another_users_file_loads_where_it_can_be_read():
 
         (directory / "secret.mori").touch(0o600)
         as_another_user(load)
+
+
+# Versions
+
+_GOLDEN = Path(__file__).parents[1] / "golden" / "1" / "saved" / "mixed.mori"
+
+
+def _golden_object() -> Any:
+    return {
+        "array": np.arange(1000, dtype="<i4"),
+        "texts": [f"text {i}" for i in range(1000)],
+        "records": [{"id": i, "tags": ["x", None]} for i in range(100)],
+        "model": [OrderedDict(a=1), Fixed(3)],
+    }
+
+
+class Fixed:
+    """An object of a class that a file has to be trusted for."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def test_a_file_of_this_format_is_read_and_written_as_it_was(path):
+    """A later version has to pass this with the same file, or say that it is of another format."""
+    obj, old = _golden_object(), mori.load(_GOLDEN, allow_pickle=True, verify=True)
+    assert {key: _same(obj[key], mori.materialize(old[key])) for key in ("array", "texts", "records")} == {
+        "array": True,
+        "texts": True,
+        "records": True,
+    }
+    assert (old["model"][0], old["model"][1].value) == (OrderedDict(a=1), 3)
+    with pytest.raises(mori.PickleNotAllowedError, match="Fixed"):
+        mori.load(_GOLDEN)
+    mori.save(obj, path)
+    new, golden = path.read_bytes(), _GOLDEN.read_bytes()
+    assert (len(new), new[64:1000]) == (len(golden), golden[64:1000])  # behind the header, which has an id
+    nbytes = int.from_bytes(golden[32:40], "little")
+    assert new[64:nbytes] == golden[64:nbytes]
+    assert new[nbytes + 12 : nbytes + 256] == golden[nbytes + 12 : nbytes + 256]
