@@ -103,7 +103,8 @@ class SavedRegionNotFoundError(RegionNotFoundError):
             path=path,
             found=found,
         )
-        self.name, self.store = path, "path"
+        self.name: str = path
+        self.store: str = "path"
 
 
 class CorruptRegionError(MoriError, ValueError):

@@ -50,7 +50,7 @@ def _is_fraction(cls: Any) -> bool:
 _STAND_INS: Final[dict[str, Any]] = {"getattr": _attribute, "_reconstruct": _reconstruct}
 
 
-class GuardedUnpickler(_InPython):
+class _Unpickler(_InPython):
     """Reads a stream of plain data."""
 
     dispatch: ClassVar[Any] = {**_InPython.dispatch}
@@ -104,13 +104,13 @@ class GuardedUnpickler(_InPython):
         raise pickle.UnpicklingError("a stream of an older protocol than mori writes")
 
 
-GuardedUnpickler.dispatch |= {
-    pickle.REDUCE[0]: GuardedUnpickler.load_reduce,
-    pickle.NEWOBJ[0]: GuardedUnpickler.load_newobj,
-    pickle.BUILD[0]: GuardedUnpickler.load_build,
-    pickle.BYTEARRAY8[0]: GuardedUnpickler.load_bytearray8,
+_Unpickler.dispatch |= {
+    pickle.REDUCE[0]: _Unpickler.load_reduce,
+    pickle.NEWOBJ[0]: _Unpickler.load_newobj,
+    pickle.BUILD[0]: _Unpickler.load_build,
+    pickle.BYTEARRAY8[0]: _Unpickler.load_bytearray8,
     **{
-        opcode[0]: GuardedUnpickler.load_other
+        opcode[0]: _Unpickler.load_other
         for opcode in (
             *(pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.GLOBAL),
             *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
@@ -123,3 +123,6 @@ def _is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
     with contextlib.suppress(Exception):
         return is_state_of(dtype, state)
     return False
+
+
+GuardedUnpickler: Final[Any] = _Unpickler

@@ -42,7 +42,9 @@ _NAMES: Final = {
     "pandas._libs.tslibs.timestamps": ("_unpickle_timestamp",),
 }
 
-PLAIN: Final = frozenset((module, name) for module, names in _NAMES.items() for name in names)
+PLAIN: Final[frozenset[tuple[str, str]]] = frozenset(
+    (module, name) for module, names in _NAMES.items() for name in names
+)
 """Modules and names."""
 
 STREAMS: Final = frozenset({Id.PICKLE, Id.BLOCKS})

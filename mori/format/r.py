@@ -95,17 +95,23 @@ class RNode(Node):
         up: RNode | None,
         path: tuple[int, ...],
     ) -> None:
-        self.mapping, self._data, self._view, self._head = mapping, data, view, 0
-        self.offset, self.up, self.path = offset, up, path
-        self.role = ""
+        self.mapping: Mapping = mapping
+        self.offset: int = offset
+        self.up: RNode | None = up
+        self.path: tuple[int, ...] = path
+        self._data, self._view, self._head = data, view, 0
+        self.role: str = ""
         self._attributes: dict[str, Any] | None = None
         self._codec: Codec | None = None
 
     def _place(self, number: int, length: int, start: int, end: int, attributes: tuple[int, int]) -> RNode:
         """Say what it is, and check that it fits into its bytes."""
-        self.type, self.length, self.start, self.end = number, length, start, end
+        self.type: int = number
+        self.length: int = length
+        self.start: int = start
+        self.end: int = end
         self._attributes_at = attributes
-        self.extent = attributes[0] + attributes[1] - start if number != LIST else end - start
+        self.extent: int = attributes[0] + attributes[1] - start if number != LIST else end - start
         if start % SMALL_ALIGNMENT:
             raise self._corrupt(f"its bytes begin at {start}, which is no multiple of {SMALL_ALIGNMENT}")
         if number == LIST:
@@ -119,7 +125,7 @@ class RNode(Node):
                 raise self._corrupt(f"the text of {length} strings begins behind it")
         children, buffers = (self.length, 0) if number == LIST else (0, 1)
         place = self.path[-1] - 1 if self.path else 0
-        self.record = Record(0, _UNKNOWN, 0, 0, buffers, children, self.extent, 0, place)
+        self.record: Record = Record(0, _UNKNOWN, 0, 0, buffers, children, self.extent, 0, place)
         return self
 
     def _check_list(self) -> None:
@@ -133,7 +139,8 @@ class RNode(Node):
             raise self._corrupt(f"a directory of {length} elements does not fit into {size} bytes")
         if not (0 <= offset <= size and 0 <= nbytes <= size - offset):
             raise self._corrupt("its attributes lie outside of it")
-        self.length, self._attributes_at = length, (self.start + offset, nbytes)
+        self.length = length
+        self._attributes_at = self.start + offset, nbytes
 
     # As other nodes
 
@@ -157,7 +164,7 @@ class RNode(Node):
             raise child._corrupt("its attributes are larger than it is")
         return child._place(number, length, start, end - attributes, (end - attributes, attributes))
 
-    here = child
+    here: Any = child
 
     def _offset(self, index: int) -> int:
         """Return where in this list an element begins, as the directory says."""

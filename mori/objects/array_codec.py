@@ -127,7 +127,7 @@ class SharedArrayCodec(NdarrayCodec):
     def wrap(self, node: Node, array: npt.NDArray[Any]) -> SharedArray:
         return hand_out(array.view(np.ndarray))
 
-    note_opened = staticmethod(remember_whole)
+    note_opened: Any = staticmethod(remember_whole)
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         return private_array(obj) if isinstance(obj, SharedArray) else obj

@@ -196,8 +196,8 @@ class Strings(Column):
         table, (data,) = node.length * ITEMSIZES[CHARACTER], node.buffers()
         self.kind = list
         self._length = node.length
-        self.table = memoryview(data)[:table]
-        self.text = memoryview(data)[align(table) :]
+        self.table: memoryview[int] = memoryview(data)[:table]
+        self.text: memoryview[int] = memoryview(data)[align(table) :]
 
     def __getitem__(self, index: int) -> str | None:
         if not 0 <= index < self._length:

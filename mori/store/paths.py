@@ -46,7 +46,7 @@ class PathStore:
     def __init__(self, path: str = "") -> None:
         self._path = path
         self._dir = os.path.dirname(path)
-        self.name = f"file:{path}" if path else "a file"
+        self.name: str = f"file:{path}" if path else "a file"
 
     def domain(self) -> str:
         return f"file:{boot_id()}:{os.geteuid()}"

@@ -126,7 +126,7 @@ class References:
 
     def __init__(self, node: Node, identity: Identity, reader: Reader) -> None:
         self.root: Callable[[], Any] | None = None
-        self.is_instance = False
+        self.is_instance: bool = False
         """Whether they are those of one instance of a class."""
         self._node = node
         self._identity = identity
