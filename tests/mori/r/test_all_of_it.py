@@ -1,10 +1,10 @@
-"""Each test of R's suite has its number above a test of ours, or a line in docs/for-r-users.md."""
+"""Each test of R's suite has its number above a test of ours, or a line in docs/r.md."""
 
 import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-DOC = HERE.parents[2] / "docs" / "for-r-users.md"
+DOC = HERE.parents[2] / "docs" / "r.md"
 COUNT = 142
 
 
