@@ -66,7 +66,8 @@ class _Argument(_Put):
     """The transport of arguments: another node fetches the region, once."""
 
     def _is_better(self, session: Session, mapping: Region) -> bool:
-        return mapping.nbytes > _SMALL or session.has_one_node()
+        # Another node could not adopt what is in R's layout: it has no header of mori's.
+        return session.has_one_node() or (mapping.nbytes > _SMALL and not mapping.is_r)
 
     def _keeps(self, session: Session, mapping: Region) -> bool:
         if not (keeps := super()._keeps(session, mapping)):
