@@ -33,7 +33,6 @@ from mori.objects.containers.view import SHOWN, View, bounded, equal, plain_tupl
 __all__ = ["SharedList", "SharedTuple"]
 
 T = TypeVar("T")
-Other = TypeVar("Other")
 _CHUNK = 1024  # elements that are compared at once
 
 
