@@ -129,7 +129,7 @@ $(VENV)/.docs: pyproject.toml
 	touch $@
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Which lines the tests run, the processes that they start included; COVERAGE_ARGS="tests/mori" for some of them.
 coverage: setup

@@ -10,23 +10,21 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-ELSEWHERE = (
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "SECURITY.md",
-    "attacks/README.md",
-    "benchmarks/*.md",
-    "benchmarks/plots/*",
-)
+NAMES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
+    "attacks/README.md": "attacks.md",
+}
+"""Pages that have another name on the site."""
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add pages that stand elsewhere in the repository, and the notebook as a page."""
-    for pattern in ELSEWHERE:
+    for pattern in (*NAMES, "benchmarks/*.md", "benchmarks/plots/*", "examples/*.py"):
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
-            name = {"attacks/README.md": "attacks.md"}.get(name, name.lower() if "/" not in name else name)
-            files.append(File.generated(config, name, abs_src_path=str(path)))
+            files.append(File.generated(config, NAMES.get(name, name), abs_src_path=str(path)))
     files.append(File.generated(config, "tutorial.md", content=_notebook(ROOT / "docs/tutorial.ipynb")))
     return files
 
@@ -34,14 +32,13 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Correct the links between places, and put pictures of lines into the page itself."""
     name = page.file.src_uri
-    if name.startswith("benchmarks/") or name in ("changelog.md", "contributing.md", "security.md"):
-        markdown = re.sub(r"\]\((?:\.\./)?docs/", "](../" if "/" in name else "](", markdown)
-    markdown = markdown.replace("](../attacks/README.md)", "](attacks.md)").replace(
-        "](../benchmarks/", "](benchmarks/"
-    )
-    markdown = re.sub(
-        r"\]\(\.?/?(CHANGELOG|CONTRIBUTING|SECURITY)\.md", lambda found: f"]({found[1].lower()}.md", markdown
-    )
+    up = "../" * name.count("/")
+    if name in NAMES.values() or up:
+        markdown = re.sub(r"\]\((?:\.\./)?docs/", f"]({up}", markdown)
+    for path, known in NAMES.items():
+        markdown = re.sub(rf"\]\((?:\.\./)?{path}\b", f"]({up}{known}", markdown)
+    if not up:
+        markdown = re.sub(r"\]\(\.\./(benchmarks|examples)/", r"](\1/", markdown)
     return re.sub(r"!\[([^\]]*)\]\((assets/[a-z-]+\.svg)\)", _inline, markdown)
 
 
