@@ -14,6 +14,7 @@ import ray
 from ray.util.multiprocessing import Pool
 
 import mori
+from tests import estimators
 from tests.mori_ray.tasks import mapped, name_of
 from tests.mori_ray.test_lifetime import assert_freed
 
@@ -86,3 +87,15 @@ def test_what_a_function_of_ray_data_captures_is_a_reference() -> None:
     rows = numbers.map_batches(look_up, fn_kwargs={"other": table}).take_all()
     assert sorted(row["square"] for row in rows) == [i * i for i in range(2000)]
     assert {row["name"] for row in rows} == {f"{name} {name}"}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ["arrays", "frame"])
+def test_estimators_learn_the_same_over_ray_and_their_workers_map_the_data(kind: str) -> None:
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    with joblib.parallel_config("ray", n_jobs=2):
+        estimators.check(kind, ["GridSearchCV"])
