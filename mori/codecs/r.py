@@ -24,7 +24,7 @@ from mori.format.r_writer import Layout, RList, RVector, wants_pairs
 from mori.memory import region
 from mori.store.base import R, align
 
-__all__ = ["NA_INTEGER", "Encoder", "checked", "refused", "share", "strings_of"]
+__all__ = ["NA_INTEGER", "Encoder", "checked", "refused", "share", "strings_of", "zone_of"]
 
 NA_INTEGER: Final = -(2**31)
 _NA_REAL: Final = np.array(0x7FF00000000007A2, np.uint64).view(np.float64)
@@ -91,7 +91,9 @@ class Encoder:
             return self.array(np.asarray(obj), path)
         if type(obj) in _SCALARS:
             return self._scalars([obj], _SCALARS[type(obj)], path)
-        if isinstance(obj, bytes | bytearray | memoryview):
+        if isinstance(obj, memoryview):
+            return self.array(np.asarray(obj), path)
+        if isinstance(obj, bytes | bytearray):
             raw = np.frombuffer(bytes(obj), np.uint8)
             return RVector(RAW, len(raw), [raw], {})
         kind = getattr(obj, "_kind", type(obj))  # a shared container stands for a builtin
@@ -105,7 +107,8 @@ class Encoder:
         elif serialized := getattr(obj, "r_serialized", b""):  # an object of R's own
             made = RVector(OTHER, 0, [np.frombuffer(serialized, np.uint8)], {})
         if made is None:
-            raise refused(path, f"its class is {type(obj).__qualname__}, which R has not", _INSTEAD)
+            remedy = "Use x.to_pandas()" if hasattr(obj, "to_pandas") else _INSTEAD
+            raise refused(path, f"its class is {type(obj).__qualname__}, which R has not", remedy)
         return made
 
     def _nested(self, obj: object, path: str, encode: Callable[[], RVector | RList]) -> RVector | RList:
@@ -144,7 +147,7 @@ class Encoder:
         present = [value for value in values if not _is_missing(value)]
         zone = "UTC"
         if kind == "T":
-            names = {str(value.tzinfo) for value in present if value.tzinfo is not None}
+            names = {zone_of(value.tzinfo) for value in present if value.tzinfo is not None}
             zone = names.pop() if len(names) == 1 else zone
             present = [_instant(value) for value in present]
             kind = "M"
@@ -255,6 +258,11 @@ class Encoder:
 def refused(path: str, found: str, remedy: str) -> NotShareableError:
     """Return the error for what R cannot hold."""
     return NotShareableError(path=path, found=f"R cannot hold it: {found}", remedy=remedy)
+
+
+def zone_of(zone: object) -> str:
+    """Return the name of a time zone; "UTC" for one without: R has "UTC+05:30" the other way round."""
+    return str(getattr(zone, "key", None) or getattr(zone, "zone", None) or "UTC")
 
 
 def checked(text: str, path: str) -> None:

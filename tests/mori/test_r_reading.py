@@ -225,6 +225,9 @@ def test_writes_are_local() -> None:
         assert (SHM / where[1:]).read_bytes() == data_of("double")
     with placed(data_of("data_frame")) as where:
         frame, other = mori.map_shared(where), mori.map_shared(where)
+        private = mori.writable(frame)
+        private.loc[1, "n"] = 9
+        pd.testing.assert_frame_equal(frame, other)
         frame.loc[0, "x"] = 7.0
         assert other.loc[0, "x"] == 1.5
         assert (SHM / where[1:]).read_bytes() == data_of("data_frame")

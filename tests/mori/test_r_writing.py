@@ -217,6 +217,11 @@ def test_frames_come_back(frame: pd.DataFrame, pairs: bool) -> None:
             [dt.datetime(2024, 2, 29, 12, tzinfo=ZoneInfo("Asia/Tokyo"))],
             pd.Series(pd.to_datetime(["2024-02-29 12:00"]).tz_localize("Asia/Tokyo").as_unit("us")),
         ),
+        (
+            pd.Series(pd.to_datetime(["2024-01-01T00:00+05:30"])),
+            pd.Series(pd.to_datetime(["2023-12-31 18:30"]).tz_localize("UTC").as_unit("us")),
+        ),
+        (memoryview(np.arange(3.0)), np.arange(3.0)),
         (dt.timedelta(hours=1), pd.Series(np.array([3600 * 10**6], "m8[us]"))),
         (np.timedelta64(5, "s"), pd.Series(np.array([5 * 10**6], "m8[us]"))),
         (pd.Series([1.5, 2], index=["a", "b"], name="lost"), pd.Series([1.5, 2], index=["a", "b"])),
@@ -229,7 +234,6 @@ def test_frames_come_back(frame: pd.DataFrame, pairs: bool) -> None:
         (("a", 1), [["a"], np.array([1], "i4")]),
         ({}, {}),
     ],
-    ids=repr,
 )
 def test_what_r_has_in_another_form_comes_back_in_that(obj: Any, expected: Any) -> None:
     check(open_r(written(obj)), expected)

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.arrays import BooleanArray, DatetimeArray, FloatingArray, IntegerArray, TimedeltaArray
 
 from mori.codecs.pandas.versions import pa
-from mori.codecs.r import NA_INTEGER, Encoder, checked, refused, strings_of
+from mori.codecs.r import NA_INTEGER, Encoder, checked, refused, strings_of, zone_of
 from mori.format.r import INTEGER
 from mori.format.r_writer import RList, RVector
 
@@ -98,9 +98,8 @@ def _values(encoder: Encoder, values: Any, path: str) -> RVector | RList:
     if isinstance(values, pd.Categorical):
         return _factor(values, path)
     if isinstance(values, DatetimeArray):
-        zone = None if values.tz is None else getattr(values.tz, "key", None) or str(values.tz)
         plain: Any = values._ndarray
-        return encoder.times(plain, path, zone or "UTC")
+        return encoder.times(plain, path, zone_of(values.tz))
     if isinstance(values, TimedeltaArray):
         return encoder.array(values._ndarray, path)
     if isinstance(values, IntegerArray | FloatingArray | BooleanArray):

@@ -251,7 +251,7 @@ class _Frames(Codec):
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         origin = vars(obj).get("_mori")
         if origin is not None and origin.node.mapping.is_writable:
-            return self.read(origin.node)
+            return origin.node.codec.read(origin.node)
         return materialize_pandas(obj)
 
 
