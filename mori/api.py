@@ -33,6 +33,7 @@ from mori.memory import region
 from mori.memory.mapping import Mapping, address_of, live, map_bytes, writable_mapping
 from mori.objects import array
 from mori.objects.array import SharedArray
+from mori.objects.arrow_stream import read, write_stream
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
 from mori.objects.materialize import private_copy
@@ -118,7 +119,9 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
     Parameters
     ----------
     obj : object
-        Containers may hold anything that pickles, nested as deeply as pickle can follow.
+        Containers may hold anything that pickles, nested as deeply as pickle can follow. A stream of record
+        batches (anything with ``__arrow_c_stream__`` that is no table: a `pyarrow.RecordBatchReader`, a query
+        of DuckDB, a cursor of ADBC) is read and written batch by batch, and comes back as a pyarrow.Table.
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
         ``str``, which is mapped instead of built anew in every process.
@@ -168,6 +171,8 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
         return _share_for_r(obj, layout, progress)
     if isinstance(obj, _UNCHANGED) or (type(obj) is not np.ndarray and is_shared(obj)):
         return obj
+    if hasattr(type(obj), "__arrow_c_stream__") and codec.for_type(type(obj)) is None:
+        return _share_stream(obj, strings, progress=progress)
     if not progress and meter() is None:
         return _share(obj, strings, None)
     with shown(progress) as shown_by:
@@ -185,6 +190,16 @@ def _share_for_r(obj: Any, layout: str, progress: bool) -> Any:
         return obj
     with shown(progress):
         return load("mori.codecs.r").share(obj, layout)
+
+
+def _share_stream(obj: Any, strings: str | None, *, progress: bool) -> Any:
+    table, schema, batches = read(obj)
+    if table is not None:
+        return share(table, strings=strings, progress=progress)
+    with shown(progress):
+        mapping = write_stream(schema, batches)
+    assert mapping is not None
+    return root_of(mapping).open_first()
 
 
 def _share(obj: Any, strings: str | None, shown_by: Meter | None, *, is_asked: bool = False) -> Any:

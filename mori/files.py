@@ -12,13 +12,14 @@ from typing import Any
 from mori._progress import Meter, shown
 from mori.api import node_of, plan_of
 from mori.errors import CorruptRegionError
-from mori.format import layout, writer
+from mori.format import codec, layout, writer
 from mori.format.node import Node, node_at, root_of
 from mori.format.plain import first_name
 from mori.memory import checksums, region
 from mori.memory.checksums import Pickle
 from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Sink
+from mori.objects.arrow_stream import read, write_stream
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
 from mori.store.base import HEADER, PATH, Header, Where, format_name, pack_header, unpack_header
@@ -36,7 +37,8 @@ def save(obj: Any, path: Path, *, strings: str | None = None, progress: bool = F
     Parameters
     ----------
     obj : object
-        Anything that pickles; what is shared already is copied from its region.
+        Anything that pickles; what is shared already is copied from its region. A stream of record batches is
+        written batch by batch, as `share` does it.
     path : path_like
         Where to. A file that is there is replaced when the new one is whole: whoever has it open keeps
         what it had. A symbolic link stays, and the file that it leads to is replaced.
@@ -75,6 +77,12 @@ def save(obj: Any, path: Path, *, strings: str | None = None, progress: bool = F
 
 
 def _save(obj: Any, path: str, strings: str | None, meter: Meter | None) -> None:
+    if hasattr(type(obj), "__arrow_c_stream__") and codec.for_type(type(obj)) is None:
+        table, schema, batches = read(obj)
+        if table is None:
+            write_stream(schema, batches, path)
+            return
+        obj = table
     # Other shared objects are written from their region without a copy in between.
     node = node_of(obj) if isinstance(obj, View | Small) else None
     if node is None or node.record.flags & layout.REFERS_OUTSIDE:

@@ -99,12 +99,30 @@ class TableCodec(_ImmutableCodec):
     def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Any:
         plain = from_json(meta)
         schema, rows = schema_from_plain(plain["schema"]), plain["rows"]
+        if "chunks" in plain:
+            return self._of_batches(plain, schema, buffers)
         columns = list(children)
         if not columns and not len(schema):
             return self._of_no_columns(rows, schema)
         for field, column in zip(schema, columns, strict=True):
             if not isinstance(column, self._column) or column.type != field.type or len(column) != rows:
                 raise ValueError(f"a column of {type(column).__name__} for {rows} of {field.type}")
+        return self._cls.from_arrays(columns, schema=schema)
+
+    def _of_batches(self, plain: dict[str, Any], schema: pa.Schema, buffers: Buffers) -> Any:
+        """Return a table that was written as it came, batch by batch."""
+        columns = [
+            pa.chunked_array(
+                [
+                    checked(put_together(field.type, chunk, buffers), trusted=buffers.trusted)
+                    for chunk in chunks
+                ],
+                field.type,
+            )
+            for field, *chunks in zip(schema, *plain["chunks"], strict=True)
+        ]
+        if self.id != Id.ARROW_TABLE or any(len(column) != plain["rows"] for column in columns):
+            raise ValueError(f"batches for {plain['rows']!r:.40} rows")
         return self._cls.from_arrays(columns, schema=schema)
 
     def _of_no_columns(self, rows: int, schema: pa.Schema) -> Any:

@@ -20,6 +20,7 @@ __all__ = [
     "TRAILER_FIELDS",
     "Pickle",
     "Trailer",
+    "append",
     "damaged",
     "pack_trailer",
     "read_trailer",
@@ -96,6 +97,21 @@ def with_checksums(write: Callable[[Header, Sink], Pickle], header: Header, put:
     pickle = write(header, summing)
     summing.finish()
     put(pack_trailer(summing.sums, pickle))
+
+
+def append(fd: int, nbytes: int) -> None:
+    """Write the trailer behind a region that is in a file already, and needs no pickles."""
+    summing = _Summing(_drop)
+    for start in range(0, nbytes, _BLOCK):
+        summing(os.pread(fd, min(_BLOCK, nbytes - start), start))
+    summing.finish()
+    trailer = pack_trailer(summing.sums, Pickle(0))
+    while trailer:
+        written = os.pwrite(fd, trailer, nbytes)
+        trailer, nbytes = trailer[written:], nbytes + written
+
+
+def _drop(data: Any, *, borrowed: bool = False) -> None: ...
 
 
 def pack_trailer(sums: bytes | bytearray, pickle: Pickle) -> bytes:

@@ -48,6 +48,7 @@ __all__ = [
     "create",
     "find",
     "find_copy",
+    "gather",
     "lease",
     "located",
     "publish",
@@ -153,6 +154,67 @@ def save(path: str, nbytes: int, write: Callable[[Header, Sink], Pickle], root: 
         draft.held.close()
 
     _with_room(home, nbytes + checksums.trailer_nbytes(nbytes), attempt)
+
+
+def gather(
+    fill: Callable[[int, Header, Callable[[int], None]], Header], root: int, path: str | None = None
+) -> Mapping | None:
+    """Write a region whose size is known when it is written, and return its mapping.
+
+    Parameters
+    ----------
+    fill : callable
+        Gets a descriptor, a header without the size, and what is to be called with the bytes that are needed
+        before they are written. It returns the header, and is called once.
+    root : int
+        Offset of the root node.
+    path : str, optional
+        Of a file, as for `save`; then there is no mapping.
+
+    Raises
+    ------
+    StoreFullError
+        If there is no room.
+    """
+    settings.grace()
+    home: Store = store.current() if path is None else PathStore(path)
+    asked = 0
+
+    def full() -> StoreFullError:
+        return StoreFullError(store=home.name, asked=asked, free=home.free(), remedy=home.remedy())
+
+    def reserve(nbytes: int) -> None:
+        nonlocal asked
+        asked += nbytes
+        if nbytes > (1 << 20) and nbytes > home.free():
+            _make_room()
+            if nbytes > home.free():
+                raise full()
+
+    def fill_draft(draft: Draft, header: Header) -> Header:
+        header = fill(draft.held.fds[0], header, reserve)
+        if path is not None:
+            checksums.append(draft.held.fds[0], header.nbytes)
+        return header
+
+    try:
+        unsealed = _begin(home, 0, root, fill_draft)
+        if path is None:
+            made = publish(unsealed)
+            if made is None:
+                raise FileExistsError(f"another process has taken the name of {home.name}'s next region")
+            return made
+        try:
+            home.publish(unsealed.draft)
+        except BaseException:
+            home.discard(unsealed.draft)
+            raise
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise full() from error
+    unsealed.draft.held.close()
+    return None
 
 
 def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
@@ -262,20 +324,22 @@ def _begin(
     home: Store,
     nbytes: int,
     root: int,
-    fill: Callable[[Draft, Header], None],
+    fill: Callable[[Draft, Header], Header | None],
     flags: int = ENCODED,
     region_id: bytes | None = None,
     size: int = 0,
 ) -> Unsealed:
-    """Return a new region that `fill` has filled; in one file where the store is not told its size."""
+    """Return a new region that `fill` has filled; in one file where the store is not told its size.
+
+    What `fill` returns, if anything, is the header as it turned out.
+    """
     draft: Draft | None = None
     region_id = region_id or os.urandom(16)
     try:
         while draft is None:  # a number that is taken is passed over
             draft = home.create(next(_numbers), region_id, size)
         header = Header(region_id, nbytes, root, draft.pid, draft.number, draft.segment_nbytes, flags)
-        fill(draft, header)
-        return Unsealed(home, draft, header)
+        return Unsealed(home, draft, fill(draft, header) or header)
     except BaseException:
         if draft is not None:
             home.discard(draft)
