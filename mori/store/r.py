@@ -51,8 +51,8 @@ _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 class RStore:
     """Regions in R's layout.
 
-    A reference finds one by its name or, when that is gone, by the descriptor of the process that pickled it,
-    as it finds a memfd; receipts go as those of memfds do.
+    A reference finds one by the descriptor of the process that pickled it, as it finds a memfd, or by its
+    name; receipts go as those of memfds do.
     """
 
     kind = R
@@ -60,7 +60,7 @@ class RStore:
     name = "R's shared memory"
 
     def __init__(self) -> None:
-        self._pruned = -_PRUNE_EVERY
+        self._prune_at = 0.0
 
     def domain(self) -> str:
         return MemfdStore().domain()
@@ -77,8 +77,12 @@ class RStore:
 
     def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft:
         """Begin a region, under a number of its own: R takes the names of its own process at random, too."""
-        if time.monotonic() - self._pruned >= _PRUNE_EVERY:
+        began = time.monotonic()
+        if began >= self._prune_at:
             self.prune()
+            # Whatever names others put there, looking through them takes little of the time.
+            took = time.monotonic() - began
+            self._prune_at = began + max(_PRUNE_EVERY, 20 * took)
         pid, number = os.getpid(), int.from_bytes(os.urandom(4)) or 1
         # Without a name until it is whole: a writer that is killed leaves nothing.
         owner = opened(os.open, _SHM, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -103,17 +107,22 @@ class RStore:
 
     def find(self, where: Where) -> Held | None:
         label = format_label(where.pid, where.number)
-        path = os.path.join(_SHM, label)
-        held = self._open(path, label, os.O_NOFOLLOW)
-        if where.fd < 0 or (held is not None and held.header and held.header.region_id == where.region_id):
+        if where.fd >= 0 and (held := self._held_by_sender(where, label)) is not None:
             return held
-        # R, or R's prune_shared, has taken the name away while a process of Python's holds the region.
-        if held is not None:
-            held.close()
+        return self._open(os.path.join(_SHM, label), label, os.O_NOFOLLOW)
+
+    def _held_by_sender(self, where: Where, label: str) -> Held | None:
+        """Open the region of a reference by its sender's descriptor.
+
+        R, or R's prune_shared, may have taken the name away, and another user may have that name by now.
+        """
         link = f"/proc/{where.holder}/fd/{where.fd}"
         with contextlib.suppress(OSError):
-            if os.readlink(link).removesuffix(" (deleted)") == path:
-                return self._open(link, label, 0)
+            held = self._open(link, label, 0) if os.readlink(link).startswith(f"{_SHM}/") else None
+            if held is not None and held.header is not None and held.header.region_id == where.region_id:
+                return held
+            if held is not None:
+                held.close()
         return None
 
     def _open(self, path: str, label: str, flags: int) -> Held | None:
@@ -167,7 +176,6 @@ class RStore:
                 yield entry_of(header, status, holders.get((status.st_dev, status.st_ino), ()))
 
     def prune(self) -> list[str]:
-        self._pruned = time.monotonic()
         return [f"/{os.path.basename(path)}" for path in _paths() if _unlink_if_unheld(path)]
 
 

@@ -292,6 +292,22 @@ def test_a_name_that_r_has_removed_is_kept_good_by_who_holds_the_region(worker: 
         assert x[0] == 1.5
 
 
+def test_a_reference_is_good_whoever_has_taken_the_name_since() -> None:
+    x = mori.share(np.arange(10.0), layout="r")
+    of_python = mori.shared_name(x)
+    assert of_python is not None
+    with placed(data_of("double")) as of_r:
+        y = mori.map_shared(of_r)
+        for obj, name in ((x, of_python), (y, of_r)):
+            (SHM / name[1:]).unlink()
+            (SHM / name[1:]).symlink_to("/etc/passwd")
+            try:
+                code = f"import mori, pickle; print(pickle.loads({pickle.dumps(obj)!r})[1])"
+                assert run_python(code) == str(obj[1])
+            finally:
+                (SHM / name[1:]).unlink()
+
+
 def test_a_name_used_again_is_another_region() -> None:
     with placed(data_of("double")) as where:
         x = mori.map_shared(where)
