@@ -112,3 +112,10 @@ def test_the_site_names_every_page() -> None:
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {page for page in pages if not re.search(rf": {page}$", site, re.MULTILINE)} == set()
+
+
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.stem)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    made = {"tutorial.md", "changelog.md"}  # by docs/hooks.py
+    assert [link for link in links if link not in made and not (page.parent / link).exists()] == []
