@@ -51,6 +51,9 @@ def _pickled(column: pl.Series) -> Pickled:
 class _Polars(LibraryCodec):
     """What both codecs have in common."""
 
+    def nbytes(self, obj: Any) -> int:
+        return int(obj.estimated_size())
+
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
         """Return a copy over private memory, since polars cannot pickle columns of objects."""
         if node_of(obj) is None:

@@ -1,23 +1,25 @@
 """Lists and tuples of str in one node, laid out as Arrow's large_string; None where one is missing.
 
-Arrow reads the buffers in place. UTF-8 has no bytes for lone surrogates, so a list with such strings goes
-into blocks.
+Arrow reads the buffers in place. Where a few strings are met again and again, they stand there once, and a
+code for each element (Arrow's dictionary encoding). UTF-8 has no bytes for lone surrogates, so a list with
+such strings goes into blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from mori.codecs.packed import Pieces, cut, filled, laid_out
+from mori.codecs.packed import Column, Pieces, cut, filled, laid_out
 from mori.format.codec import Buffers, BuiltinCodec, Encoded
-from mori.format.layout import Id, from_json
+from mori.format.layout import Id, from_json, to_json
 
-__all__ = ["Strings", "StringsCodec", "pack"]
+__all__ = ["Coded", "Strings", "StringsCodec", "pack"]
 
+_CODED: Final = "coded"  # before the rest of the meta
 _CONTINUES, _KIND = 0x80, 0xC0  # a byte that no character starts with, and the bits that say so
 
 
@@ -37,6 +39,58 @@ class Strings(Pieces):
             np.cumsum(starts, out=before[1:])
             ends = before[ends]
         return cut(text, ends.tolist())
+
+
+class Coded(Column):
+    """Text of few values, each of which is decoded once."""
+
+    def __init__(self, head: Sequence[Any], buffers: Buffers) -> None:
+        kind, length, missing, count, *odd = head
+        super().__init__((kind, length, missing, *odd), buffers)
+        codes, offsets, data = self._buffers
+        dtype = np.dtype("u1" if count <= _SHORT else "<u2")
+        if codes.nbytes != dtype.itemsize * len(self) or not 0 < count <= _MOST:
+            raise ValueError(f"{codes.nbytes} bytes of codes for {len(self)} elements of {count} values")
+        self._codes: npt.NDArray[Any] = np.ndarray((len(self),), dtype, codes)
+        few = Buffers([np.empty(0, np.uint8), offsets, data])
+        few.trusted = buffers.trusted
+        self._few = Strings(("list", count, 0), few)
+        self._decoded: list[str] | None = None
+
+    def _all(self) -> list[str]:
+        if self._decoded is None:
+            found: list[str] = []
+            while len(found) < len(self._few):
+                found += self._few.block(len(found), len(self._few))
+            self._decoded = found
+        return self._decoded
+
+    def _value(self, index: int) -> Any:
+        return self._values(index, index + 1)[0]
+
+    def _values(self, start: int, stop: int) -> list[Any]:
+        try:
+            return [*map(self._all().__getitem__, self._codes[start:stop].tolist())]
+        except IndexError:
+            raise ValueError(f"a code that none of {len(self._few)} values has") from None
+
+
+_SHORT: Final = 1 << 8  # values that a code of one byte tells apart
+_MOST: Final = 1 << 12  # values that are worth their codes
+_REPEATED: Final = 4  # times that each value is met, on average
+_SAMPLED: Final = 256  # elements that tell whether it is worth counting
+
+
+def _coded(values: list[str]) -> tuple[list[str], npt.NDArray[Any]] | None:
+    """Return the few values that strings have, and the code of each; None where there are many."""
+    sample = values[:: len(values) // _SAMPLED + 1]
+    if 2 * len(set(sample)) > len(sample):
+        return None
+    codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+    if len(codes) > _MOST or len(codes) * _REPEATED > len(values):
+        return None
+    dtype = "u1" if len(codes) <= _SHORT else "<u2"
+    return [*codes], np.fromiter(map(codes.__getitem__, values), dtype, len(values))
 
 
 def _sizes(block: Sequence[str]) -> Iterable[int]:
@@ -59,6 +113,10 @@ def pack(obj: Sequence[Any], missing: bool) -> Encoded | None:
     """Return a list or tuple of str, and of None if some are missing, as one node; None for surrogates."""
     try:
         column = filled(obj, missing, "")
+        if (coded := _coded(column.values)) is not None:
+            values, codes = coded
+            meta = to_json((_CODED, *from_json(column.meta(obj)), len(values)))
+            return Encoded(meta, [column.validity, codes, *laid_out(values, _sizes, _join)], (), Id.STRINGS)
         laid = laid_out(column.values, _sizes, _join)
     except UnicodeEncodeError:
         return None
@@ -70,5 +128,6 @@ class StringsCodec(BuiltinCodec):
 
     id = Id.STRINGS
 
-    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Strings:
-        return Strings(from_json(meta), buffers)
+    def decode(self, meta: bytes, buffers: Buffers, children: Sequence[Any]) -> Column:
+        head = from_json(meta)
+        return Coded(head[1:], buffers) if head[0] == _CODED else Strings(head, buffers)

@@ -45,7 +45,7 @@ def to_file(root: PlanNode, path: str, pickle_path: str = "") -> None:
     """
 
     def write_noting(header: Header, put: Sink) -> Pickle:
-        return Pickle(write(root, header, put), pickle_path)
+        return Pickle(write(root, header, put, finds_names=True), pickle_path)
 
     region.save(path, region_nbytes(root), write_noting, ROOT)
 
@@ -66,10 +66,11 @@ def to_bytes(root: PlanNode, header: Header) -> bytearray:
     return made
 
 
-def write(root: PlanNode, header: Header, put: Sink) -> int:
+def write(root: PlanNode, header: Header, put: Sink, *, finds_names: bool = False) -> int:
     """Pass the bytes of a region to `put`, in order.
 
-    Returns the offset of the first node with a pickle that names more than plain data; 0 if there is none.
+    With `finds_names`, returns the offset of the first node with a pickle that names more than plain data; 0
+    if there is none.
     """
     out = _Gatherer(put, pack_header(header))
     first = 0
@@ -78,7 +79,7 @@ def write(root: PlanNode, header: Header, put: Sink) -> int:
     while pending:
         node, start, back, index = pending.pop()
         meta = node.meta
-        if node.codec in STREAMS and not first and first_name(node.codec, meta) is not None:
+        if finds_names and node.codec in STREAMS and not first and first_name(node.codec, meta) is not None:
             first = start
         if node.flags & layout.ALIASED:
             starts[id(node)] = start

@@ -404,3 +404,46 @@ def test_a_repr_is_bounded(store):
     for plain in (["x" * 10**6] * 3, [b"x" * 10**6], [2**100_000, 1]):
         assert len(repr(mori.share(plain))) < 400
     assert repr(mori.share(["a", None])) == "<SharedList ['a', None]>"
+
+
+FEW = {
+    "few": lambda n: [f"ä{i % 7}" for i in range(n)],
+    "two bytes": lambda n: [f"value {i % 300}" for i in range(n)],
+    "with None": lambda n: ["a" if i % 3 else None for i in range(n)],
+    "of one": lambda n: ["森"] * n,
+    "with an odd one": lambda n: [*["a", "b"] * (n // 2 - 1), "c", 5],
+}
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("name", FEW)
+def test_strings_of_few_values_stand_there_once(store, worker, name, kind):
+    plain = kind(FEW[name](5000))
+    shared = mori.share(plain)
+    assert shared._node.extent < 3 * len(plain) + 8192
+    assert exact(kind(shared), plain)
+    assert worker(lambda x: [x[0], x[2500], x[-1], *x[7:11]], shared) == [
+        *(plain[0], plain[2500], plain[-1]),
+        *plain[7:11],
+    ]
+    assert exact(mori.materialize(shared), plain)
+
+
+def test_strings_of_many_values_stand_there_each():
+    plain = [f"{i % 3000}" for i in range(9000)]
+    assert len(region_of(plain)) > 9 * len(plain)
+    assert [*mori.share(plain)] == plain
+    assert [*mori.share(["\udc80", "a"] * 500)] == ["\udc80", "a"] * 500
+
+
+def test_a_damaged_code_is_an_error_and_the_others_are_read():
+    plain = ["a", "b", "c", "d"] * 50
+    data = bytearray(region_of(plain))
+    node = root_of(mappings.map_bytes(bytes(data)))
+    data[node.buffers()[1].ctypes.data - node.mapping.address + 9] = 4
+    bad = open_node(root_of(mappings.map_bytes(bytes(data))))
+    assert bad[:9] == plain[:9]
+    with pytest.raises(mori.CorruptRegionError):
+        bad[9]
+    with pytest.raises(mori.CorruptRegionError):
+        list(bad)
