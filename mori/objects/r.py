@@ -42,6 +42,7 @@ _DTYPES: Final = {
 }
 _ENTRY: Final = struct.Struct("=qii")
 _BLOCK: Final = 1024  # strings that are decoded together
+_REMEMBERED: Final = 1 << 10  # nodes of a mapping whose codecs are
 _SERIES: Final = frozenset({"Date", "POSIXct", "difftime", "integer64"})
 
 _codecs: Final[weakref.WeakKeyDictionary[Mapping, dict[tuple[int, str], Codec]]] = weakref.WeakKeyDictionary()
@@ -74,6 +75,8 @@ def codec_of(node: RNode) -> Codec:
     key = node.offset, node.role
     found = known.get(key)
     if found is None:
+        if len(known) >= _REMEMBERED:
+            known.clear()
         try:
             found = known[key] = _ROLES.get(node.role) or _codec_of(node)
         except (MoriError, ImportError):

@@ -147,6 +147,14 @@ def test_python_shares_and_r_reads() -> None:
     assert in_r(code) == "same"
 
 
+def test_a_function_of_r_goes_through_python_and_back() -> None:
+    with sharing("list(f = function(x) x + 1, e = new.env())") as name:
+        of_r = mori.map_shared(name)
+        x = mori.share({"g": of_r["f"], "e": [of_r["e"], 1]}, layout="r")
+        code = f'y <- map_shared("{mori.shared_name(x)}"); stopifnot(is.environment(y$e[[1]])); cat(y$g(41))'
+        assert in_r(code) == "42"
+
+
 def test_rs_prune_leaves_what_a_live_process_of_python_shares() -> None:
     x = mori.share(np.arange(5.0), layout="r")
     name = mori.shared_name(x)
