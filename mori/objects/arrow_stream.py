@@ -48,13 +48,18 @@ def read(obj: Any) -> tuple[Any, Any, Iterator[Any]]:
     if second is None:
         return first, reader.schema, iter(())
 
-    def batches() -> Iterator[Any]:
-        for table in (first, second):
-            yield from table.combine_chunks().to_batches()
-        for table in tables:
-            yield from table.combine_chunks().to_batches()
+    begun = [second, first]
+    del first, second  # each goes when it is written
+    return None, reader.schema, _batches(begun, tables)
 
-    return None, reader.schema, batches()
+
+def _batches(begun: list[Any], tables: Iterator[Any]) -> Iterator[Any]:
+    while begun or (table := next(tables, None)) is not None:
+        table = begun.pop() if begun else table
+        batches = table.combine_chunks().to_batches()
+        table = None
+        while batches:
+            yield batches.pop(0)
 
 
 def _tables(reader: Any) -> Iterator[Any]:
@@ -118,6 +123,7 @@ def write_stream(schema: Any, batches: Iterator[Any], path: str | None = None) -
         for batch in batches:
             chunks.append([take_apart(column, pieces) for column in batch.columns])
             rows += batch.num_rows
+            del batch
         nbytes = align(pieces.position)
         meta = to_json({"schema": plain, "rows": rows, "chunks": chunks})
         extent = nbytes - writer.ROOT

@@ -93,7 +93,7 @@ def test_no_more_than_some_batches_are_in_private_memory(tmp_path):
         def peak():
             with open("/proc/self/status") as file:
                 return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1000
-        mori.save(pa.RecordBatchReader.from_batches(schema, list(batches())[:1]), {str(tmp_path / "a")!r})
+        mori.save(pa.RecordBatchReader.from_batches(schema, [next(batches())]), {str(tmp_path / "a")!r})
         before = peak()
         mori.save(pa.RecordBatchReader.from_batches(schema, batches()), {str(tmp_path / "b")!r})
         x = mori.load({str(tmp_path / "b")!r})
