@@ -7,6 +7,7 @@ memory than they have themselves.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import struct
 from collections.abc import Callable
@@ -85,13 +86,13 @@ class _Unpickler(_InPython):
             raise pickle.UnpicklingError(f"a stream calls {function!r:.40} with {arguments!r:.40}")
 
     def load_build(self) -> None:
-        """Refuse the state of a dtype that numpy would not write: it believes what it is told.
+        """Refuse a state that numpy would not write: it believes what it is told.
 
-        That may be that bytes are addresses of objects.
+        That may be that bytes are addresses of objects, or that a short list is a long one.
         """
         state, obj = self.stack[-1], self.stack[-2]
-        if isinstance(obj, np.dtype) and not _is_state_of(obj, state):
-            raise pickle.UnpicklingError(f"a dtype {obj} with the state {state!r:.80}")
+        if not _is_state_of(obj, state):
+            raise pickle.UnpicklingError(f"a {type(obj).__name__} with the state {state!r:.80}")
         super().load_build()
 
     def load_bytearray8(self) -> None:
@@ -119,10 +120,24 @@ _Unpickler.dispatch |= {
 }
 
 
-def _is_state_of(dtype: np.dtype[Any], state: Any) -> bool:
+def _is_state_of(obj: object, state: Any) -> bool:
+    """Return whether an object may be given a state: few are, and not any."""
     with contextlib.suppress(Exception):
-        return is_state_of(dtype, state)
+        if isinstance(obj, np.dtype):
+            return is_state_of(obj, state)
+        if isinstance(obj, np.ndarray):
+            return _is_of_array(*state)
+        return type(obj).__name__ == "UUID" and type(state) is dict
     return False
+
+
+def _is_of_array(_: Any, shape: Any, dtype: Any, __: Any, content: Any) -> bool:
+    if type(shape) is not tuple or min(shape, default=0) < 0 or not isinstance(dtype, np.dtype):
+        return False
+    count, has_objects = math.prod(shape), dtype.hasobject or dtype.kind == "T"
+    if type(content) is list:
+        return has_objects and len(content) == count
+    return type(content) is bytes and not has_objects and len(content) == count * dtype.itemsize
 
 
 GuardedUnpickler: Final[Any] = _Unpickler

@@ -7,6 +7,7 @@ for it.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -54,10 +55,8 @@ def read(obj: Any) -> tuple[Any, Any, Iterator[Any]]:
 
 
 def _batches(begun: list[Any], tables: Iterator[Any]) -> Iterator[Any]:
-    while begun or (table := next(tables, None)) is not None:
-        table = begun.pop() if begun else table
-        batches = table.combine_chunks().to_batches()
-        table = None
+    while begun or (begun := [*itertools.islice(tables, 1)]):
+        batches = begun.pop().combine_chunks().to_batches()
         while batches:
             yield batches.pop(0)
 

@@ -238,8 +238,35 @@ def _dtype(code: str, state: tuple[Any, ...]) -> bytes:
 def test_no_stream_tells_numpy_what_is_not_true_of_a_dtype(code, state, path):
     names = [*_DTYPE]
     _write(path, _dtype(code, state), names)
-    with pytest.raises(mori.CorruptRegionError, match="a dtype"):
+    with pytest.raises(mori.CorruptRegionError, match="DType with the state"):
         mori.load(path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (1, (255,), np.dtype("O"), False, [1, "a"]),  # numpy would read beyond the list
+        (1, (2,), np.dtype("O"), False, bytes(16)),
+        (1, (255,), np.dtype("f8"), False, bytes(16)),
+        (1, (-2,), np.dtype("f8"), False, bytes(16)),
+        (1, (1 << 40,), np.dtype("V0"), False, [1]),
+        (1, (2,), "O", False, [1, 2]),
+        {"shape": (1 << 40,)},
+    ],
+)
+def test_no_stream_tells_numpy_what_is_not_true_of_an_array(state, path):
+    empty = b"\x8c\x16numpy._core.multiarray\x8c\x0c_reconstruct\x93\x8c\x05numpy\x8c\x07ndarray\x93"
+    arguments = b"K\x00\x85C\x01b\x87R"
+    stream = b"\x80\x05" + empty + arguments + pickle.dumps(state, 5)[2:-1] + b"b."
+    _write(path, _without_frames(stream), [*map(list, PLAIN)])
+    with pytest.raises(mori.CorruptRegionError, match="ndarray with the state"):
+        mori.load(path)
+
+
+def _without_frames(stream: bytes) -> bytes:
+    """Return a stream that was put together of others, without their frames."""
+    frame = stream.find(b"\x95")
+    return stream if frame < 0 else stream[:frame] + stream[frame + 9 :]
 
 
 @pytest.mark.parametrize(
