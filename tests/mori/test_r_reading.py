@@ -16,6 +16,7 @@ import pytest
 
 import mori
 from mori.__main__ import main
+from mori.codecs.pandas.versions import string_dtype
 from mori.memory.mapping import held_by
 from mori.objects.r import RObject
 from tests.fresh import run_python
@@ -27,7 +28,7 @@ NA = float("nan")
 
 
 def _strings(*values: Any) -> Any:
-    return pd.array(list(values), dtype=pd.Series(["a", None]).dtype)
+    return pd.array(list(values), dtype=string_dtype(nan=True))
 
 
 def _frame() -> pd.DataFrame:

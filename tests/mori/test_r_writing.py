@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mori
+from mori.codecs.pandas.versions import string_dtype
 from mori.codecs.r import Encoder
 from mori.format.r_writer import Layout
 from mori.memory.lease import expire_graces
@@ -172,7 +173,7 @@ def frames(draw: Any) -> pd.DataFrame:
     def maybe(values: Any) -> Any:
         return st.one_of(values, st.just(pd.NA))
 
-    text = pd.Series(["a"]).dtype
+    text = string_dtype(nan=True)
     columns = st.one_of(
         column(FLOATS, "float64").map(np.asarray),
         column(INTS, "int32").map(np.asarray),

@@ -7,7 +7,6 @@ logicals are converted, since R has other numbers for them: docs/r.md has the ta
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import zoneinfo
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,7 +26,6 @@ __all__ = ["frame_codec", "series_codec"]
 
 _SECONDS: Final = {"secs": 1, "mins": 60, "hours": 3600, "days": 86400, "weeks": 604800}
 _NAT: Final = np.iinfo(np.int64).min
-_UTC: Final = ("", "UTC", "GMT")
 
 
 class _Frame(RCodec, SharedFrameCodec):  # type: ignore[misc]
@@ -169,13 +167,12 @@ def _date(node: RNode, numbers: npt.NDArray[Any]) -> Any:
 def _time(node: RNode, numbers: npt.NDArray[Any]) -> Any:
     times = _times(_floats(numbers), 1_000_000, "M8[us]")
     zone = node.attributes.get("tzone")
-    name = zone[0] if isinstance(zone, list) and zone else ""
-    found: dt.tzinfo = dt.UTC
-    if name not in _UTC:
-        # An unknown zone is none: an instant is the same in any.
-        with contextlib.suppress(zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            found = zoneinfo.ZoneInfo(str(name))
-    return pd.arrays.DatetimeArray._simple_new(times, dtype=pd.DatetimeTZDtype("us", found))
+    name = str(zone[0] if isinstance(zone, list) and zone else "") or "UTC"
+    try:
+        zoneinfo.ZoneInfo(name)  # pandas takes some names for those of files
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # an instant is the same in any zone
+        name = "UTC"
+    return pd.arrays.DatetimeArray._simple_new(times, dtype=pd.DatetimeTZDtype("us", name))
 
 
 def _difference(node: RNode, numbers: npt.NDArray[Any]) -> Any:
