@@ -9,6 +9,7 @@ or removed whose last bytes do not prove that mori wrote it under this name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from mori.errors import CorruptRegionError, UnsafeRegionError
+from mori.errors import CorruptRegionError, StoreError, UnsafeRegionError
 from mori.store import limits
 from mori.store.base import (
     HEADER,
@@ -45,6 +46,7 @@ _SHM: Final = "/dev/shm"
 _LEAST: Final = 24  # bytes of the shortest header of R's
 _ID: Final = struct.Struct("<QQ")
 _PRUNE_EVERY: Final = 1.0  # seconds between the looks that share() takes for orphans
+_UNUSABLE: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP, errno.EISDIR)
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -66,8 +68,18 @@ class RStore:
         return MemfdStore().domain()
 
     def free(self) -> int:
-        found = os.statvfs(_SHM)
+        try:
+            found = os.statvfs(_SHM)
+        except OSError as error:
+            raise self._unusable(error) from error
         return min(found.f_bavail * found.f_frsize, limits.memory())
+
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(
+            store=self.name,
+            found=f"no file can be made in {_SHM} ({error.strerror})",
+            remedy="R needs a tmpfs there that this user may write to: mount one, or share without layout",
+        )
 
     def remedy(self) -> str:
         return (
@@ -85,7 +97,12 @@ class RStore:
             self._prune_at = began + max(_PRUNE_EVERY, 20 * took)
         pid, number = os.getpid(), int.from_bytes(os.urandom(4)) or 1
         # Without a name until it is whole: a writer that is killed leaves nothing.
-        owner = opened(os.open, _SHM, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            owner = opened(os.open, _SHM, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in _UNUSABLE:
+                raise
+            raise self._unusable(error) from error
         os.fchmod(owner.fileno(), 0o600)
         fcntl.flock(owner.fileno(), fcntl.LOCK_SH)
         return Draft(Held.of([owner], os.path.join(_SHM, format_label(pid, number))), pid, number)

@@ -26,7 +26,7 @@ from mori.codecs.r import Encoder
 from mori.format.r_writer import Layout
 from mori.memory.lease import expire_graces
 from mori.store.base import Header
-from tests.fresh import started_python
+from tests.fresh import run_unshared, started_python
 from tests.mori.test_r_damage import open_r
 from tests.mori.test_r_reading import VALUES, check
 from tests.r_placed import SHM, data_of
@@ -452,6 +452,31 @@ def test_large_arrays_are_written_without_a_copy_of_what_r_has_as_well() -> None
     tracemalloc.stop()
     assert peak < 1 << 20
     assert shared["x"].nbytes == x.nbytes
+
+
+_ELSEWHERE = """
+import mori, numpy
+try:
+    x = mori.share(numpy.zeros({elements}), layout="r")
+except mori.MoriError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("prepare", ["mount -t tmpfs -o ro none /dev/shm", "mount -t tmpfs none /dev"])
+def test_without_a_directory_for_rs_regions_it_is_an_error(prepare: str) -> None:
+    for elements in (10, 10**6):
+        said = run_unshared(prepare, _ELSEWHERE.format(elements=elements))
+        assert said.startswith(
+            'StoreError cannot use the store "R\'s shared memory": no file can be made in /dev/shm'
+        )
+
+
+def test_too_little_room_is_an_error_and_leaves_nothing() -> None:
+    code = _ELSEWHERE.format(elements=10**6) + "import os; print(os.listdir('/dev/shm'))"
+    said = run_unshared("mount -t tmpfs -o size=2M none /dev/shm", code)
+    assert said.startswith("StoreFullError no room for a shared region of 8.0 MB")
+    assert said.endswith("[]")
 
 
 def test_r_attributes_are_those_of_the_whole() -> None:
