@@ -42,7 +42,7 @@ from mori.memory.mapping import held_by as region_of
 from mori.memory.region import adopt
 from mori.memory.region import find_copy as find_region_copy
 from mori.store import locks
-from mori.store.base import FILES, MEMFD, Name, format_name, parse_label
+from mori.store.base import FILES, MEMFD, Name, format_name
 from mori.store.processes import announce
 from mori.wire import picklers
 from mori.wire.lost import Lost, losses
@@ -93,7 +93,6 @@ __all__ = [
     "is_by_value",
     "is_copy",
     "is_opened",
-    "is_region_file",
     "is_transport_set",
     "lease_of",
     "live_regions",
@@ -157,11 +156,6 @@ def exclusive(name: str, seconds: float) -> AbstractContextManager[None]:
 def needs_pruning() -> bool:
     """Return whether killed processes leave regions in this store, for `mori.prune_shared` to remove."""
     return store.current().kind == FILES
-
-
-def is_region_file(name: str) -> bool:
-    """Return whether a file is called as those of regions are."""
-    return parse_label(name) is not None
 
 
 def live_regions() -> list[Region]:

@@ -1,7 +1,8 @@
 """What a worker's memory is: its own pages. Shared ones count once for the machine, not for each worker.
 
-Dask pauses, spills and ends workers by their resident set, in which the pages of a region count for everybody
-who maps them. Where the kernel does not tell them apart, Dask's measure stays.
+Dask pauses, spills and ends workers by their resident set, in which the pages of a region, or of a file of
+`mori.save`, count for everybody who maps them. Where the kernel does not tell them apart, Dask's measure
+stays.
 """
 
 from __future__ import annotations
@@ -22,60 +23,16 @@ __all__ = ["account", "guard", "made", "own", "release", "report", "unguard"]
 _MOST: Final = 500  # regions that a worker tells of one by one
 
 
-def own(pid: int | None = None, *, files: bool = True) -> int | None:
-    """Return the bytes that a process has in memory and that are not shared.
+def own(pid: int | None = None) -> int | None:
+    """Return the bytes that a process has in memory and that are its own: no shared memory, and no file's.
 
-    None where the kernel does not tell, or the process is gone. Costs 30 microseconds, whatever is mapped; a
-    millisecond where regions are files on a disk, and `files` are to be told from others.
+    None where the kernel does not tell, or the process is gone. Costs 30 microseconds, whatever is mapped.
     """
-    found = {}
     try:
         with open(f"/proc/{pid or 'self'}/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                key, _, text = line.partition(":")
-                if key in ("VmRSS", "RssShmem", "RssFile"):
-                    found[key] = int(text.split()[0]) * 1024
+            return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), None)
     except OSError:
         return None
-    if len(found) != 3:
-        return None
-    on_disk = 0
-    if files and (pid or any(m.is_file for m in adapters.live_regions())):
-        on_disk = min(found["RssFile"], _on_disk(pid))
-    return found["VmRSS"] - found["RssShmem"] - on_disk
-
-
-def _on_disk(pid: int | None) -> int:
-    """Return the bytes of the regions that a process maps from files of a disk, read or not.
-
-    Their pages are those of any file that is mapped. Files of a tmpfs count as shared memory.
-    """
-    total = 0
-    try:
-        with open(f"/proc/{pid or 'self'}/maps", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if "/mori_" not in line:
-                    continue
-                addresses, _, _, device, _, path = line.split(maxsplit=5)
-                if adapters.is_region_file(os.path.basename(path.strip())) and device not in _tmpfs_devices():
-                    start, end = (int(address, 16) for address in addresses.split("-"))
-                    total += end - start
-    except OSError:
-        return 0
-    return total
-
-
-@functools.cache
-def _tmpfs_devices() -> frozenset[str]:
-    """Return the devices that are no disks, as /proc/PID/maps has them."""
-    found = set()
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            mount, _, kind = line.partition(" - ")
-            if kind.startswith("tmpfs "):
-                major, minor = mount.split()[2].split(":")
-                found.add(f"{int(major):02x}:{int(minor):02x}")
-    return frozenset(found)
 
 
 def account(worker: Worker) -> None:
@@ -122,11 +79,8 @@ def _fits(nanny: Nanny) -> bool:
     if process is None or process.pid is None or not manager.memory_limit:
         return False  # Dask decides
     most = manager.memory_limit * manager.memory_terminate_fraction
-    for files in (False, True):  # the quick look is enough, most of the time
-        mine = own(process.pid, files=files)
-        if mine is None or mine <= most:
-            return mine is not None
-    return False
+    mine = own(process.pid)
+    return mine is not None and mine <= most
 
 
 def unguard(nanny: Nanny) -> None:

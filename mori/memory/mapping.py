@@ -174,11 +174,6 @@ class Mapping:
         return self.header.region_id
 
     @property
-    def is_file(self) -> bool:
-        """Whether it is a file in a directory."""
-        return self.lease is not None and self.lease.path is not None
-
-    @property
     def shared(self) -> bool:
         """Whether it lies in a store, where others can find it; not so for a buffer."""
         return self.lease is not None and not self.lease.is_given_back

@@ -114,14 +114,18 @@ def test_a_worker_that_eats_memory_of_its_own_is_ended_and_the_next_one_measures
     assert small.submit(_read, array, workers=[new], pure=False).result()[0] == REGION // 8
 
 
-@pytest.mark.parametrize("where", ["memfd", "tmpfs", "disk"])
+@pytest.mark.parametrize("where", ["memfd", "tmpfs", "disk", "saved"])
 def test_pages_of_regions_are_not_a_process_own_whatever_the_store(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    setting = {"memfd": "memfd", "tmpfs": "files:/dev/shm", "disk": f"files:{tmp_path}"}[where]
+    setting = {"tmpfs": "files:/dev/shm", "disk": f"files:{tmp_path}"}.get(where, "memfd")
     monkeypatch.setenv("MORI_STORE", setting)
     own, seen_by_nanny = memory.own(), memory.own(os.getpid())
-    array = mori.share(np.ones(50 << 20, np.uint8))
+    if where == "saved":
+        mori.save(np.ones(50 << 20, np.uint8), tmp_path / "x.mori")
+        array = mori.load(tmp_path / "x.mori")
+    else:
+        array = mori.share(np.ones(50 << 20, np.uint8))
     me, before = psutil.Process(), psutil.Process().memory_info().rss
     assert array.sum() == 50 << 20
     assert me.memory_info().rss - before > 45 << 20
