@@ -38,7 +38,7 @@ from mori.errors import (
 )
 from mori.files import load, save
 from mori.format.codec import Buffers, Codec, Encoded
-from mori.objects.allocate import AllocatedArray, allocate
+from mori.objects.allocate import AllocatedArray, AllocatedFrame, allocate
 from mori.objects.array import SharedArray
 from mori.objects.bytes import SharedBytes
 from mori.objects.containers.mapping import SharedDict
@@ -50,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AllocatedArray",
+    "AllocatedFrame",
     "Buffers",
     "ClassNotFoundError",
     "Codec",

@@ -21,7 +21,7 @@ from mori import _progress
 from mori.memory.mmap import huge_pages
 from mori.store.base import Draft, Header
 
-__all__ = ["Sink", "write_segments"]
+__all__ = ["Sink", "write_in_order", "write_segments"]
 
 _MOST: Final = 1 << 24  # of one system call, so that a failure elsewhere is soon noticed
 _TEMPORARIES: Final = 4  # that wait to be written: a MB each, as a rule
@@ -71,6 +71,11 @@ def write_segments(write: Callable[[Header, Sink], object], draft: Draft, header
         segments.join()
     if segments.error is not None:
         raise segments.error
+
+
+def write_in_order(fd: int, write: Callable[[Sink], object]) -> None:
+    """Write the bytes that `write` gives a sink to one file."""
+    write(_InOrder(fd))
 
 
 def _write_pages(

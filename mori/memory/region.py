@@ -217,9 +217,14 @@ def gather(
     return None
 
 
-def begin(nbytes: int, write: Callable[[int, Header], None], root: int) -> Unsealed:
-    """Begin a new region of one piece, which is to be written further; `write` gets its descriptor."""
-    home = store.current()
+def begin(
+    nbytes: int, write: Callable[[int, Header], object], root: int, path: str | None = None
+) -> Unsealed:
+    """Begin a new region of one piece, which is to be written further; `write` gets its descriptor.
+
+    With `path` it becomes a file, as by `save`.
+    """
+    home: Store = store.current() if path is None else PathStore(path)
 
     def fill(draft: Draft, header: Header) -> None:
         write(draft.held.fds[0], header)
@@ -237,6 +242,8 @@ def publish(unsealed: Unsealed) -> Mapping | None:
     """
     home, draft, header = unsealed
     try:
+        if home.is_lasting:
+            checksums.append(draft.held.fds[0], header.nbytes)
         held = home.publish(draft)
     except BaseException:
         home.discard(draft)

@@ -15,9 +15,9 @@ import mmap
 import operator
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, SupportsIndex
+from typing import Any, Final, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,13 @@ from mori.format.layout import Id, to_json
 from mori.format.node import open_node, root_of
 from mori.format.plan import PlanNode, measure
 from mori.memory import region
-from mori.memory.mapping import Mapping
+from mori.memory.mapping import Mapping as MappedRegion
 from mori.memory.mmap import map_files, map_pages
+from mori.memory.parallel_write import write_in_order
 from mori.objects.array import SharedArray
 from mori.store.base import ALIGNMENT, Header, opened, pack_header
 
-__all__ = ["AllocatedArray", "allocate"]
+__all__ = ["AllocatedArray", "AllocatedFrame", "allocate"]
 
 _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -44,6 +45,7 @@ class _Room:
     def __init__(self, unsealed: region.Unsealed) -> None:
         self._unsealed: region.Unsealed | None = unsealed
         self._pid = os.getpid()
+        self.header = unsealed.header
         self.nbytes = unsealed.header.nbytes
         with self._opened(os.O_RDWR) as fd:
             self.address, self._owner = map_files((fd,), 0, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
@@ -66,7 +68,7 @@ class _Room:
         finally:
             file.close()
 
-    def seal(self) -> Mapping | None:
+    def seal(self) -> MappedRegion | None:
         """Publish the region; None where it cannot be sealed and has to be copied.
 
         Arrays over this memory write to private copies of its pages from then on.
@@ -191,23 +193,150 @@ def _meta(shape: tuple[int, ...], dtype: np.dtype[Any], order: str) -> bytes:
     return to_json(plain)
 
 
+class AllocatedFrame(Mapping[str, npt.NDArray[Any]]):
+    """The columns of a frame in shared memory that nobody else can open yet; see `mori.allocate`.
+
+    A mapping of names to writable arrays, in their order.
+    """
+
+    def __init__(self, room: _Room, columns: dict[str, npt.NDArray[Any]]) -> None:
+        self._room = room
+        self._columns = columns
+        self._shared: Any = None
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __enter__(self) -> AllocatedFrame:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shared is None:
+            self._room.give_up()
+            self._columns = {}
+
+    def share(self) -> Any:
+        """Seal the memory and return the shared DataFrame; nothing is copied.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The same one each time. What is written to the arrays from then on stays in this process.
+
+        Raises
+        ------
+        ValueError
+            If the block was left before.
+        """
+        with self._lock:
+            if self._shared is not None:
+                return self._shared
+            if not self._columns:
+                raise ValueError("the block was left without share(): its memory has been given back")
+            mapping = self._room.seal()
+            if mapping is None:  # a forked child has it mapped
+                import pandas as pd
+
+                mapping = writer.to_region(measure(pd.DataFrame(self._columns, copy=False)))
+            self._shared = open_node(root_of(mapping))
+            for column in self._columns.values():
+                column.setflags(write=False)
+            return self._shared
+
+
+def _allocate_frame(columns: Mapping[str, npt.DTypeLike], rows: int, path: str | None) -> AllocatedFrame:
+    import pandas as pd
+
+    kinds = {name: np.dtype(dtype) for name, dtype in columns.items()}
+    for name, dtype in kinds.items():
+        if dtype.kind not in "biufcmM":
+            raise TypeError(
+                f"a column of {dtype} cannot be allocated ({name!r}): no fixed place for its elements. Write "
+                "text as it comes: mori.share or mori.save of a stream of Arrow's record batches"
+            )
+    # Zeros that take no memory, to plan with: what is written of them are the region's own.
+    plan = measure(
+        pd.DataFrame(
+            {name: np.broadcast_to(np.zeros((), dtype), rows) for name, dtype in kinds.items()},
+            index=pd.RangeIndex(rows),
+            copy=False,
+        )
+    )
+    nbytes = writer.region_nbytes(plan)
+
+    def write(fd: int, header: Header) -> None:
+        write_in_order(fd, lambda put: writer.write(plan, header, put))
+
+    room = _Room(region.begin(nbytes, write, writer.ROOT, path))
+    frame = open_node(root_of(_writable_over(room)))
+    arrays = {name: _column(frame, place) for place, name in enumerate(kinds)}
+    return AllocatedFrame(room, arrays)
+
+
+def _writable_over(room: _Room) -> MappedRegion:
+    """Return the region over memory that is not sealed, for arrays that write to it."""
+    mapping = MappedRegion(room.header, room.address, None, room)
+    mapping.is_writable = True
+    return mapping
+
+
+def _column(frame: Any, place: int) -> npt.NDArray[Any]:
+    """Return the array of a frame's column, which pandas hands out read-only."""
+    manager = frame._mgr
+    values = manager.blocks[manager.blknos[place]].values
+    array: npt.NDArray[Any] = getattr(values, "_ndarray", values)  # of dates and times
+    column: npt.NDArray[Any] = array.view(np.ndarray)[manager.blklocs[place]]
+    return column
+
+
+@overload
 def allocate(
-    shape: SupportsIndex | Sequence[SupportsIndex], dtype: npt.DTypeLike = float, *, order: str = "C"
-) -> AllocatedArray:
+    shape: Mapping[str, npt.DTypeLike], *, rows: int, path: str | os.PathLike[str] | None = None
+) -> AllocatedFrame: ...
+@overload
+def allocate(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    dtype: npt.DTypeLike = float,
+    *,
+    order: str = "C",
+    path: str | os.PathLike[str] | None = None,
+) -> AllocatedArray: ...
+def allocate(
+    shape: Any,
+    dtype: npt.DTypeLike = float,
+    *,
+    order: str = "C",
+    rows: int | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Any:
     """Return a writable array of zeros in shared memory, to be filled and then shared without a copy.
 
     Parameters
     ----------
-    shape : int or tuple of int
-        Elements along each dimension.
+    shape : int or tuple of int or dict
+        Elements along each dimension. Of a frame, the dtypes of its columns by their names: numbers, bool,
+        dates and times.
     dtype : dtype_like
         Any dtype without objects.
     order : {"C", "F"}
         Which index changes slowest, as numpy has it.
+    rows : int
+        Of a frame.
+    path : path_like, optional
+        A file that it becomes, as by `mori.save`, in place of shared memory. It is there with ``share()``.
 
     Returns
     -------
-    AllocatedArray
+    AllocatedArray or AllocatedFrame
         A writable ndarray with a method ``share()``, and a context manager: a block that is left
         without ``share()``, by an exception or not, gives the memory back. The array is empty then, and views
         that were taken of it read zeros.
@@ -234,6 +363,11 @@ def allocate(
     >>> float(x.sum()), mori.is_shared(x)
     (3000.0, True)
     """
+    file = None if path is None else os.path.realpath(os.fsdecode(path))
+    if isinstance(shape, Mapping):
+        if rows is None or rows < 0:
+            raise ValueError(f"rows={rows!r}: a frame has to be told how many rows it has")
+        return _allocate_frame(shape, operator.index(rows), file)
     if order not in ("C", "F"):
         raise ValueError(f"order={order!r} is not known; expected 'C' or 'F'")
     sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
@@ -260,7 +394,7 @@ def allocate(
         else:
             os.ftruncate(fd, nbytes)
 
-    room = _Room(region.begin(nbytes, write, writer.ROOT))
+    room = _Room(region.begin(nbytes, write, writer.ROOT, file))
     ((offset, _),) = plan.table
     start = writer.ROOT + offset
     data = np.asarray(room)[start : start + elements.nbytes]

@@ -81,7 +81,7 @@ class PathStore:
         with contextlib.suppress(OSError):  # some file systems know no such thing
             directory = opened(os.open, self._dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.fsync(directory.fileno())
-        return draft.held
+        return draft.held._replace(source=self._path)
 
     def discard(self, draft: Draft) -> None:
         assert draft.path is not None

@@ -9,6 +9,7 @@ from tests.fresh import run_python
 
 EXPECTED = [
     "AllocatedArray",
+    "AllocatedFrame",
     "Buffers",
     "ClassNotFoundError",
     "Codec",
