@@ -339,6 +339,37 @@ def test_what_is_no_file_is_refused(make: Callable[[str], None]) -> None:
         (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
 
 
+def test_regions_of_moris_own_come_before_those_of_r() -> None:
+    x = mori.share(np.arange(100))
+    name = mori.shared_name(x)
+    assert name is not None
+    path = SHM / name[1:]
+    path.write_bytes(data_of("raw"))
+    path.chmod(0o600)
+    try:
+        assert run_python(f"import mori; print(mori.map_shared('{name}').dtype)") == str(x.dtype)
+    finally:
+        path.unlink()
+
+
+def test_without_pandas_arrays_text_and_lists_are_opened_and_an_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["pandas"] = None
+import mori
+x = mori.map_shared("{}")
+print(x["a"].tolist(), [*x["b"]], x["c"]["d"].tolist())
+try:
+    mori.map_shared("{}")
+except ImportError as error:
+    print(error)
+"""
+    with placed(data_of("list_nested")) as plain, placed(data_of("factor")) as factor:
+        said = run_python(code.format(plain, factor)).splitlines()
+    assert said[0] == "[1, 2, 3] ['x'] [2.5, 3.0]"
+    assert "install mori[pandas]" in said[1]
+
+
 def test_import_mori_imports_nothing_of_r() -> None:
     code = "import sys, mori; mori.share([1.5] * 100); print([n for n in sys.modules if n.endswith('.r')])"
     assert run_python(code) == "[]"
