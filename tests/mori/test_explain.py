@@ -18,7 +18,7 @@ class Forest:
 
 def test_it_tells_what_is_mapped_from_what_is_unpickled() -> None:
     frame = pd.DataFrame({"number": np.arange(1000.0), "any": pd.Series([{1: 2}] * 1000, dtype=object)})
-    found = mori.explain({"frame": frame, "words": ["word"] * 5000, "short": "text"})
+    found = mori.explain({"frame": frame, "words": [f"word {i}" for i in range(5000)], "short": "text"})
     assert os.getpid() not in {entry.owner for entry in mori.regions()}
     assert (found.is_shared, found.reference) == (True, None)
     parts = dict(found.parts)
