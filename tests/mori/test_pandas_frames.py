@@ -15,6 +15,7 @@ import pytest
 
 import mori
 from mori import adapters
+from mori.codecs.pandas.frames import FrameCodec
 from mori.memory import lease
 from tests.fresh import run_python
 from tests.mori.pandas_versions import NAN_STRINGS
@@ -422,3 +423,13 @@ def test_a_column_whose_region_is_gone_is_an_error_of_its_own():
         lost = pickle.loads(pickled)
     with pytest.raises(mori.RegionNotFoundError):
         lost.sum()
+
+
+def test_one_of_many_frames_is_opened_without_the_others(monkeypatch):
+    opened: list[int] = []
+    decode = FrameCodec.decode
+    monkeypatch.setattr(FrameCodec, "decode", lambda *args: (opened.append(1), decode(*args))[1])
+    shared = mori.share({f"k{n}": pd.DataFrame({"a": np.arange(1000.0) + n}) for n in range(200)})
+    column = pickle.loads(pickle.dumps(shared))["k7"]["a"]
+    assert (column[1], len(opened)) == (8.0, 1)
+    assert len(pickle.dumps(column)) < 200

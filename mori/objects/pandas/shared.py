@@ -50,7 +50,7 @@ def _state_of(obj: Any) -> State:
 class _Origin:
     """The node of a frame or series, and what that looked like when it was opened."""
 
-    __slots__ = ("_axes", "_holds_mutable", "_values", "node", "state", "template")
+    __slots__ = ("_axes", "_holds_mutable", "_is_sought", "_values", "node", "state", "template")
 
     def __init__(self, node: Node, obj: Any, state: State, template: Template | None = None) -> None:
         self.node: Node = node
@@ -59,6 +59,7 @@ class _Origin:
         self._values = [block.values for block in obj._mgr.blocks]
         self._axes = list(obj._mgr.axes)  # pandas changes its own in place
         self._holds_mutable: bool | None = None
+        self._is_sought = False  # a template, for its columns
 
     def has_column(self, place: int, column: Any) -> bool:
         """Return whether a series is a column of the frame as that was opened, with its index and name."""
@@ -67,7 +68,12 @@ class _Origin:
             return False
         if place >= len(self._axes[0]):  # the frame has got more
             return False
-        if self.template is None or column.attrs or not column.flags.allows_duplicate_labels:
+        if column.attrs or not column.flags.allows_duplicate_labels:
+            return False
+        if self.template is None and not self._is_sought:  # of a frame inside a container
+            self._is_sought = True
+            self.template = template_of(self.node, self.node.open(), self.state)
+        if self.template is None:
             return False
         own = self.template.open()._ixs(place, axis=1)
         values, theirs = own._mgr.blocks[0].values, block.values
