@@ -115,6 +115,16 @@ def test_a_node_fetches_a_region_once_and_all_its_workers_map_it(nodes: Nodes) -
         assert found[:4] == one[:4]
 
 
+def test_what_is_in_rs_layout_goes_to_another_node_by_value(nodes: Nodes) -> None:
+    x = mori.share(pd.DataFrame({"a": ARRAY, "s": ["x", None, "z"] * 100_000}), layout="r")
+
+    def look(f: Any) -> Any:
+        return float(f["a"].sum()), f["s"].tolist()[2]
+
+    for node in nodes[1:3]:
+        assert ray.get(call.options(scheduling_strategy=on(node)).remote(look, x)) == (SUM, "z")
+
+
 def test_a_fetch_is_counted_in_rays_metrics(nodes: Nodes) -> None:
     x = mori.share(ARRAY)
     keeper = Keeper.options(scheduling_strategy=on(nodes.there)).remote()
