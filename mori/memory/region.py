@@ -472,7 +472,7 @@ def _fault(header: Header, held: Held, where: Where) -> str | None:
     if held.source is not None:
         whole = header.nbytes + checksums.trailer_nbytes(header.nbytes)
         is_cut = sizes[0] not in (header.nbytes, whole) or header.segment_nbytes
-        return f"it has {sizes[0]} bytes, and should have {whole}: it was cut off" if is_cut else None
+        return f"it has {sizes[0]} bytes, where {whole} were saved" if is_cut else None
     if (header.pid, header.number) != (where.pid, where.number):
         return f"its header says that it is {format_name(Name(header.pid, header.number))}"
     is_exact = not held.pages

@@ -62,6 +62,11 @@ class PathStore:
         return "What stood there before still does. Free space, or save to another file system"
 
     def create(self, number: int, region_id: bytes, nbytes: int = 0) -> Draft | None:
+        if os.path.exists(self._path) and not os.path.isfile(self._path):
+            if os.path.isdir(self._path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self._path)
+            found = "It is no regular file, and would be gone"  # such as /dev/null
+            raise FileExistsError(errno.EEXIST, found, self._path)
         # Of a name that is no longer than any: a file's own may be as long as names can be.
         path = os.path.join(self._dir, f".mori-{os.urandom(8).hex()}{_DRAFT}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -377,7 +377,11 @@ def test_where_no_file_can_be_the_error_is_that_of_open(tmp_path):
         mori.save([1], tmp_path)
     with pytest.raises(OSError, match="File name too long"):
         mori.save([1], tmp_path / ("x" * 300))
-    assert os.listdir(tmp_path) == ["file"]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="no regular file"):
+        mori.save([1], tmp_path / "pipe")
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_full_file_system_leaves_the_old_file():
