@@ -85,7 +85,7 @@ def _save(obj: Any, path: str, strings: str | None, meter: Meter | None) -> None
         obj = table
     # Other shared objects are written from their region without a copy in between.
     node = node_of(obj) if isinstance(obj, View | Small) else None
-    if node is None or node.record.flags & layout.REFERS_OUTSIDE:
+    if node is None or node.mapping.is_r or node.record.flags & layout.REFERS_OUTSIDE:
         paths: list[str] = []
         plan = plan_of(obj, strings, paths.append)
         if meter is not None:

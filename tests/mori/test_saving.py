@@ -593,3 +593,18 @@ def test_a_file_of_this_format_is_read_and_written_as_it_was(path):
     nbytes = int.from_bytes(golden[32:40], "little")
     assert new[64:nbytes] == golden[64:nbytes]
     assert new[nbytes + 12 : nbytes + 256] == golden[nbytes + 12 : nbytes + 256]
+
+
+def test_what_r_shared_is_saved_in_moris_own_layout(path):
+    code = f"""
+        import mori
+        from tests.mori.test_r_damage import open_r, regions
+        count = 0
+        for data in regions():
+            mori.save(open_r(data), {str(path)!r})
+            plain = mori.materialize(open_r(data))
+            assert repr(mori.materialize(mori.load({str(path)!r}, allow_pickle=True))) == repr(plain)
+            count += 1
+        print(count)
+    """
+    assert int(run_python(code, "-W", "ignore")) > 20
