@@ -16,8 +16,8 @@ Opening
 Keeping
     A `Lease` keeps a region alive; `lease_of` gives that of a reference, a `Region` has its own.
 Bytes
-    `map_bytes` opens bytes that came from elsewhere, `adopt` puts them into this host's store, once a host;
-    `on_receive` has that done with all that arrives.
+    `map_bytes` opens bytes that came from elsewhere, `map_bytes_of` those of a reference's region; `adopt`
+    puts them into this host's store, once a host, and `on_receive` has that done with all that arrives.
 
 Everything here may be called on any thread.
 """
@@ -52,6 +52,7 @@ from mori.wire.reference import (
     lease_of,
     load,
     load_from,
+    map_bytes_of,
     memory_of,
     on_receive,
     open_region,
@@ -100,6 +101,7 @@ __all__ = [
     "load_from",
     "losses",
     "map_bytes",
+    "map_bytes_of",
     "memory_of",
     "name_of",
     "nbytes_of",
@@ -179,7 +181,10 @@ def find_copy(reference: bytes) -> Region | None:
     """Return the region of a reference, or its copy that was adopted here; None without either."""
     where, _ = where_of(reference)
     assert where.region_id is not None
-    return find_region_copy(where.region_id, (where.pid, where.number))
+    found = find_region_copy(where.region_id, (where.pid, where.number))
+    # One that may be read in other ways is another one: a file's may be trusted here, and not there.
+    is_other = found is not None and where.path is not None and found.allows_pickles != where.allows_pickles
+    return None if is_other else found
 
 
 def is_copy(reference: bytes, region: Region) -> bool:

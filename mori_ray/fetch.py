@@ -81,7 +81,7 @@ def fetch(payload: bytes, node: bytes, name: str) -> Region:
         if data is None:
             raise missing(found="it has the region no more")
         metrics.count_fetch(memoryview(data).nbytes)
-        return _adopted(data)
+        return _adopted(payload, data)
 
 
 def _copy_here(payload: bytes) -> Region | None:
@@ -91,12 +91,12 @@ def _copy_here(payload: bytes) -> Region | None:
     return found
 
 
-def _adopted(data: object) -> Region:
+def _adopted(payload: bytes, data: object) -> Region:
     with contextlib.suppress(MoriError, OSError):  # no room, which is no reason to lose the task
-        mapping = adapters.adopt(adapters.map_bytes(data))
+        mapping = adapters.adopt(adapters.map_bytes_of(payload, data))
         keep(mapping)
         return mapping
-    return adapters.map_bytes(data)
+    return adapters.map_bytes_of(payload, data)
 
 
 def _exclusive(payload: bytes) -> AbstractContextManager[None]:

@@ -38,6 +38,7 @@ __all__ = [
     "load",
     "load_from",
     "lost_or_raise",
+    "map_bytes_of",
     "memory_of",
     "on_receive",
     "open_region",
@@ -359,6 +360,18 @@ def open_region(payload: bytes) -> Mapping:
     if where.path is not None:
         raise SavedRegionNotFoundError(path=where.path, found="it is another file now, saved since")
     raise RegionNotFoundError(name=where.shown, store=_STORES[place])
+
+
+def map_bytes_of(payload: bytes, buffer: object) -> Mapping:
+    """Return a mapping over the bytes of a reference's region, which somebody has read there and sent.
+
+    What may not be read of a file where the reference was pickled may not be read here.
+    """
+    mapping = map_bytes(buffer)
+    if where_of(payload)[0].allows_pickles or not mapping.allows_pickles:
+        return mapping
+    header = mapping.header._replace(flags=mapping.header.flags | NO_PICKLES)
+    return map_bytes(buffer, pack_header(header))
 
 
 def load_from(mapping: Mapping, payload: bytes) -> Any:

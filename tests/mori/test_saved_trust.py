@@ -20,10 +20,12 @@ import pandas as pd
 import pytest
 
 import mori
+from mori import adapters
 from mori.format import writer
 from mori.format.layout import Id, to_json
 from mori.format.plain import PLAIN
 from mori.format.plan import PlanNode, measure
+from mori.store.base import NO_PICKLES
 from mori.wire import reference
 
 RAN: list[str] = []
@@ -323,6 +325,24 @@ def test_a_reference_from_a_file_keeps_its_refusal_when_cut_to_its_region(path):
         _, whole = reference.reference_to_region(payload)
         where, _ = reference.where_of(whole)
         assert (where.path, where.allows_pickles) == (str(path), allow)
+
+
+def test_bytes_that_are_fetched_for_a_reference_keep_its_refusal(path):
+    """As a node of Ray does that has not the file."""
+    mori.save(["word"] * 10_000, path)
+    refused, allowed = mori.load(path), mori.load(path, allow_pickle=True)
+    payloads = [pickle_payload(x)[0] for x in (refused, allowed)]
+    data = bytes(adapters.open_region(payloads[0]).bytes())
+    arrived = [adapters.map_bytes_of(payload, data) for payload in payloads]
+    assert [mapping.allows_pickles for mapping in arrived] == [False, True]
+    copy = adapters.adopt(arrived[0])
+    assert (copy.allows_pickles, copy.shared) == (False, True)
+    assert adapters.find_copy(payloads[0]) is copy
+    assert adapters.find_copy(payloads[1]) is None
+    other = adapters.adopt(arrived[1])
+    assert other.allows_pickles
+    assert adapters.load_from(other, payloads[1])[5] == "word"
+    assert copy.header.flags == NO_PICKLES
 
 
 def pickle_payload(obj: Any) -> Any:

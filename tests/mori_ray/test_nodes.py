@@ -125,6 +125,21 @@ def test_what_is_in_rs_layout_goes_to_another_node_by_value(nodes: Nodes) -> Non
         assert ray.get(call.options(scheduling_strategy=on(node)).remote(look, x)) == (SUM, "z")
 
 
+def _source(x: Any) -> str | None:
+    from mori.memory import mapping as mappings
+
+    found = mappings.held_by(np.asarray(x))
+    return None if found is None else found.source
+
+
+def test_a_file_is_opened_by_its_path_on_another_node_that_has_it(nodes: Nodes, tmp_path: Path) -> None:
+    mori.save(ARRAY, tmp_path / "x.mori")
+    there = NodeAffinitySchedulingStrategy(nodes.there, soft=False)
+    source = ray.get(call.options(scheduling_strategy=there).remote(_source, mori.load(tmp_path / "x.mori")))
+    assert source == str(tmp_path / "x.mori")
+    assert nodes.files() == []
+
+
 def test_a_fetch_is_counted_in_rays_metrics(nodes: Nodes) -> None:
     x = mori.share(ARRAY)
     keeper = Keeper.options(scheduling_strategy=on(nodes.there)).remote()
