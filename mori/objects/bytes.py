@@ -107,7 +107,7 @@ class SharedBytes(SharedArray):
     def __add__(self, other: Any) -> Any:
         if not isinstance(other, (*_LIKE_BYTES, SharedBytes)):
             return NotImplemented
-        return self.plain() + bytes(other)
+        return self._plain() + bytes(other)
 
     def __radd__(self, other: Any) -> Any:
         return NotImplemented  # bytes and bytearray add any buffer
@@ -120,10 +120,10 @@ class SharedBytes(SharedArray):
         return f"<SharedBytes {start!r}{'...' if len(self) > _SHOWN else ''} {len(self):,} bytes>"
 
     def __copy__(self) -> Any:
-        return self.plain()
+        return self._plain()
 
     def __deepcopy__(self, memo: Any) -> Any:
-        return self.plain()
+        return self._plain()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the text that the bytes encode."""
@@ -133,21 +133,21 @@ class SharedBytes(SharedArray):
         """Return the bytes one behind the other, for what cannot skip any."""
         return self if self.flags.c_contiguous else bytes(self)
 
-    def plain(self) -> Any:
+    def _plain(self) -> Any:
         """Return private bytes; a bytearray where it was one."""
         return bytearray(self) if self._kind is bytearray else bytes(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         node = node_of_memory(self)
         if node is None or node.codec is not _codec:
-            return type(self.plain()), (bytes(self),)
+            return type(self._plain()), (bytes(self),)
         mapping, whole = node.mapping, decode(node)
         if is_same_view(self, whole):
             if transport.is_wanted(mapping):
                 return reference.by_reference(mapping, node.offset)
             return reference.by_value(node, protocol)
         if not transport.is_wanted(mapping):
-            return type(self.plain()), (bytes(self),)
+            return type(self._plain()), (bytes(self),)
         start = address_of(self) - address_of(whole)
         view = Strides(start, "", self.shape, self.strides)
         return reference.by_reference(mapping, node.offset, view)
@@ -174,7 +174,7 @@ class _BytesCodec(BytesCodec):
         return _hand_out(node, view_of(node, view, self.read(node).dtype))
 
     def copy(self, obj: Any, change: Callable[[Any], Any]) -> Any:
-        return obj.plain() if isinstance(obj, SharedBytes) else obj
+        return obj._plain() if isinstance(obj, SharedBytes) else obj
 
 
 _codec = _BytesCodec()

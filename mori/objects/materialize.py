@@ -89,7 +89,7 @@ def _below(obj: Any, copies: _Copies) -> _Level | None:
         return _Level(obj, iter(obj), parts.append, lambda: tuple(parts))
     if kind in _SETS:
         elements: list[Any] = []
-        make = obj.builtin if kind in (SharedSet, SharedFrozenSet) else _SETS[kind]
+        make = obj._set_of if kind in (SharedSet, SharedFrozenSet) else _SETS[kind]
         return _Level(obj, iter(obj), elements.append, lambda: make(elements))
     # A list or a dict may contain itself: its copy is known from now on.
     if kind in _LISTS:

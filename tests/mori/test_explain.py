@@ -101,3 +101,9 @@ def test_dir_shows_the_interface_alone() -> None:
     assert sorted(dir(mori)) == sorted([*mori.__all__, "__version__"])
     assert sorted(dir(mori_dask)) == sorted(mori_dask.__all__)
     assert sorted(dir(mori_ray)) == sorted(mori_ray.__all__)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, dict, set, frozenset])
+def test_a_shared_container_has_no_public_name_that_its_builtin_has_not(kind: type) -> None:
+    shared = mori.share(dict.fromkeys(range(100)) if kind is dict else kind(range(100)))
+    assert {name for name in dir(shared) if not name.startswith("_")} <= {*dir(kind)}

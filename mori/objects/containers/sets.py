@@ -89,10 +89,10 @@ class _Elements(View[set[T]], Set[T]):
         if self._own is not None:
             return self._own
         if self._lookup is None:
-            self._lookup = self.builtin(self._in_order())
+            self._lookup = self._set_of(self._in_order())
         return self._lookup
 
-    def builtin(self, elements: Iterable[Any]) -> Any:
+    def _set_of(self, elements: Iterable[Any]) -> Any:
         """Return the builtin set of this set's elements, or of copies of them."""
         try:
             made = self._kind(elements)
