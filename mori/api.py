@@ -136,15 +136,19 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
     Returns
     -------
     object
-        It equals `obj`. What is shared already comes back as it is. An array comes back as a SharedArray,
-        a frame or Series as a subclass, a container of up to 64 elements as a subclass of its builtin, a
-        larger one as SharedList and its kind, 4096 bytes or more as SharedBytes (a memoryview of numbers
-        as a SharedArray), and these pickle as references. The objects of libraries that mori knows, and of
-        registered codecs, come back as what they are. Anything else that pickles is built anew as an instance
-        of its class: its arrays from 1024 bytes on, its frames and its out-of-band buffers are mapped, and
-        its own pickling sends those that are SharedArrays or shared frames as references. None, numbers,
-        strings, short bytes, functions, classes and modules come back as they are, and so does what does
-        not pickle or has nothing to map.
+        Equal to `obj`, and pickled as a reference:
+
+        - an array as a `SharedArray`, which is an ndarray; a frame, a series or an index in its own class;
+        - a list, tuple, dict or set of up to 64 elements as a subclass of its builtin, a larger one as a
+          `SharedList`, `SharedTuple`, `SharedDict`, `SharedSet` or `SharedFrozenSet`;
+        - 4096 bytes or more as `SharedBytes`, and a memoryview of numbers as a SharedArray;
+        - an object of a library that mori knows, or of a registered codec, as what it is;
+        - anything else that pickles as an instance of its class, whose frames, arrays and out-of-band
+          buffers (from 1024 bytes on) are mapped.
+
+        None, numbers, strings, short bytes, functions, classes and modules come back as they are, and so does
+        what does not pickle or has nothing to map; `explain` says why. What is shared already comes back as
+        it is.
 
     Raises
     ------
