@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (MoriError, OSError) as error:
-        sys.stderr.write(f"mori: {error}\n")
+        sys.stderr.write(f"mori: {_printable(str(error))}\n")
         return 1
 
 
@@ -156,7 +156,7 @@ def _inspect(options: argparse.Namespace) -> int:
         _print_json(shown)
         return 0
     sizes = f"{readable_size(node.extent)} of {readable_size(mapping.nbytes)}"
-    sys.stdout.write(f"{options.name}: {'in a ' if rest else ''}{codec}, {sizes} in {home}\n")
+    sys.stdout.write(f"{_printable(options.name)}: {'in a ' if rest else ''}{codec}, {sizes} in {home}\n")
     rows = [
         (
             part["name"],
@@ -178,12 +178,12 @@ def _verify(options: argparse.Namespace) -> int:
             whole[path] = verify(path)
         except (MoriError, OSError) as error:
             whole[path] = None
-            sys.stderr.write(f"mori: {error}\n")
+            sys.stderr.write(f"mori: {_printable(str(error))}\n")
     if options.json:
         _print_json(whole)
     else:
         sys.stdout.writelines(
-            f"{path}: {readable_size(nbytes)}, as it was saved\n"
+            f"{_printable(path)}: {readable_size(nbytes)}, as it was saved\n"
             for path, nbytes in whole.items()
             if nbytes is not None
         )
@@ -254,7 +254,13 @@ def _print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
+def _printable(text: str) -> str:
+    """Return text that does nothing to a terminal: a file may have any name."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    rows = [tuple(map(_printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=False)]  # rows may have more
     for row in (head, *rows):
         line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False))

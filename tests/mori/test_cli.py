@@ -338,3 +338,17 @@ def test_inspect_and_verify_take_a_file_and_ls_lists_it(store: str, tmp_path: Pa
     done = run("inspect", str(path))
     assert re.search(r"\['a'\] .*list of 10,000", done.stdout)
     assert re.search(r"\[1\] .*pickle of re\._compile", done.stdout)
+
+
+def test_a_file_of_any_name_is_printed_and_does_nothing_to_a_terminal(store: str, tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"\xff\x1b[31m\n.mori")
+    mori.save(list(range(1000)), path)
+    x = mori.load(path)
+    name = os.fsdecode(path)
+    for command in (["ls"], ["verify", name], ["inspect", name], ["inspect", name + "x"]):
+        done = run(*command)
+        assert done.returncode in (0, 2), done.stderr
+        if done.returncode == 0:
+            assert r"\udcff\x1b[31m\n.mori" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr
+    assert mori.map_shared(mori.shared_name(x))[5] == 5
