@@ -45,8 +45,8 @@ class _Room:
     def __init__(self, unsealed: region.Unsealed) -> None:
         self._unsealed: region.Unsealed | None = unsealed
         self._pid = os.getpid()
-        self.header = unsealed.header
-        self.nbytes = unsealed.header.nbytes
+        self.header: Header = unsealed.header
+        self.nbytes: int = unsealed.header.nbytes
         with self._opened(os.O_RDWR) as fd:
             self.address, self._owner = map_files((fd,), 0, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
 
