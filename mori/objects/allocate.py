@@ -48,7 +48,8 @@ class _Room:
         self.header: Header = unsealed.header
         self.nbytes: int = unsealed.header.nbytes
         with self._opened(os.O_RDWR) as fd:
-            self.address, self._owner = map_files((fd,), 0, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+            address, self._owner = map_files((fd,), 0, 0, self.nbytes, _READ_WRITE, mmap.MAP_SHARED)
+        self.address: int = address
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
