@@ -39,8 +39,18 @@ def read(obj: Any) -> tuple[Any, Any, Iterator[Any]]:
     schema : pyarrow.Schema
     batches : iterator of pyarrow.RecordBatch
         Else, of some megabytes each.
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
     """
-    import pyarrow as pa
+    try:
+        import pyarrow as pa
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "a stream of record batches is read by pyarrow: install mori[arrow]", name=error.name
+        ) from error
 
     reader = pa.RecordBatchReader.from_stream(obj)
     tables = _tables(reader)

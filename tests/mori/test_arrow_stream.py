@@ -146,3 +146,18 @@ def test_a_damaged_stream_of_chunks_is_an_error(tmp_path):
     path.write_bytes(data)
     with pytest.raises(mori.CorruptRegionError):
         mori.load(path)
+
+
+def test_without_pyarrow_the_error_names_the_extra():
+    said = run_python("""
+        import sys
+        sys.modules["pyarrow"] = None  # its import raises
+        import mori
+        class Query:
+            def __arrow_c_stream__(self, requested_schema=None): ...
+        try:
+            mori.share(Query())
+        except ImportError as error:
+            print(error)
+    """)
+    assert said == "a stream of record batches is read by pyarrow: install mori[arrow]"
