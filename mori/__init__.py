@@ -45,6 +45,7 @@ from mori.objects.containers.mapping import SharedDict
 from mori.objects.containers.sequences import SharedList, SharedTuple
 from mori.objects.containers.sets import SharedFrozenSet, SharedSet
 from mori.tools.explain import Explanation, explain
+from mori.tools.notebook import load_ipython_extension, unload_ipython_extension  # noqa: F401 (of IPython)
 
 __version__ = "0.1.0"
 

@@ -107,3 +107,20 @@ def test_dir_shows_the_interface_alone() -> None:
 def test_a_shared_container_has_no_public_name_that_its_builtin_has_not(kind: type) -> None:
     shared = mori.share(dict.fromkeys(range(100)) if kind is dict else kind(range(100)))
     assert {name for name in dir(shared) if not name.startswith("_")} <= {*dir(kind)}
+
+
+def test_a_notebook_that_asks_for_it_shows_where_a_frame_lies() -> None:
+    formatters = pytest.importorskip("IPython.core.formatters")
+
+    class Shell:
+        display_formatter = formatters.DisplayFormatter()
+
+    frame = pd.DataFrame({"a": np.arange(1000.0)})
+    shared = mori.share(frame)
+    mori.load_ipython_extension(Shell)
+    shown = Shell.display_formatter.format(shared)[0]["text/html"]
+    assert shown.startswith(frame._repr_html_())
+    assert shown.endswith(f" in {mori.shared_name(shared)}</p>")
+    assert Shell.display_formatter.format(frame)[0]["text/html"] == frame._repr_html_()
+    mori.unload_ipython_extension(Shell)
+    assert Shell.display_formatter.format(shared)[0]["text/html"] == frame._repr_html_()
