@@ -6,7 +6,7 @@ so that a worker's fault reads the same at the client.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
     "ClassNotFoundError",
@@ -119,6 +119,17 @@ class CorruptRegionError(MoriError, ValueError):
         )
 
 
+_EXTRAS: Final = {
+    "pandas": "pandas",
+    "polars": "polars",
+    "pyarrow": "arrow",
+    "scipy": "scipy",
+    "torch": "torch",
+    "xarray": "xarray",
+}
+"""What installs a library whose small objects are pickled in blocks."""
+
+
 class ClassNotFoundError(MoriError, ImportError):
     """A class of a shared object that this process cannot import, or that has another shape here.
 
@@ -131,9 +142,12 @@ class ClassNotFoundError(MoriError, ImportError):
     cls: str
 
     def __init__(self, *, cls: str, found: str) -> None:
+        extra = _EXTRAS.get(cls.partition(".")[0])
+        is_missing = extra is not None and found.startswith("ModuleNotFoundError")
+        remedy = f"; install mori[{extra}]" if is_missing else ""
         super().__init__(
             f"cannot rebuild an object of the class {cls}: {found}. Make the module in which the class is "
-            "defined importable here, in the same version as where the object was shared",
+            f"defined importable here, in the same version as where the object was shared{remedy}",
             cls=cls,
             found=found,
         )
