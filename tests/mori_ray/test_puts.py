@@ -11,6 +11,7 @@ import pytest
 import ray
 
 import mori
+import mori_ray
 from tests.mori_ray.conftest import wait_until
 from tests.mori_ray.tasks import AsyncKeeper, Keeper, call, generate, name_of
 from tests.mori_ray.test_lifetime import assert_freed, is_gone, let_the_grace_pass
@@ -173,3 +174,12 @@ def test_the_store_of_ray_does_not_grow_by_what_is_put_and_returned() -> None:
     assert name is not None
     del x, refs
     wait_until(lambda: is_gone(name))
+
+
+def test_what_is_put_is_there_when_the_store_is_full_and_spills() -> None:
+    x = shared()
+    by_name, by_value = ray.put(x), mori_ray.put([f"word {number}" for number in range(200_000)])
+    others = [ray.put(np.full(6 << 20, number, float)) for number in range(8)]  # 400 MB; the store has 200
+    assert ray.get(call.remote(name_of, by_name)) == mori.shared_name(x)
+    assert ray.get(call.remote(lambda words: words[199_999], by_value)) == "word 199999"
+    assert [float(ray.get(other)[0]) for other in others] == [*map(float, range(8))]
