@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import operator
 import pickle
 import sys
 import weakref
@@ -237,12 +236,16 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return self._constant
 
 
-def _operation(call: Callable[[Any, Any], Any]) -> Callable[[SharedArray, Any], Any]:
-    return lambda self, other: call(self.view(self._ordinary), base_class(other))
+def _operation(name: str) -> Callable[[SharedArray, Any], Any]:
+    """Return an operator on plain views: it may say NotImplemented, and Python asks the other operand."""
+    plain = getattr(np.ndarray, name)
 
+    def call(self: SharedArray, other: Any) -> Any:
+        ordinary = self._ordinary
+        by = plain if ordinary is np.ndarray else getattr(ordinary, name)
+        return by(self.view(ordinary), base_class(other))
 
-def _reflected(call: Callable[[Any, Any], Any]) -> Callable[[SharedArray, Any], Any]:
-    return lambda self, other: call(base_class(other), self.view(self._ordinary))
+    return call
 
 
 # numpy would come to the same by `__array_ufunc__`, after it has looked for it in both operands.
@@ -260,11 +263,10 @@ for _name in [
     "lshift",
     "rshift",
 ]:
-    _function = getattr(operator, f"__{_name}__")
-    setattr(SharedArray, f"__{_name}__", _operation(_function))
-    setattr(SharedArray, f"__r{_name}__", _reflected(_function))
-for _name in ["lt", "le", "eq", "ne", "gt", "ge"]:
-    setattr(SharedArray, f"__{_name}__", _operation(getattr(operator, _name)))
+    for _side in ("", "r"):
+        setattr(SharedArray, f"__{_side}{_name}__", _operation(f"__{_side}{_name}__"))
+for _name in ("lt", "le", "eq", "ne", "gt", "ge"):
+    setattr(SharedArray, f"__{_name}__", _operation(f"__{_name}__"))
 
 
 class _Flat:
@@ -304,6 +306,9 @@ class _Flat:
     def __setitem__(self, key: Any, value: Any) -> None:
         make_writeable(self._array)
         self._array.flat[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del self._iterator[key]  # numpy's own error
 
 
 def _compared(name: str) -> Callable[[_Flat, Any], Any]:

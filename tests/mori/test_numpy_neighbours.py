@@ -333,3 +333,21 @@ def test_an_array_of_a_shared_one_is_no_copy_where_none_is_asked_for():
     if KNOWS_READ_ONLY:
         with pytest.raises(ValueError, match="copy"):
             np.array(shared, "f4", copy=False)
+
+
+def test_an_operator_leaves_it_to_an_operand_that_takes_no_ufuncs():
+    class Other:
+        __array_ufunc__ = None
+
+        def __radd__(self, array):
+            return "reverse"
+
+    shared = mori.share(np.arange(300.0))
+    assert shared.__add__(Other()) is NotImplemented
+    assert shared + Other() == "reverse"
+
+
+def test_elements_of_flat_cannot_be_deleted():
+    flat = mori.share(np.arange(300.0)).flat
+    with pytest.raises(TypeError):
+        del flat[1]
