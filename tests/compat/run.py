@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import mori
-from tests.compat.expected import CRASHING, REASONS, Reason, reason_of
+from tests.compat.expected import REASONS, Reason, reason_of
 from tests.compat.shared_arrays import MAKERS
 
 ROOT = Path(__file__).parents[2]
@@ -78,8 +78,7 @@ def run(targets: list[str], *options: str) -> Outcomes:
 def compare(library: str) -> tuple[Outcomes, dict[str, str]]:
     """Return what became of a library's tests, and what those said that fail with mori alone."""
     plugin, targets = SUITES[library]
-    skipped = " and ".join(f"not {name}" for name in CRASHING)
-    found = run([str(SITE / library / target) for target in targets], "-p", plugin, "-k", skipped)
+    found = run([str(SITE / library / target) for target in targets], "-p", plugin)
     failed = {name: said for name, (outcome, said) in found.items() if outcome == "failed"}
     again = run([str(SITE / name) for name in failed]) if failed else {}
     for name in list(failed):
@@ -107,8 +106,8 @@ _HEAD = """# Compatibility
 
 Written by `make compat`: tests of numpy and pandas themselves, run on shared objects. In numpy's, the
 functions that make arrays (`np.array`, `np.zeros`, `np.arange` and {makers} more) share what they made; in
-pandas', what fixtures give is shared. A test that fails
-runs again without mori, and counts if it passes then.
+pandas', what fixtures give is shared. A test that fails runs again without mori, and counts if it passes
+then.
 
 Estimators of scikit-learn and statsmodels (tests/compat/test_estimators.py) learn from shared arrays and
 frames, with two jobs, exactly what they learn from private ones.
@@ -121,12 +120,9 @@ result in private memory is no shared array. A shared array as `out` of a ufunc,
 or of a method of a shared array becomes private and takes the result. A method of a plain array that is
 no ufunc (`y.take(i, out=x)`) does not ask `x`: numpy raises that it is read-only.
 
-torch takes no notice of the mark that a DLPack export is read-only: a write to `torch.from_dlpack(x)` ends
-the process. Share the tensor instead, or copy. numpy 1 exports no read-only memory, and raises BufferError.
-
-Left out are {crashing}
-of numpy, which write past numpy's flags, with ctypes or by calling LAPACK directly. The pages are read-only,
-so that ends the process: code that ignores `flags.writeable` must be given a copy.
+Code that ignores `flags.writeable` (ctypes, LAPACK called directly, `torch.from_dlpack(x)`) changes this
+process's pages of the region, as it would a plain array's, and no other process sees it. numpy 1 exports no
+read-only memory by DLPack, and raises BufferError.
 """
 
 
@@ -153,7 +149,7 @@ def document(results: dict[str, tuple[Outcomes, dict[str, str]]]) -> bool:
         ]
         if unexplained:
             parts.append("Open:\n\n" + "\n".join(unexplained))
-    parts.append(_TAIL.format(crashing=", ".join(f"`{name}`" for name in CRASHING)))
+    parts.append(_TAIL)
     DOC.write_text("\n\n".join(parts), encoding="utf-8")
     return is_explained
 
