@@ -12,7 +12,7 @@ import json
 import pickle
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from mori.format.atoms import NUMPY, VALUES
 from mori.format.codec import Strides
 from mori.format.node import Node, decode, node_of_memory
 from mori.memory.mapping import Mapping, address_of, held_by
-from mori.objects.array_memory import give_memory, give_pages
+from mori.objects.array_memory import FIELDS_ARE_KNOWN, follow, give_memory, give_pages
 from mori.objects.array_writes import READING, written
 from mori.wire import reference, transport
 from mori.wire.compare import unwritten
@@ -73,8 +73,10 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
     _ordinary: ClassVar[type[npt.NDArray[Any]]] = np.ndarray  # what derived arrays are
     _is_standalone: bool = False  # no view of an array that the user holds: it may become private
     _is_reshaped: bool = False  # its shape, strides or dtype were assigned to
+    _is_over_region: bool = True  # not one that was written to, nor one of objects
     _before: object = None  # the memory that it was over before it became private
     _origin: Node | None = None  # the node of an array of objects, which is not over the region's memory
+    _iterated: Sequence[weakref.ref[npt.NDArray[Any]]] = ()  # views that have to show a write, too
     _home: tuple[Callable[[], Any], int] | None = None  # the column that returned it, and its place there
     _constant: bool | None = None  # whether its objects cannot change, once somebody has asked
 
@@ -123,8 +125,8 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         if type(result) is not SharedArray:
             return result
         base = result.base
-        is_view = base is self or (base is not None and base is self.base)
-        return result if is_view and self._before is None and self._origin is None else _settled(result)
+        is_view = base is self or base is self.base  # an array over a region has one
+        return result if is_view and self._is_over_region else _settled(result)
 
     def _get_as_class(self, key: Any) -> Any:
         """Return what numpy's own subclass returns; SharedArray's way is shorter."""
@@ -134,8 +136,14 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         """Return the elements one by one, as they are when each is asked for."""
         if not self.ndim or self._ordinary is not np.ndarray:
             return super().__iter__()
-        is_flat = self.ndim == 1 and self.dtype.names is None
-        return map(functools.partial(_get, self) if is_flat else self.__getitem__, range(len(self)))
+        if self.ndim > 1 or self.dtype.names is not None:
+            return map(self.__getitem__, range(len(self)))
+        if self.flags.writeable or not FIELDS_ARE_KNOWN:
+            return map(functools.partial(_get, self), range(len(self)))
+        view = self.view(np.ndarray)  # numpy's own iterator is six times as fast
+        others = [ref for ref in self._iterated if ref() is not None]
+        self.__dict__["_iterated"] = [*others, weakref.ref(view)]
+        return iter(view)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         make_writeable(self)
@@ -236,37 +244,45 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return self._constant
 
 
-def _operation(name: str) -> Callable[[SharedArray, Any], Any]:
+def _operation(name: str, *, is_unary: bool = False) -> Callable[..., Any]:
     """Return an operator on plain views: it may say NotImplemented, and Python asks the other operand."""
     plain = getattr(np.ndarray, name)
 
-    def call(self: SharedArray, other: Any) -> Any:
+    def one(self: SharedArray) -> Any:
+        ordinary = self._ordinary
+        by = plain if ordinary is np.ndarray else getattr(ordinary, name)
+        return by(self.view(ordinary))
+
+    def two(self: SharedArray, other: Any) -> Any:
         ordinary = self._ordinary
         by = plain if ordinary is np.ndarray else getattr(ordinary, name)
         return by(self.view(ordinary), base_class(other))
 
-    return call
+    return one if is_unary else two
 
 
 # numpy would come to the same by `__array_ufunc__`, after it has looked for it in both operands.
-for _name in [
+_ARITHMETIC: Final = [
     "add",
     "sub",
     "mul",
     "truediv",
     "floordiv",
     "mod",
+    "pow",
+    "divmod",
     "matmul",
     "and",
     "or",
     "xor",
     "lshift",
     "rshift",
-]:
-    for _side in ("", "r"):
-        setattr(SharedArray, f"__{_side}{_name}__", _operation(f"__{_side}{_name}__"))
-for _name in ("lt", "le", "eq", "ne", "gt", "ge"):
+]
+_COMPARISONS: Final = ["lt", "le", "eq", "ne", "gt", "ge"]
+for _name in (*_ARITHMETIC, *(f"r{_name}" for _name in _ARITHMETIC), *_COMPARISONS):
     setattr(SharedArray, f"__{_name}__", _operation(f"__{_name}__"))
+for _name in ("neg", "pos", "abs", "invert"):
+    setattr(SharedArray, f"__{_name}__", _operation(f"__{_name}__", is_unary=True))
 
 
 class _Flat:
@@ -450,8 +466,8 @@ def make_writeable(array: Any) -> None:
     before = mapping if mapping is not None else array.base
     # Views taken before point into this memory, but what numpy has them hold is this array.
     if mapping is not None and array._origin is None and give_pages(array, mapping):
-        array._before = before
-        _tell_home(array)
+        array._before, array._is_over_region = before, False
+        _tell_others(array)
         return
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
     plain: Any = array.view(array._ordinary)
@@ -460,9 +476,17 @@ def make_writeable(array: Any) -> None:
         plain = plain.view(np.ndarray).ravel("F" if fortran else "C")
         data = list(plain) if plain.dtype.kind == "O" else plain.tolist()
     del plain
-    array._before = before
+    array._before, array._is_over_region = before, False
     give_memory(array, array.dtype, fortran, data)
     array._origin = None
+    _tell_others(array)
+
+
+def _tell_others(array: SharedArray) -> None:
+    """Tell the loops over an array, and the column that returned it, of its new memory."""
+    for ref in array.__dict__.pop("_iterated", ()):
+        if (view := ref()) is not None:
+            follow(view, array)
     _tell_home(array)
 
 

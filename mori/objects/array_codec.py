@@ -140,7 +140,7 @@ class SharedObjectsCodec(ObjectsCodec):
         array = self.read(node)
         array.flags.writeable = False
         shared = hand_out(array)
-        shared._origin = node
+        shared._origin, shared._is_over_region = node, False
         return shared
 
 

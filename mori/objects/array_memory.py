@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mori.memory.mapping import Mapping, address_of, writable
 
-__all__ = ["give_memory", "give_pages"]
+__all__ = ["FIELDS_ARE_KNOWN", "follow", "give_memory", "give_pages"]
 
 _LEAST: Final = 1 << 18  # bytes of an array that is not copied: a few pages are faster copied than mapped
 
@@ -64,6 +64,16 @@ def give_pages(array: npt.NDArray[Any], mapping: Mapping) -> bool:
     ctypes.pythonapi.Py_DecRef(former)
     np.ndarray.setflags(array, write=True)
     return True
+
+
+def follow(view: npt.NDArray[Any], array: npt.NDArray[Any]) -> None:
+    """Make a view in one dimension show the memory that its array has now."""
+    fields = _fields(view)
+    former = ctypes.cast(fields.base, ctypes.py_object)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(array))
+    ctypes.cast(fields.strides, ctypes.POINTER(ctypes.c_ssize_t))[0] = array.strides[0]
+    fields.data, fields.base = address_of(array), id(array)
+    ctypes.pythonapi.Py_DecRef(former)
 
 
 # numpy may give this a name of its own, and deprecate the setter for everybody else.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,33 @@ def test_where_nothing_more_can_be_mapped_it_is_copied(monkeypatch: pytest.Monke
         assert shared[:2].tolist() == [5, 1]
         assert isinstance(shared.base, bytes)  # not pages
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("length", [300, 300_000])
+@pytest.mark.parametrize("step", [1, 3, -1])
+def test_a_loop_over_an_array_sees_what_is_written_in_it(length: int, step: int) -> None:
+    plain, shared = np.arange(length), mori.share(np.arange(length))
+    if step != 1:
+        plain, shared = plain[::step], pickle.loads(pickle.dumps(shared[::step]))
+    seen = [[], []]
+    for array, found in ((plain, seen[0]), (shared, seen[1])):
+        for place, value in enumerate(array):
+            if place == 5:
+                array[7] = -1
+            found.append(value)
+    assert seen[0] == seen[1]
+    assert seen[1][7] == -1
+    assert type(seen[1][0]) is np.int64
+
+
+def test_loops_over_an_array_keep_its_memory_and_leak_none_of_it() -> None:
+    shared = mori.share(np.arange(300_000.0))
+    loops = [iter(shared) for _ in range(3)]
+    assert [next(loop) for loop in loops] == [0.0] * 3
+    shared[1] = 7
+    gone = weakref.ref(shared)
+    del shared
+    assert [next(loop) for loop in loops] == [7.0] * 3
+    assert sum(loops[0]) == 299_999 * 150_000.0 - 1
+    del loops
+    assert gone() is None
