@@ -33,7 +33,7 @@ from mori.memory import region
 from mori.memory.mapping import Mapping, address_of, live, map_bytes, writable_mapping
 from mori.objects import array
 from mori.objects.array import SharedArray
-from mori.objects.arrow_stream import read, write_stream
+from mori.objects.arrow_stream import is_stream, read, write_stream
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
 from mori.objects.materialize import private_copy
@@ -120,8 +120,9 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
     ----------
     obj : object
         Containers may hold anything that pickles, nested as deeply as pickle can follow. A stream of record
-        batches (anything with ``__arrow_c_stream__`` that is no table: a `pyarrow.RecordBatchReader`, a query
-        of DuckDB, a cursor of ADBC) is read and written batch by batch, and comes back as a pyarrow.Table.
+        batches (anything with ``__arrow_c_stream__`` that is no table or array: a
+        `pyarrow.RecordBatchReader`, a query of DuckDB, a cursor of ADBC) is read and written batch by batch,
+        and comes back as a pyarrow.Table.
     strings : {None, "arrow"}
         ``"arrow"`` converts a frame's columns of dtype object that hold strings to Arrow-backed
         ``str``, which is mapped instead of built anew in every process.
@@ -175,7 +176,7 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
         return _share_for_r(obj, layout, progress)
     if isinstance(obj, _UNCHANGED) or (type(obj) is not np.ndarray and is_shared(obj)):
         return obj
-    if hasattr(type(obj), "__arrow_c_stream__") and codec.for_type(type(obj)) is None:
+    if is_stream(obj):
         return _share_stream(obj, strings, progress=progress)
     if not progress and meter() is None:
         return _share(obj, strings, None)

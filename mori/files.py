@@ -12,14 +12,14 @@ from typing import Any
 from mori._progress import Meter, shown
 from mori.api import node_of, plan_of
 from mori.errors import CorruptRegionError
-from mori.format import codec, layout, writer
+from mori.format import layout, writer
 from mori.format.node import Node, node_at, root_of
 from mori.format.plain import first_name
 from mori.memory import checksums, region
 from mori.memory.checksums import Pickle
 from mori.memory.mapping import Mapping
 from mori.memory.parallel_write import Sink
-from mori.objects.arrow_stream import read, write_stream
+from mori.objects.arrow_stream import is_stream, read, write_stream
 from mori.objects.containers.small import Small
 from mori.objects.containers.view import View
 from mori.store.base import HEADER, PATH, Header, Where, format_name, pack_header, unpack_header
@@ -77,7 +77,7 @@ def save(obj: Any, path: Path, *, strings: str | None = None, progress: bool = F
 
 
 def _save(obj: Any, path: str, strings: str | None, meter: Meter | None) -> None:
-    if hasattr(type(obj), "__arrow_c_stream__") and codec.for_type(type(obj)) is None:
+    if is_stream(obj):
         table, schema, batches = read(obj)
         if table is None:
             write_stream(schema, batches, path)

@@ -16,17 +16,27 @@ import numpy as np
 import numpy.typing as npt
 
 from mori import _progress
-from mori.format import layout, writer
+from mori.format import codec, layout, writer
 from mori.format.layout import Id, to_json
 from mori.memory import region
 from mori.memory.mapping import Mapping
 from mori.store.base import ALIGNMENT, MAGIC, Header, align, pack_header
 
-__all__ = ["read", "write_stream"]
+__all__ = ["is_stream", "read", "write_stream"]
 
 _TOGETHER: Final = 1 << 24  # bytes of batches that are written as one: opening a table takes time for each
 _HEAD: Final = 1 << 20  # bytes that are left for the node's record, meta and table of buffers, at least
 _COLUMN: Final = 1 << 18  # for each column
+
+
+def is_stream(obj: object) -> bool:
+    """Return whether an object is a stream of record batches.
+
+    Not what numpy takes for an array, as xarray's objects: that is data of its own kind, and comes back so.
+    """
+    cls = type(obj)
+    is_one = hasattr(cls, "__arrow_c_stream__") and not hasattr(cls, "__array__")
+    return is_one and codec.for_type(cls) is None
 
 
 def read(obj: Any) -> tuple[Any, Any, Iterator[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import os
 import pickle
 import struct
@@ -48,7 +49,8 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 def _payload(obj: Any) -> bytes:
     with use_transport("reference"):
-        function, (payload,) = obj.__reduce_ex__(5)
+        reduce = copyreg.dispatch_table.get(type(obj), lambda x: x.__reduce_ex__(5))
+        function, (payload,) = reduce(obj)
     assert function is reference.load
     return bytes(payload)
 

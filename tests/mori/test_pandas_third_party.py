@@ -13,7 +13,6 @@ import pytest
 from pandas.api.extensions import ExtensionArray, ExtensionDtype, register_extension_dtype, take
 
 import mori
-from mori.memory import mapping as mappings
 
 
 @register_extension_dtype
@@ -130,11 +129,7 @@ def assert_lengths(array: Any, expected: LengthArray) -> None:
 
 
 def lies_in_region(array: LengthArray) -> bool:
-    places = [each.__array_interface__["data"][0] for each in (array.whole, array.rest)]
-    return all(
-        mappings.mapping_at(place, each.nbytes)
-        for place, each in zip(places, (array.whole, array.rest), strict=True)
-    )
+    return mori.is_shared(array.whole) and mori.is_shared(array.rest)
 
 
 def holders() -> dict[str, Any]:

@@ -405,7 +405,7 @@ def test_where_the_store_has_no_room_what_ray_has_brought_is_used() -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
-        mapping = fetch._adopted(data)
+        mapping = fetch._adopted(payload, data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not mapping.shared
