@@ -107,11 +107,11 @@ class SharedArray(np.ndarray[Any, np.dtype[Any]]):
         return tuple(map(given, result)) if type(result) is tuple else given(result)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in READING and not kwargs and len(args) <= 2 and _QUICK.issuperset(map(type, args)):
+            return func(*map(_base_classes, args))
         if func in _SAVERS:  # which pickle arrays of objects
             with transport.use_transport("value"):
                 return func(*map(base_class, args), **{name: base_class(one) for name, one in kwargs.items()})
-        if func in READING and not kwargs and len(args) <= 2 and _QUICK.issuperset(map(type, args)):
-            return func(*map(_base_classes, args))
         outs = list(written(func, args, kwargs))
         for out in outs:
             make_writeable(out)

@@ -51,8 +51,11 @@ def _add_methods(cls: type[SharedArray]) -> None:
 
 def _plain_method(ordinary: Any, name: str) -> Callable[..., Any]:
     plain = getattr(ordinary, name)
+    is_new = name not in ("astype", "conj", "conjugate", "byteswap")  # the result, at any rate
 
     def method(self: SharedArray, *args: Any, **kwargs: Any) -> Any:
+        if is_new and not args and not kwargs:
+            return plain(self.view(ordinary))
         for out in written(name, args, kwargs):
             make_writeable(out)
         if name == "byteswap" and (kwargs.get("inplace") or (args and args[0])):
