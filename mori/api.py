@@ -176,7 +176,7 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
         return _share_for_r(obj, layout, progress)
     if isinstance(obj, _UNCHANGED) or (type(obj) is not np.ndarray and is_shared(obj)):
         return obj
-    if is_stream(obj):
+    if hasattr(type(obj), "__arrow_c_stream__") and is_stream(obj):
         return _share_stream(obj, strings, progress=progress)
     if not progress and meter() is None:
         return _share(obj, strings, None)

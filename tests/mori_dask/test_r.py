@@ -17,7 +17,7 @@ def test_workers_map_what_r_has_written_and_what_is_written_for_it():
     expected = mori.shared_name(frame), float(np.arange(50_000.0).sum())
     with placed(data_of("data_frame")) as name:
         of_r = mori.map_shared(name)
-        with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
             workers = [*client.scheduler_info()["workers"]]
             futures = [client.submit(name_and_sum, frame, workers=[worker], pure=False) for worker in workers]
             assert client.gather(futures) == [expected] * 2

@@ -17,7 +17,7 @@ def test_each_worker_maps_the_file(tmp_path):
     mori.save(np.arange(200_000.0), path)
     x = mori.load(path)
     expected = str(path), float(np.arange(200_000.0).sum())
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
         workers = [*client.scheduler_info()["workers"]]
         futures = [client.submit(source_and_sum, x, workers=[worker], pure=False) for worker in workers]
         assert client.gather(futures) == [expected] * 2
