@@ -16,7 +16,7 @@ import numpy as np
 
 from mori import store
 from mori._imports import imported, importing, load
-from mori._progress import Meter, meter, shown
+from mori._progress import meter, shown
 from mori.codecs.streams import LEAST
 from mori.errors import (
     CorruptRegionError,
@@ -178,10 +178,14 @@ def share(obj: Any, *, strings: str | None = None, layout: str | None = None, pr
         return obj
     if hasattr(type(obj), "__arrow_c_stream__") and is_stream(obj):
         return _share_stream(obj, strings, progress=progress)
-    if not progress and meter() is None:
-        return _share(obj, strings, None)
-    with shown(progress) as shown_by:
-        return _share(obj, strings, shown_by)
+    if progress or meter() is not None:
+        with shown(progress) as shown_by:
+            plan = plan_or_reason(obj, strings)
+            if shown_by is not None and not isinstance(plan, str):
+                shown_by.writing(writer.region_nbytes(plan))
+            return obj if isinstance(plan, str) else root_of(writer.to_region(plan)).open_first()
+    plan = plan_or_reason(obj, strings)
+    return obj if isinstance(plan, str) else root_of(writer.to_region(plan)).open_first()
 
 
 def _share_for_r(obj: Any, layout: str, progress: bool) -> Any:
@@ -207,26 +211,21 @@ def _share_stream(obj: Any, strings: str | None, *, progress: bool) -> Any:
     return root_of(mapping).open_first()
 
 
-def _share(obj: Any, strings: str | None, shown_by: Meter | None, *, is_asked: bool = False) -> Any:
-    """Return the shared object; or, where somebody asks, its plan, or why there is none."""
+def plan_or_reason(obj: Any, strings: str | None) -> PlanNode | str:
+    """Return the plan that `share` writes of an object, or why it returns the object as it is."""
     try:
         plan = plan_of(obj, strings)
     except NotShareableError as error:
         if codec.for_type(type(obj)) is None:  # it is the user's to know what pickles of an unknown class
-            return str(error) if is_asked else obj
+            return str(error)
         raise
     if not (
         codec.TABLE[plan.codec].has_mapped(len(plan.children), len(plan.buffers))
         or isinstance(codec.for_type(type(obj)), codec.ContainerCodec)
         or _is_worth_a_reference(obj, plan)
     ):
-        return _NOTHING_MAPPED if is_asked else obj
-    if is_asked:
-        return plan
-
-    if shown_by is not None:
-        shown_by.writing(writer.region_nbytes(plan))
-    return root_of(writer.to_region(plan)).open_first()
+        return _NOTHING_MAPPED
+    return plan
 
 
 def plan_of(obj: Any, strings: str | None, note_pickle: Callable[[str], None] | None = None) -> PlanNode:

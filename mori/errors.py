@@ -119,7 +119,7 @@ class CorruptRegionError(MoriError, ValueError):
         )
 
 
-_EXTRAS: Final = {
+EXTRAS: Final = {
     "pandas": "pandas",
     "polars": "polars",
     "pyarrow": "arrow",
@@ -127,7 +127,7 @@ _EXTRAS: Final = {
     "torch": "torch",
     "xarray": "xarray",
 }
-"""What installs a library whose small objects are pickled in blocks."""
+"""The extra of mori that installs a library."""
 
 
 class ClassNotFoundError(MoriError, ImportError):
@@ -142,7 +142,7 @@ class ClassNotFoundError(MoriError, ImportError):
     cls: str
 
     def __init__(self, *, cls: str, found: str) -> None:
-        extra = _EXTRAS.get(cls.partition(".")[0])
+        extra = EXTRAS.get(cls.partition(".")[0])
         is_missing = extra is not None and found.startswith("ModuleNotFoundError")
         remedy = f"; install mori[{extra}]" if is_missing else ""
         super().__init__(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mori._imports import load
-from mori.errors import MoriError
+from mori.errors import EXTRAS, MoriError
 from mori.format.layout import Id
 from mori.format.origins import node_of, remember
 
@@ -367,7 +367,6 @@ class _Library(NamedTuple):
     module: str
     libraries: tuple[str, ...]
     ids: tuple[int, ...]
-    extra: str = ""
 
 
 _LIBRARIES: Final = (
@@ -383,22 +382,19 @@ _LIBRARIES: Final = (
             *(Id.DATETIME_ARRAY, Id.TIMEDELTA_ARRAY, Id.MASKED_ARRAY, Id.STRING_ARRAY, Id.PERIOD_ARRAY),
             *(Id.INTERVAL_ARRAY, Id.SPARSE_ARRAY, Id.ARROW_COLUMN, Id.PANDAS_SUBCLASS),
         ),
-        "pandas",
     ),
     _Library(
         "mori.codecs.arrow",
         ("pyarrow",),
         (Id.ARROW_ARRAY, Id.ARROW_CHUNKED_ARRAY, Id.ARROW_RECORD_BATCH, Id.ARROW_TABLE),
-        "arrow",
     ),
-    _Library("mori.codecs.polars", ("polars",), (Id.POLARS_FRAME, Id.POLARS_SERIES), "polars"),
+    _Library("mori.codecs.polars", ("polars",), (Id.POLARS_FRAME, Id.POLARS_SERIES)),
     _Library(
         "mori.codecs.scipy",
         ("scipy",),
         (Id.SPARSE_COMPRESSED, Id.SPARSE_COORDINATES, Id.SPARSE_DIAGONALS),
-        "scipy",
     ),
-    _Library("mori.codecs.torch", ("torch",), (Id.TORCH_TENSOR,), "torch"),
+    _Library("mori.codecs.torch", ("torch",), (Id.TORCH_TENSOR,)),
 )
 _NAMED: Final = _LIBRARIES[0]
 _homes: Final[dict[int | str, _Library]] = {}
@@ -479,10 +475,10 @@ def for_id(number: int) -> Codec | None:
         try:
             load(library.module)
         except ModuleNotFoundError as error:
-            if not library.extra:
+            if (extra := EXTRAS.get(library.libraries[0])) is None:
                 raise
             raise ImportError(
-                f"this region holds what only {error.name} can open: install mori[{library.extra}]",
+                f"this region holds what only {error.name} can open: install mori[{extra}]",
                 name=error.name,
             ) from error
         codec = TABLE.get(number)

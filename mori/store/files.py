@@ -39,7 +39,7 @@ from mori.store.base import (
 from mori.store.locks import is_own_directory, lock, make_directory, own_directories
 from mori.store.processes import descriptors, processes
 
-__all__ = ["FilesStore", "fault_of"]
+__all__ = ["FilesStore", "holders_of", "open_own", "own_file"]
 
 _DRAFT = ".draft"
 _RECEIPTS = MAGIC + b" receipts"  # what a page of them begins with
@@ -216,31 +216,16 @@ class FilesStore:
             except OSError:
                 continue
             handle = sheet.fileno()
-            if fault_of(os.fstat(handle)) is None and os.pread(handle, len(_RECEIPTS), 0) == _RECEIPTS:
+            if _fault_of(os.fstat(handle)) is None and os.pread(handle, len(_RECEIPTS), 0) == _RECEIPTS:
                 return sheet
             sheet.close()
         return None
 
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
-        holders = self._holders()
+        holders = holders_of("/mori_")
         for path in self._files():
             if (entry := _entry(path, holders)) is not None and region_id in (None, entry.region_id):
                 yield entry
-
-    def _holders(self) -> dict[tuple[int, int], set[int]]:
-        """Return who has which file open, as far as /proc shows it.
-
-        By its inode: the creator's descriptor goes by the name of the draft.
-        """
-        found: dict[tuple[int, int], set[int]] = {}
-        for pid in processes():
-            for number, link in descriptors(pid):
-                if "/mori_" not in link:
-                    continue
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{number}")
-                    found.setdefault((status.st_dev, status.st_ino), set()).add(pid)
-        return found
 
     def prune(self) -> list[str]:
         self._pruned = time.monotonic()
@@ -260,18 +245,11 @@ class FilesStore:
 
     def _open(self, path: str) -> Held | None:
         try:
-            owner = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            owner, found = open_own(path)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            if is_out_of_descriptors(error):
-                raise
-            raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
         fd = owner.fileno()
         try:
-            found = os.fstat(fd)
-            if fault := fault_of(found):
-                raise UnsafeRegionError(name=path, found=fault)
             # Locked exclusively or unlinked: its last holder is just letting go.
             if not lock(fd, fcntl.LOCK_SH) or os.fstat(fd).st_nlink == 0:
                 owner.close()
@@ -282,7 +260,35 @@ class FilesStore:
         return Held.of([owner], path, statuses=(found,))
 
 
-def fault_of(found: os.stat_result) -> str | None:
+def open_own(path: str, flags: int = os.O_NOFOLLOW) -> tuple[Owner, os.stat_result]:
+    """Open a file that this user alone can read and write.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    UnsafeRegionError
+        If it cannot be opened, or is another user's.
+    """
+    try:
+        owner = opened(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if is_out_of_descriptors(error):
+            raise
+        raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
+    try:
+        found = os.fstat(owner.fileno())
+        if fault := _fault_of(found):
+            raise UnsafeRegionError(name=path, found=fault)
+    except BaseException:
+        owner.close()
+        raise
+    return owner, found
+
+
+def _fault_of(found: os.stat_result) -> str | None:
     """Return why a file is not one that this user alone can read and write; None if it is."""
     if not stat.S_ISREG(found.st_mode):
         return "it is not a regular file"
@@ -294,17 +300,29 @@ def fault_of(found: os.stat_result) -> str | None:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
-    """Open a file of this user's; OSError if it is none."""
-    owner = opened(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    fd = owner.fileno()
+def own_file(path: str) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a file as `open_own` does, for as long as the context lasts."""
+    owner, found = open_own(path)
     try:
-        found = os.fstat(fd)
-        if fault := fault_of(found):
-            raise UnsafeRegionError(name=path, found=fault)
-        yield fd, found
+        yield owner.fileno(), found
     finally:
         owner.close()
+
+
+def holders_of(mark: str) -> dict[tuple[int, int], set[int]]:
+    """Return who has which file open, by device and inode, as far as /proc shows it.
+
+    `mark` is what the paths of those files have. By the inode: a descriptor goes by the name that the file
+    had when it was opened.
+    """
+    found: dict[tuple[int, int], set[int]] = {}
+    for pid in processes():
+        for number, link in descriptors(pid):
+            if mark in link:
+                with contextlib.suppress(OSError):
+                    status = os.stat(f"/proc/{pid}/fd/{number}")
+                    found.setdefault((status.st_dev, status.st_ino), set()).add(pid)
+    return found
 
 
 def _header(fd: int, path: str) -> Header | None:
@@ -317,7 +335,7 @@ def _header(fd: int, path: str) -> Header | None:
 
 def _entry(path: str, holders: dict[tuple[int, int], set[int]]) -> Entry | None:
     try:
-        with _opened(path) as (fd, found):
+        with own_file(path) as (fd, found):
             header = _header(fd, path)
     except OSError as error:
         if is_out_of_descriptors(error):
@@ -329,7 +347,7 @@ def _entry(path: str, holders: dict[tuple[int, int], set[int]]) -> Entry | None:
 def _unlink_if_unheld(path: str) -> bool:
     """Remove a region, or the draft of one, that no process has locked; return whether it was."""
     try:
-        with _opened(path) as (fd, found):
+        with own_file(path) as (fd, found):
             if not lock(fd, fcntl.LOCK_EX):
                 return False
             # Between opening and locking it may have been replaced by a live one of the same name.

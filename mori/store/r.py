@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from mori.errors import CorruptRegionError, StoreError, UnsafeRegionError
+from mori.errors import CorruptRegionError, StoreError
 from mori.store import limits
 from mori.store.base import (
     HEADER,
@@ -30,15 +30,14 @@ from mori.store.base import (
     Where,
     entry_of,
     format_label,
-    is_out_of_descriptors,
     opened,
     parse_label,
     unpack_header,
 )
-from mori.store.files import fault_of
+from mori.store.files import holders_of, open_own, own_file
 from mori.store.locks import lock
 from mori.store.memfd import MemfdStore
-from mori.store.processes import descriptors, processes
+from mori.store.processes import processes
 
 __all__ = ["STORE", "RStore"]
 
@@ -47,7 +46,6 @@ _LEAST: Final = 24  # bytes of the shortest header of R's
 _ID: Final = struct.Struct("<QQ")
 _PRUNE_EVERY: Final = 1.0  # seconds between the looks that share() takes for orphans
 _UNUSABLE: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP, errno.EISDIR)
-_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RStore:
@@ -144,18 +142,11 @@ class RStore:
 
     def _open(self, path: str, label: str, flags: int) -> Held | None:
         try:
-            owner = opened(os.open, path, _FLAGS | flags)
+            owner, status = open_own(path, flags)
         except FileNotFoundError:
             return None
-        except OSError as error:
-            if is_out_of_descriptors(error):
-                raise
-            raise UnsafeRegionError(name=path, found=str(error.strerror)) from error
         fd = owner.fileno()
         try:
-            status = os.fstat(fd)
-            if fault := fault_of(status):
-                raise UnsafeRegionError(name=path, found=fault)
             if status.st_size < _LEAST:
                 found = f"{status.st_size} bytes are too few for a header of R's"
                 raise CorruptRegionError(name=f"/{label}", found=found)
@@ -184,7 +175,7 @@ class RStore:
     def entries(self, region_id: bytes | None = None) -> Iterator[Entry]:
         holders: dict[tuple[int, int], set[int]] | None = None
         for path in _paths():
-            with contextlib.suppress(OSError), _opened(path) as (fd, status):
+            with contextlib.suppress(OSError), own_file(path) as (fd, status):
                 header, is_ours = _header(fd, status, os.path.basename(path))
                 if region_id not in (None, header.region_id) or not (is_ours or _is_rs(fd)):
                     continue
@@ -202,19 +193,6 @@ def _paths() -> list[str]:
     except OSError:
         return []
     return [os.path.join(_SHM, name) for name in names if parse_label(name) is not None]
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
-    """Open a file of this user's that may be a region; OSError if it is none."""
-    owner: Owner = opened(os.open, path, _FLAGS | os.O_NOFOLLOW)
-    try:
-        status = os.fstat(owner.fileno())
-        if fault := fault_of(status):
-            raise UnsafeRegionError(name=path, found=fault)
-        yield owner.fileno(), status
-    finally:
-        owner.close()
 
 
 def _header(fd: int, status: os.stat_result, label: str) -> tuple[Header, bool]:
@@ -243,7 +221,7 @@ def _is_rs(fd: int) -> bool:
 def _unlink_if_unheld(path: str) -> bool:
     """Remove the name of a region that mori wrote and no process has locked; return whether it was."""
     try:
-        with _opened(path) as (fd, status):
+        with own_file(path) as (fd, status):
             if not _header(fd, status, os.path.basename(path))[1] or not lock(fd, fcntl.LOCK_EX):
                 return False
             if not os.path.samestat(status, os.stat(path, follow_symlinks=False)):
@@ -256,13 +234,8 @@ def _unlink_if_unheld(path: str) -> bool:
 
 def _holders() -> dict[tuple[int, int], set[int]]:
     """Return who has which file open or mapped, by device and inode: R maps a region and closes the file."""
-    found: dict[tuple[int, int], set[int]] = {}
+    found = holders_of(f"{_SHM}/mori_")
     for pid in processes():
-        for number, link in descriptors(pid):
-            if link.startswith(f"{_SHM}/mori_"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{number}")
-                    found.setdefault((status.st_dev, status.st_ino), set()).add(pid)
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as lines:
             for line in lines:
                 if b" /dev/shm/mori_" in line:

@@ -18,6 +18,7 @@ from mori.format import origins
 from mori.format.layout import Id
 from mori.format.node import Node
 from mori.format.plan import PlanNode, buffer_nbytes
+from mori.objects.arrow_stream import is_stream
 from mori.objects.containers.view import shown
 
 __all__ = ["Explanation", "explain", "kind_of", "parts_of"]
@@ -53,8 +54,8 @@ class Explanation(NamedTuple):
         lines = [f"{self.kind}: {self.why}"]
         if self.is_shared:
             reference = _REFERENCE if self.reference is None else f"{self.reference} bytes"
-            lines.append(f"  {readable_size(self.nbytes)} in its region, {reference} in a pickle")
-            lines.append(f"  {_split(self)}")
+            nbytes = f"{readable_size(self.nbytes)} in its region, " if self.nbytes else ""
+            lines += filter(str.strip, (f"  {nbytes}{reference} in a pickle", f"  {_split(self)}"))
         width = max((len(step) for step, _ in self.parts), default=0)
         for step, part in self.parts:
             lines.append(f"  {step:<{width}}  {part.kind}: {_split(part) or part.why}")
@@ -130,8 +131,11 @@ def _one(obj: Any, strings: str | None) -> Explanation:
         return Explanation(
             kind, False, "a value, which is its own pickle: share returns it as it is", 0, 0, 0, 0, None
         )
+    if is_stream(obj):
+        why = "a stream, which share reads and writes batch by batch: how much it is shows when it is read"
+        return Explanation(kind, True, why, 0, 0, 0, 0, None)
     try:
-        plan = api._share(obj, strings, None, is_asked=True)
+        plan = api.plan_or_reason(obj, strings)
     except MoriError as error:
         return Explanation(kind, False, f"share raises: {error}", 0, 0, 0, 0, None)
     if isinstance(plan, str):

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import mori
@@ -58,6 +59,16 @@ def test_a_column_of_a_block_is_not_taken_for_the_block() -> None:
 )
 def test_it_says_why_something_is_not_shared(obj: object, why: str) -> None:
     assert why in str(mori.explain(obj))
+
+
+def test_a_stream_is_told_as_one_and_not_read() -> None:
+    schema = pa.schema({"n": pa.int64()})
+    batches = (pa.record_batch([[number]], schema) for number in range(3))
+    stream = pa.RecordBatchReader.from_batches(schema, batches)
+    found = mori.explain(stream)
+    assert (found.is_shared, "batch by batch" in found.why) == (True, True)
+    assert " 0 B" not in repr(found)
+    assert mori.share(stream)["n"].to_pylist() == [0, 1, 2]
 
 
 def test_it_says_that_a_class_without_a_codec_is_unpickled_in_each_process() -> None:
