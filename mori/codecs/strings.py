@@ -42,7 +42,7 @@ class Strings(Pieces):
 
 
 class Coded(Column):
-    """Text of few values, each of which is decoded once."""
+    """Text of few values, which a block of elements decodes all at once, and an element by itself."""
 
     def __init__(self, head: Sequence[Any], buffers: Buffers) -> None:
         kind, length, missing, count, *odd = head
@@ -66,17 +66,24 @@ class Coded(Column):
         return self._decoded
 
     def _value(self, index: int) -> Any:
-        return self._values(index, index + 1)[0]
+        try:
+            return self._few[int(self._codes[index])]
+        except IndexError:
+            raise self._unknown_code() from None
 
     def _values(self, start: int, stop: int) -> list[Any]:
         try:
             return [*map(self._all().__getitem__, self._codes[start:stop].tolist())]
         except IndexError:
-            raise ValueError(f"a code that none of {len(self._few)} values has") from None
+            raise self._unknown_code() from None
+
+    def _unknown_code(self) -> ValueError:
+        return ValueError(f"a code that none of {len(self._few)} values has")
 
 
 _SHORT: Final = 1 << 8  # values that a code of one byte tells apart
 _MOST: Final = 1 << 12  # values that are worth their codes
+_MOST_TEXT: Final = 1 << 16  # characters of them: a reader keeps them
 _REPEATED: Final = 4  # times that each value is met, on average
 _SAMPLED: Final = 256  # elements that tell whether it is worth counting
 
@@ -87,7 +94,7 @@ def _coded(values: list[str]) -> tuple[list[str], npt.NDArray[Any]] | None:
     if 2 * len(set(sample)) > len(sample):
         return None
     codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
-    if len(codes) > _MOST or len(codes) * _REPEATED > len(values):
+    if len(codes) > _MOST or len(codes) * _REPEATED > len(values) or sum(map(len, codes)) > _MOST_TEXT:
         return None
     dtype = "u1" if len(codes) <= _SHORT else "<u2"
     return [*codes], np.fromiter(map(codes.__getitem__, values), dtype, len(values))

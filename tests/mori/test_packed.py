@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import mori
 from mori.codecs import packed
+from mori.codecs.strings import Strings
 from mori.format import codec
 from mori.format.layout import Id
 from mori.format.node import open_node, root_of
@@ -434,6 +435,17 @@ def test_strings_of_many_values_stand_there_each():
     assert len(region_of(plain)) > 9 * len(plain)
     assert [*mori.share(plain)] == plain
     assert [*mori.share(["\udc80", "a"] * 500)] == ["\udc80", "a"] * 500
+    long = ["a" * 40_000, "b" * 40_000] * 50  # a reader would keep them
+    assert len(region_of(long)) > 100 * 40_000
+
+
+def test_an_element_of_few_values_is_decoded_alone(monkeypatch):
+    decoded: list[int] = []
+    plain = Strings.block
+    monkeypatch.setattr(Strings, "block", lambda *args: (decoded.append(1), plain(*args))[1])
+    shared = mori.share(FEW["few"](5000))
+    assert (shared[9], decoded) == ("ä2", [])
+    assert (next(iter(shared)), decoded) == ("ä0", [1])
 
 
 def test_a_damaged_code_is_an_error_and_the_others_are_read():
